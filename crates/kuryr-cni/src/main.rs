@@ -1,0 +1,3 @@
+//! The CNI executable: hands its stdin to the node daemon and prints the answer.
+
+fn main() {}

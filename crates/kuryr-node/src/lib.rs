@@ -1,0 +1,1 @@
+//! The node daemon: CNI server, plug drivers, netlink, OVSDB.

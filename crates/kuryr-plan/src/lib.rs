@@ -1,0 +1,1 @@
+//! Pure functions from desired and observed state to plans.

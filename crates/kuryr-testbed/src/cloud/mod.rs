@@ -1,0 +1,1 @@
+//! The embedded cloud: Keystone, Neutron and (later) Octavia on one HTTP port, strict as the real ones.

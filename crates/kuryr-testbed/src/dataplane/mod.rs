@@ -1,0 +1,1 @@
+//! The embedded data plane: simulated nodes as network namespaces, security groups as nftables.

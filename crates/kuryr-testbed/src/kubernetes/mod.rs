@@ -1,0 +1,1 @@
+//! The embedded Kubernetes: an API server, a tiny scheduler and a kubelet that runs the real `kuryr-cni`.
