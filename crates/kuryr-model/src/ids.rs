@@ -1,0 +1,133 @@
+//! Typed ids: what OpenStack and Kubernetes name by UUID or opaque string, one type for each kind of thing.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, fmt, str::FromStr};
+use uuid::Uuid;
+
+macro_rules! uuid_id {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "format": "uuid" })
+            }
+        }
+    )*};
+}
+
+macro_rules! string_id {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[serde(transparent)]
+        #[schemars(inline)]
+        pub struct $name(pub String);
+
+        impl $name {
+            /// The id as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(text.to_owned())
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(text)
+            }
+        }
+    )*};
+}
+
+uuid_id! {
+    /// A Neutron port.
+    PortId;
+    /// A Neutron network.
+    NetworkId;
+    /// A Neutron subnet.
+    SubnetId;
+    /// A Neutron subnet pool.
+    SubnetPoolId;
+    /// A Neutron router.
+    RouterId;
+    /// A Neutron security group.
+    SecurityGroupId;
+    /// A rule of a Neutron security group.
+    SecurityGroupRuleId;
+    /// A Neutron trunk.
+    TrunkId;
+}
+
+string_id! {
+    /// A Keystone project (32 hexadecimal digits, not a UUID in its usual dress).
+    ProjectId;
+    /// The UID of a Pod: changes when a pod is recreated under its old name. Static pods have UIDs that are no UUIDs.
+    PodUid;
+    /// What tells two Kubernetes clusters on one cloud apart; by default the UID of the `kube-system` namespace.
+    ClusterId;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_its_uuid_in_json_and_in_text() {
+        let text = "6e2a7d52-6a7e-4f0e-9d6c-0123456789ab";
+        let id: PortId = text.parse().unwrap();
+        assert_eq!(serde_json::to_value(id).unwrap(), text);
+        assert_eq!(format!("{id} {id:?}"), format!("{text} {text}"));
+        assert!("port-1".parse::<PortId>().is_err());
+    }
+}
