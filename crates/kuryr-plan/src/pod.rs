@@ -1,0 +1,214 @@
+//! What is to be done next for one pod and its `KuryrPort`, which share a name.
+//!
+//! ```text
+//!             pod bound                    pod gone, completed or another
+//!   (none) ──Allocate──▶ KuryrPort ──Delete──▶ KuryrPort deleting ──Release──▶ (none)
+//!                        without VIFs ─Fill┘     └─AwaitNode until its node says Released or is long gone
+//! ```
+
+use kuryr_model::{KuryrPort, ObjectKey, PodUid, kuryr_port::AttachmentState};
+use std::time::Duration;
+
+/// What matters of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// Its UID.
+    pub uid: PodUid,
+    /// The node that it is bound to, if it is.
+    pub node: Option<String>,
+    /// It uses its node's network.
+    pub host_network: bool,
+    /// All its containers have ended for good.
+    pub completed: bool,
+    /// It is being deleted.
+    pub deleting: bool,
+}
+
+impl Pod {
+    /// Whether a pod that has no ports should get some.
+    fn wants_ports(&self) -> bool {
+        self.keeps_ports() && self.node.is_some() && !self.deleting
+    }
+
+    /// Whether a pod that has ports still needs them: one that is being deleted does, until its sandbox is gone.
+    fn keeps_ports(&self) -> bool {
+        !self.host_network && !self.completed
+    }
+}
+
+/// What is known of the node of a `KuryrPort`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// There is a Node object: its daemon will say when it has released the ports.
+    Present,
+    /// The Node object has been gone for this long: no daemon will say anything.
+    Gone(Duration),
+}
+
+/// The next step for one key. Each step changes what is observed, so that the following call gives the one after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// All is as it should be.
+    Settled,
+    /// Get ports for the pod and write them into a new `KuryrPort`.
+    Allocate,
+    /// Get ports for the pod and write them into its `KuryrPort`, which has none yet.
+    Fill,
+    /// Delete the `KuryrPort`: its pod is gone, completed, or another one has its name.
+    Delete,
+    /// Nothing on the node can use the ports any more: delete them in Neutron, then drop the finalizer.
+    Release,
+    /// The node has not said yet that it has released the ports.
+    AwaitNode {
+        /// Look again after this time, when there is nobody left who could say it.
+        again: Option<Duration>,
+        /// A new pod of the same name waits for it.
+        blocks: bool,
+    },
+}
+
+/// The next step for a pod and the `KuryrPort` of its name. `node` is that of the `KuryrPort`; when it has been gone
+/// for `cooldown`, its ports count as released.
+#[must_use]
+pub fn step(pod: Option<&Pod>, port: Option<&KuryrPort>, node: Node, cooldown: Duration) -> Step {
+    let Some(port) = port else {
+        return if pod.is_some_and(Pod::wants_ports) { Step::Allocate } else { Step::Settled };
+    };
+    if port.deleting() {
+        let blocks = pod.is_some_and(|pod| pod.wants_ports() && pod.uid != port.spec.pod_uid);
+        return match (port.attachment_state(), node) {
+            (Some(AttachmentState::Released), _) => Step::Release,
+            (_, Node::Gone(since)) if since >= cooldown => Step::Release,
+            (_, Node::Gone(since)) => Step::AwaitNode { again: Some(cooldown.saturating_sub(since)), blocks },
+            (_, Node::Present) => Step::AwaitNode { again: None, blocks },
+        };
+    }
+    match pod {
+        Some(pod) if pod.uid == port.spec.pod_uid && pod.keeps_ports() => {
+            if port.spec.vifs.is_empty() && pod.wants_ports() { Step::Fill } else { Step::Settled }
+        }
+        _ => Step::Delete,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use kuryr_model::{
+        KuryrPortSpec, KuryrPortStatus, Plug, Vif,
+        kuryr_port::Attachment,
+        vif::{PlugDriver, VifAddress},
+    };
+    use proptest::prelude::*;
+
+    const COOLDOWN: Duration = Duration::from_secs(60);
+
+    fn pod(uid: &str) -> Pod {
+        Pod {
+            key: ObjectKey::new("default", "web-0"),
+            uid: uid.into(),
+            node: Some("node0".into()),
+            host_network: false,
+            completed: false,
+            deleting: false,
+        }
+    }
+
+    fn port(pod_uid: &str) -> KuryrPort {
+        let vif = Vif {
+            interface: "eth0".into(),
+            port_id: "aaaaaaaa-bbbb-cccc-dddd-0000000000ff".parse().unwrap(),
+            network_id: "aaaaaaaa-bbbb-cccc-dddd-000000000001".parse().unwrap(),
+            mac: "fa:16:3e:00:00:01".parse().unwrap(),
+            mtu: 1442,
+            addresses: vec![VifAddress { ip: "10.0.0.5".parse().unwrap(), prefix_length: 24, gateway: None }],
+            routes: vec![],
+            plug: Plug { driver: PlugDriver::Tap, bridge: None },
+        };
+        let spec = KuryrPortSpec { pod_uid: pod_uid.into(), node_name: "node0".into(), vifs: vec![vif] };
+        KuryrPort::new("web-0", spec)
+    }
+
+    fn deleting(mut port: KuryrPort, state: Option<AttachmentState>) -> KuryrPort {
+        let now: Time = serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap();
+        port.metadata.deletion_timestamp = Some(now.clone());
+        let attachment = state.map(|state| Attachment { state, container_id: None, since: now });
+        port.status = Some(KuryrPortStatus { attachment, conditions: vec![] });
+        port
+    }
+
+    fn next(pod: Option<&Pod>, port: Option<&KuryrPort>) -> Step {
+        step(pod, port, Node::Present, COOLDOWN)
+    }
+
+    #[test]
+    fn a_bound_pod_gets_ports_and_an_unbound_one_waits_for_the_scheduler() {
+        assert_eq!(next(Some(&pod("a")), None), Step::Allocate);
+        assert_eq!(next(Some(&Pod { node: None, ..pod("a") }), None), Step::Settled);
+    }
+
+    #[test]
+    fn a_host_network_pod_is_left_alone() {
+        assert_eq!(next(Some(&Pod { host_network: true, ..pod("a") }), None), Step::Settled);
+    }
+
+    #[test]
+    fn a_pod_that_is_already_being_deleted_gets_nothing_new_but_keeps_what_it_has() {
+        let going = Pod { deleting: true, ..pod("a") };
+        assert_eq!(next(Some(&going), None), Step::Settled);
+        assert_eq!(next(Some(&going), Some(&port("a"))), Step::Settled);
+    }
+
+    #[test]
+    fn a_completed_pod_gives_its_port_back() {
+        assert_eq!(next(Some(&Pod { completed: true, ..pod("a") }), Some(&port("a"))), Step::Delete);
+    }
+
+    #[test]
+    fn a_pod_recreated_under_its_name_waits_until_the_node_has_released_the_old_ports() {
+        let new = pod("b");
+        assert_eq!(next(Some(&new), Some(&port("a"))), Step::Delete);
+        let attached = deleting(port("a"), Some(AttachmentState::Attached));
+        assert_eq!(next(Some(&new), Some(&attached)), Step::AwaitNode { again: None, blocks: true });
+        assert_eq!(next(Some(&new), Some(&deleting(port("a"), Some(AttachmentState::Released)))), Step::Release);
+        assert_eq!(next(Some(&new), None), Step::Allocate);
+    }
+
+    #[test]
+    fn a_node_that_is_gone_releases_after_the_cooldown() {
+        let port = deleting(port("a"), Some(AttachmentState::Attached));
+        let at = |seconds| step(None, Some(&port), Node::Gone(Duration::from_secs(seconds)), COOLDOWN);
+        assert_eq!(at(59), Step::AwaitNode { again: Some(Duration::from_secs(1)), blocks: false });
+        assert_eq!(at(60), Step::Release);
+    }
+
+    #[test]
+    fn a_kuryr_port_without_vifs_is_filled() {
+        let mut empty = port("a");
+        empty.spec.vifs.clear();
+        assert_eq!(next(Some(&pod("a")), Some(&empty)), Step::Fill);
+    }
+
+    proptest! {
+        /// Ports are only given up when the node has said so or is gone, whatever else is the case.
+        #[test]
+        fn ports_are_never_released_under_a_living_sandbox(
+            pod_there: bool, same_uid: bool, completed: bool, host_network: bool, pod_deleting: bool,
+            port_deleting: bool, state in prop_oneof![Just(None), Just(Some(AttachmentState::Attached)), Just(Some(AttachmentState::Released))],
+            gone_for in prop_oneof![Just(None), (0u64..200).prop_map(Some)],
+        ) {
+            let pod = Pod { completed, host_network, deleting: pod_deleting, ..pod(if same_uid { "a" } else { "b" }) };
+            let port = if port_deleting { deleting(port("a"), state) } else { port("a") };
+            let node = gone_for.map_or(Node::Present, |seconds| Node::Gone(Duration::from_secs(seconds)));
+            let step = step(pod_there.then_some(&pod), Some(&port), node, COOLDOWN);
+            if step == Step::Release {
+                let said = state == Some(AttachmentState::Released);
+                let gone = gone_for.is_some_and(|seconds| seconds >= 60);
+                prop_assert!(port_deleting && (said || gone));
+            }
+        }
+    }
+}
