@@ -1,1 +1,37 @@
-//! The controller: index, work queue, reconcilers, executors.
+//! The controller: gives every pod its Neutron ports and takes them back.
+//!
+//! ```text
+//!   Pods, KuryrPorts, Nodes ──watch──▶ index ──keys──▶ queue ──▶ reconcile(key)
+//!                                        ▲                        │ kuryr_plan::pod::step
+//!                                        │                        ├─ Allocate ─▶ allocator ─bulk─▶ Neutron
+//!                                        └── what was written ────┴─ KuryrPort ─▶ Kubernetes
+//! ```
+//!
+//! Invariants:
+//! - A reconciler gets a key, reads the index and does the one step that the planner names. There is one path for
+//!   create, repair and restart.
+//! - Only the holder of the Lease writes; the others keep their index warm.
+//! - All truth is in Kubernetes and OpenStack: a controller that is killed at any instruction leaves nothing that
+//!   its successor does not find by its mark.
+//! - What waits for a person is said on the object concerned, and holds up nothing else.
+
+mod allocator;
+mod config;
+mod election;
+mod error;
+mod events;
+pub mod http;
+mod index;
+mod metrics;
+mod queue;
+mod reconcile;
+mod resync;
+mod run;
+mod topology;
+mod watch;
+
+pub use config::ControllerConfig;
+pub use election::{ElectionConfig, ElectionError};
+pub use metrics::Metrics;
+pub use run::{Health, RunError, run};
+pub use topology::TopologyError;

@@ -1,0 +1,54 @@
+//! What a controller must be told.
+
+use crate::ElectionConfig;
+use kuryr_model::ClusterId;
+use std::time::Duration;
+
+/// Configuration of a controller.
+#[derive(Clone, Debug)]
+pub struct ControllerConfig {
+    /// The cluster whose marks the objects in OpenStack carry.
+    pub cluster: ClusterId,
+    /// Names or ids of the subnets that pods are on, in the order in which they are tried. Empty: those that
+    /// `kuryr setup` made.
+    pub pod_subnets: Vec<String>,
+    /// How the active controller is elected.
+    pub election: ElectionConfig,
+    /// How long a node must have been gone before the ports of its pods count as released.
+    pub node_cooldown: Duration,
+    /// Time between two searches for what carries our mark and is wanted by nobody.
+    pub prune_interval: Duration,
+    /// How many ports are asked for in one request.
+    pub bulk_size: usize,
+    /// How many such requests are under way at once.
+    pub bulk_requests: usize,
+    /// How long the allocator waits for more requests to arrive before it asks for the first.
+    pub bulk_linger: Duration,
+    /// How many keys are worked on at once.
+    pub workers: usize,
+}
+
+impl ControllerConfig {
+    /// The defaults, for a cluster and an elected controller's name.
+    #[must_use]
+    pub fn new(cluster: ClusterId, identity: String) -> Self {
+        Self {
+            cluster,
+            pod_subnets: Vec::new(),
+            election: ElectionConfig {
+                namespace: "kube-system".to_owned(),
+                name: "kuryr-controller".to_owned(),
+                identity,
+                lease_duration: Duration::from_secs(15),
+                renew_deadline: Duration::from_secs(10),
+                retry_period: Duration::from_secs(2),
+            },
+            node_cooldown: Duration::from_secs(60),
+            prune_interval: Duration::from_secs(30 * 60),
+            bulk_size: 20,
+            bulk_requests: 2,
+            bulk_linger: Duration::from_millis(5),
+            workers: 512,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Why a pod has no ports yet, for programs and for people.
+
+use kuryr_model::{NetworkId, ObjectKey};
+use kuryr_openstack::{Class, Error as CloudError};
+use kuryr_plan::vif::VifError;
+use std::{sync::Arc, time::Duration};
+
+/// The ports of a pod could not be made or recorded.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum PodError {
+    /// OpenStack refused, or did not answer. The text leaves out the request's id, so that it is the same at each try.
+    #[error("{}: {}", .0.service(), .0.kind())]
+    Cloud(#[from] CloudError),
+    /// No pod subnet has an address left.
+    #[error("{} no free address", list(.0))]
+    SubnetsFull(Vec<String>),
+    /// Neutron made a port that cannot be plugged.
+    #[error(transparent)]
+    Vif(#[from] VifError),
+    /// Kubernetes refused the `KuryrPort`, or did not answer.
+    #[error("the KuryrPort cannot be written: {0}")]
+    Kubernetes(Arc<kube::Error>),
+    /// Neutron made the ports of a bulk, and this one is not among them.
+    #[error("Neutron answered a bulk create without the port of {0}")]
+    LeftOut(ObjectKey),
+    /// Neutron made a port somewhere else.
+    #[error("Neutron answered with a port on network {0}, which was not asked for")]
+    WrongNetwork(NetworkId),
+    /// The allocator is being stopped.
+    #[error("the controller is stopping")]
+    Stopping,
+}
+
+fn list(names: &[String]) -> String {
+    match names {
+        [one] => format!("subnet {one} has"),
+        many => format!("subnets {} have", many.join(", ")),
+    }
+}
+
+/// Whom the failure waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// Time: it is tried again with growing delay, but not before the given one.
+    Time(Duration),
+    /// An operator, who has to change something: it is tried again now and then.
+    Operator,
+}
+
+/// Time between two tries of what waits for an operator. A freed address or port cuts it short.
+const OPERATOR_RETRY: Duration = Duration::from_secs(30);
+
+impl PodError {
+    /// What can be done about it.
+    pub(crate) fn remedy(&self) -> Remedy {
+        match self {
+            Self::Cloud(error) => match error.class() {
+                Class::RetryNow => Remedy::Time(Duration::ZERO),
+                Class::RetryLater { after } => Remedy::Time(after.unwrap_or_default()),
+                Class::Operator(_) | Class::Owner | Class::Bug => Remedy::Operator,
+            },
+            Self::SubnetsFull(_) | Self::Vif(_) | Self::WrongNetwork(_) => Remedy::Operator,
+            Self::Kubernetes(_) | Self::LeftOut(_) | Self::Stopping => Remedy::Time(Duration::ZERO),
+        }
+    }
+
+    /// The least time until the next try.
+    pub(crate) fn retry_after(&self) -> Duration {
+        match self.remedy() {
+            Remedy::Time(after) => after,
+            Remedy::Operator => OPERATOR_RETRY,
+        }
+    }
+
+    /// One word for conditions, Events and metrics. Each is explained in docs/operating.md.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Cloud(error) if error.is_quota() => "QuotaExceeded",
+            Self::Cloud(error) => match error.class() {
+                Class::RetryNow | Class::RetryLater { .. } => "CloudUnavailable",
+                Class::Operator(_) | Class::Owner | Class::Bug => "CloudRefused",
+            },
+            Self::SubnetsFull(_) => "SubnetsFull",
+            Self::Vif(VifError::BindingFailed { .. } | VifError::NotBound { .. }) => "HostUnknown",
+            Self::Vif(_) | Self::LeftOut(_) | Self::WrongNetwork(_) => "PortUnusable",
+            Self::Kubernetes(_) => "KubernetesRefused",
+            Self::Stopping => "Stopping",
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What the controller knows of the cluster: fed by watches, read by reconcilers.
+//!
+//! Only what is needed is kept: ten thousand pods must fit into a few megabytes.
+
+use k8s_openapi::api::core::v1::{Node as KubeNode, Pod as KubePod};
+use kube::ResourceExt;
+use kuryr_model::{HOST_ANNOTATION, KuryrPort, ObjectKey, PodUid};
+use kuryr_plan::pod::{Node, Pod};
+use parking_lot::RwLock;
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+use tokio::time::Instant;
+
+/// The index. Cheap to read from many tasks.
+#[derive(Default)]
+pub(crate) struct Index {
+    state: RwLock<State>,
+}
+
+#[derive(Default)]
+struct State {
+    pods: HashMap<ObjectKey, Arc<Pod>>,
+    ports: HashMap<ObjectKey, Arc<KuryrPort>>,
+    /// Name in Neutron of each node.
+    hosts: HashMap<String, String>,
+    /// When a node that has `KuryrPort`s was first found missing.
+    gone: HashMap<String, Instant>,
+}
+
+/// All that is known under one key.
+#[derive(Clone, Default)]
+pub(crate) struct Known {
+    pub(crate) pod: Option<Arc<Pod>>,
+    pub(crate) port: Option<Arc<KuryrPort>>,
+}
+
+impl Index {
+    pub(crate) fn get(&self, key: &ObjectKey) -> Known {
+        let state = self.state.read();
+        Known { pod: state.pods.get(key).cloned(), port: state.ports.get(key).cloned() }
+    }
+
+    /// Every key under which there is something.
+    pub(crate) fn keys(&self) -> HashSet<ObjectKey> {
+        let state = self.state.read();
+        state.pods.keys().chain(state.ports.keys()).cloned().collect()
+    }
+
+    pub(crate) fn ports(&self) -> Vec<Arc<KuryrPort>> {
+        self.state.read().ports.values().cloned().collect()
+    }
+
+    /// UIDs of the pods that should have ports and have none.
+    pub(crate) fn waiting(&self) -> BTreeSet<PodUid> {
+        let state = self.state.read();
+        let lacks = |pod: &Arc<Pod>| {
+            let port = state.ports.get(&pod.key).filter(|port| port.spec.pod_uid == pod.uid);
+            pod.node.is_some()
+                && !pod.host_network
+                && !pod.completed
+                && port.is_none_or(|port| port.spec.vifs.is_empty() && !port.deleting())
+        };
+        state.pods.values().filter(|pod| lacks(pod)).map(|pod| pod.uid.clone()).collect()
+    }
+
+    /// The node's name in Neutron: its annotation, else its own name.
+    pub(crate) fn host(&self, node: &str) -> String {
+        self.state.read().hosts.get(node).cloned().unwrap_or_else(|| node.to_owned())
+    }
+
+    /// Whether `node` is there, or since when it is known to be missing.
+    pub(crate) fn node(&self, node: &str, now: Instant) -> Node {
+        if self.state.read().hosts.contains_key(node) {
+            return Node::Present;
+        }
+        let mut state = self.state.write();
+        let since = *state.gone.entry(node.to_owned()).or_insert(now);
+        Node::Gone(now.saturating_duration_since(since))
+    }
+
+    /// Takes over a pod; `true` if anything that matters changed.
+    pub(crate) fn apply_pod(&self, pod: &KubePod) -> bool {
+        let Some(pod) = read_pod(pod) else { return false };
+        let mut state = self.state.write();
+        let changed = state.pods.get(&pod.key).is_none_or(|known| **known != pod);
+        if changed {
+            state.pods.insert(pod.key.clone(), Arc::new(pod));
+        }
+        changed
+    }
+
+    pub(crate) fn remove_pod(&self, key: &ObjectKey) {
+        self.state.write().pods.remove(key);
+    }
+
+    /// Takes over a `KuryrPort`, unless what is known of the same object is newer.
+    pub(crate) fn apply_port(&self, mut port: KuryrPort) {
+        port.metadata.managed_fields = None;
+        let mut state = self.state.write();
+        let key = port.key();
+        if state.ports.get(&key).is_none_or(|known| !is_newer(known, &port)) {
+            state.ports.insert(key, Arc::new(port));
+        }
+    }
+
+    /// Forgets a `KuryrPort`, unless another object has its name by now.
+    pub(crate) fn remove_port(&self, key: &ObjectKey, uid: Option<&str>) {
+        let mut state = self.state.write();
+        if state.ports.get(key).is_some_and(|known| uid.is_none() || known.metadata.uid.as_deref() == uid) {
+            state.ports.remove(key);
+        }
+    }
+
+    /// Takes over a node.
+    pub(crate) fn apply_node(&self, node: &KubeNode) {
+        let name = node.name_any();
+        let host = node.annotations().get(HOST_ANNOTATION).cloned().unwrap_or_else(|| name.clone());
+        let mut state = self.state.write();
+        state.gone.remove(&name);
+        state.hosts.insert(name, host);
+    }
+
+    /// Forgets a node and gives the keys of the `KuryrPort`s that were on it.
+    pub(crate) fn remove_node(&self, name: &str, now: Instant) -> Vec<ObjectKey> {
+        let mut state = self.state.write();
+        state.hosts.remove(name);
+        state.gone.insert(name.to_owned(), now);
+        state.ports.iter().filter(|(_, port)| port.spec.node_name == name).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Drops all pods that are not in `seen`: what a watch that began anew no longer listed. Gives their keys.
+    pub(crate) fn retain_pods(&self, seen: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
+        retain(&mut self.state.write().pods, seen)
+    }
+
+    /// Drops all `KuryrPort`s that are not in `seen`; gives their keys.
+    pub(crate) fn retain_ports(&self, seen: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
+        retain(&mut self.state.write().ports, seen)
+    }
+
+    /// The nodes that are known.
+    pub(crate) fn nodes(&self) -> Vec<String> {
+        self.state.read().hosts.keys().cloned().collect()
+    }
+}
+
+fn retain<T>(map: &mut HashMap<ObjectKey, T>, seen: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
+    let gone: Vec<ObjectKey> = map.keys().filter(|key| !seen.contains(*key)).cloned().collect();
+    for key in &gone {
+        map.remove(key);
+    }
+    gone
+}
+
+/// Whether `known` is a later state of the same object than `other`. Resource versions of one resource may be
+/// compared as numbers since Kubernetes 1.35 says so, and could in practice always; where they are no numbers, the
+/// newcomer wins.
+fn is_newer(known: &KuryrPort, other: &KuryrPort) -> bool {
+    let version =
+        |port: &KuryrPort| port.metadata.resource_version.as_deref().and_then(|text| text.parse::<u64>().ok());
+    known.metadata.uid == other.metadata.uid && version(known) > version(other)
+}
+
+/// What matters of a pod; `None` if it has no UID, which no API server sends.
+fn read_pod(pod: &KubePod) -> Option<Pod> {
+    let spec = pod.spec.as_ref();
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    Some(Pod {
+        key: ObjectKey::new(pod.namespace().unwrap_or_default(), pod.name_any()),
+        uid: PodUid(pod.metadata.uid.clone()?),
+        node: spec.and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty()),
+        host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
+        completed: matches!(phase, Some("Succeeded" | "Failed")),
+        deleting: pod.metadata.deletion_timestamp.is_some(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::time::Duration;
+
+    fn pod(value: serde_json::Value) -> KubePod {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn port(version: &str, uid: &str) -> KuryrPort {
+        serde_json::from_value(json!({
+            "apiVersion": "kuryr.openstack.org/v1", "kind": "KuryrPort",
+            "metadata": {"namespace": "a", "name": "x", "uid": uid, "resourceVersion": version},
+            "spec": {"podUid": "p", "nodeName": "node0", "vifs": []},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_changes_that_matter_are_reported() {
+        let index = Index::default();
+        let base = json!({"metadata": {"namespace": "a", "name": "x", "uid": "p"}, "spec": {"containers": [], "nodeName": "node0"}});
+        assert!(index.apply_pod(&pod(base.clone())));
+        let mut labelled = base.clone();
+        labelled["metadata"]["labels"] = json!({"colour": "red"});
+        assert!(!index.apply_pod(&pod(labelled)));
+        let mut done = base;
+        done["status"] = json!({"phase": "Succeeded"});
+        assert!(index.apply_pod(&pod(done)));
+    }
+
+    #[test]
+    fn an_older_state_of_an_object_does_not_replace_a_newer_one() {
+        let index = Index::default();
+        let key = ObjectKey::new("a", "x");
+        index.apply_port(port("10", "u1"));
+        index.apply_port(port("9", "u1"));
+        let known = || index.get(&key).port.unwrap().metadata.resource_version.clone().unwrap();
+        assert_eq!(known(), "10");
+        index.apply_port(port("3", "u2"));
+        assert_eq!(known(), "3", "another object of the same name is not an older state");
+        index.remove_port(&key, Some("u1"));
+        assert!(index.get(&key).port.is_some(), "removed in place of its predecessor");
+    }
+
+    #[test]
+    fn a_missing_node_is_gone_from_the_moment_it_is_missed() {
+        let index = Index::default();
+        let start = Instant::now();
+        assert_eq!(index.node("node9", start), Node::Gone(Duration::ZERO));
+        let later = start + Duration::from_secs(5);
+        assert_eq!(index.node("node9", later), Node::Gone(Duration::from_secs(5)));
+        index.apply_node(
+            &serde_json::from_value(
+                json!({"metadata": {"name": "node9", "annotations": {HOST_ANNOTATION: "compute-9"}}}),
+            )
+            .unwrap(),
+        );
+        assert_eq!((index.node("node9", later), index.host("node9").as_str()), (Node::Present, "compute-9"));
+    }
+}

@@ -1,0 +1,102 @@
+//! Finds what an earlier controller left behind: at the start of a term, and then now and then.
+
+use crate::{allocator::Allocator, error::PodError, index::Index, metrics::Metrics};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client, api::ListParams, core::PartialObjectMeta};
+use kuryr_model::{ClusterId, KuryrPort, PodUid};
+use kuryr_plan::prune::{Prune, prune};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+/// Time until the next try of a search that failed.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Searches for ports that carry our mark and are wanted by nobody.
+pub(crate) struct Resync {
+    pub(crate) client: Client,
+    pub(crate) cluster: ClusterId,
+    pub(crate) index: Arc<Index>,
+    pub(crate) allocator: Allocator,
+    pub(crate) metrics: Metrics,
+    pub(crate) interval: Duration,
+}
+
+impl Resync {
+    /// Searches at once and then at every interval, for ever.
+    pub(crate) async fn run(self) {
+        loop {
+            match self.search().await {
+                Ok(()) => tokio::time::sleep(self.interval).await,
+                Err(error) => {
+                    tracing::warn!(error = %error, "ports that were left behind cannot be looked for; trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn search(&self) -> Result<(), PodError> {
+        let ports = self.allocator.list_all().await?;
+        let held = self.index.ports();
+        let plan = prune(&self.cluster, &ports, held.iter().map(AsRef::as_ref), &self.index.waiting());
+        let plan = if plan.delete.is_empty() { plan } else { self.look_twice(&ports).await? };
+        tracing::info!(
+            ports = ports.len(),
+            adopted = plan.adopt.len(),
+            strays = plan.delete.len(),
+            "looked for ports that were left behind"
+        );
+        self.allocator.resynced(plan.adopt.into_keys());
+        for id in plan.delete {
+            tracing::warn!(port = %id, "deleting a port that nobody wants");
+            self.allocator.release(id).await?;
+            self.metrics.pruned();
+        }
+        Ok(())
+    }
+
+    /// What looks like a stray may belong to a pod that our watches have not told of yet: before anything is deleted,
+    /// the API server itself is asked.
+    async fn look_twice(&self, ports: &[kuryr_model::neutron::Port]) -> Result<Prune, PodError> {
+        let held: Vec<KuryrPort> = list(Api::all(self.client.clone())).await?;
+        let pods: Vec<PartialObjectMeta<Pod>> = list_metadata(&Api::all(self.client.clone())).await?;
+        let mut waiting: BTreeSet<PodUid> = pods.into_iter().filter_map(|pod| pod.metadata.uid.map(PodUid)).collect();
+        for port in &held {
+            waiting.remove(&port.spec.pod_uid);
+        }
+        let unfilled = held.iter().filter(|port| port.spec.vifs.is_empty()).map(|port| port.spec.pod_uid.clone());
+        waiting.extend(unfilled);
+        Ok(prune(&self.cluster, ports, held.iter(), &waiting))
+    }
+}
+
+const PAGE: u32 = 500;
+
+async fn list(api: Api<KuryrPort>) -> Result<Vec<KuryrPort>, PodError> {
+    let mut items = Vec::new();
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let page = api.list(&params).await.map_err(kubernetes)?;
+        items.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(items),
+        }
+    }
+}
+
+async fn list_metadata(api: &Api<Pod>) -> Result<Vec<PartialObjectMeta<Pod>>, PodError> {
+    let mut items = Vec::new();
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let page = api.list_metadata(&params).await.map_err(kubernetes)?;
+        items.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(items),
+        }
+    }
+}
+
+fn kubernetes(error: kube::Error) -> PodError {
+    PodError::Kubernetes(Arc::new(error))
+}

@@ -1,0 +1,203 @@
+//! The watches that feed the index and wake the queue.
+//!
+//! An object that cannot be read (somebody wrote it by hand, or with another version of the definition) is logged and
+//! skipped: it must not stop the watch for all others.
+
+use crate::{index::Index, metrics::Metrics, queue::Queue};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::DeserializeGuard,
+    runtime::{WatchStreamExt, watcher, watcher::Event},
+};
+use kuryr_model::{KuryrPort, ObjectKey};
+use serde::de::DeserializeOwned;
+use std::{collections::HashSet, fmt::Debug, sync::Arc};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// How far the watches are. Each becomes true when its first list is complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Synced {
+    pub(crate) pods: bool,
+    pub(crate) ports: bool,
+    pub(crate) nodes: bool,
+}
+
+impl Synced {
+    pub(crate) fn all(self) -> bool {
+        self.pods && self.ports && self.nodes
+    }
+}
+
+/// What the watches write to.
+#[derive(Clone)]
+pub(crate) struct Watches {
+    pub(crate) index: Arc<Index>,
+    pub(crate) queue: Arc<Queue<ObjectKey>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) synced: watch::Sender<Synced>,
+}
+
+impl Watches {
+    /// Starts the watches; they end when `stop` is cancelled.
+    pub(crate) fn start(&self, client: &Client, stop: &CancellationToken) {
+        let (this, stream) = (self.clone(), events::<Pod>(client, "pods", &self.metrics));
+        run(stop, stream, move |event| this.pod(event));
+        let (this, stream) = (self.clone(), events::<KuryrPort>(client, "kuryrports", &self.metrics));
+        run(stop, stream, move |event| this.port(event));
+        let (this, stream) = (self.clone(), events::<Node>(client, "nodes", &self.metrics));
+        run(stop, stream, move |event| this.node(event));
+    }
+
+    fn pod(&self, event: Seen<Pod>) {
+        match event {
+            Seen::Apply(pod) => {
+                if self.index.apply_pod(&pod) {
+                    self.queue.add(key(&*pod));
+                }
+            }
+            Seen::Delete(name) => {
+                self.index.remove_pod(&name);
+                self.queue.add(name);
+            }
+            Seen::Listed(seen) => {
+                for key in self.index.retain_pods(&seen) {
+                    self.queue.add(key);
+                }
+                self.synced.send_modify(|synced| synced.pods = true);
+            }
+        }
+    }
+
+    fn port(&self, event: Seen<KuryrPort>) {
+        match event {
+            Seen::Apply(port) => {
+                let key = port.key();
+                self.index.apply_port(*port);
+                self.queue.add(key);
+            }
+            Seen::Delete(name) => {
+                self.index.remove_port(&name, None);
+                self.queue.add(name);
+            }
+            Seen::Listed(seen) => {
+                for key in self.index.retain_ports(&seen) {
+                    self.queue.add(key);
+                }
+                self.synced.send_modify(|synced| synced.ports = true);
+            }
+        }
+    }
+
+    fn node(&self, event: Seen<Node>) {
+        match event {
+            Seen::Apply(node) => self.index.apply_node(&node),
+            Seen::Delete(key) => self.forget_node(&key.name),
+            Seen::Listed(seen) => {
+                let listed: HashSet<&str> = seen.iter().map(|key| key.name.as_str()).collect();
+                for name in self.index.nodes().iter().filter(|name| !listed.contains(name.as_str())) {
+                    self.forget_node(name);
+                }
+                self.synced.send_modify(|synced| synced.nodes = true);
+            }
+        }
+    }
+
+    fn forget_node(&self, name: &str) {
+        for key in self.index.remove_node(name, Instant::now()) {
+            self.queue.add(key);
+        }
+    }
+}
+
+/// A watch's event, with a new listing told as one set of names.
+enum Seen<K> {
+    Apply(Box<K>),
+    Delete(ObjectKey),
+    /// A listing is complete: what is not in it is gone.
+    Listed(HashSet<ObjectKey>),
+}
+
+fn key<K: Resource>(object: &K) -> ObjectKey {
+    ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any())
+}
+
+fn run<K: Send + 'static>(
+    stop: &CancellationToken,
+    stream: impl Stream<Item = Seen<K>> + Send + 'static,
+    mut handle: impl FnMut(Seen<K>) + Send + 'static,
+) {
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        let mut stream = std::pin::pin!(stream);
+        while let Some(Some(event)) = stop.run_until_cancelled(stream.next()).await {
+            handle(event);
+        }
+    });
+}
+
+fn events<K>(client: &Client, plural: &'static str, metrics: &Metrics) -> impl Stream<Item = Seen<K>> + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
+    let mut listing = HashSet::new();
+    let metrics = metrics.clone();
+    let stream = watcher(api, watcher::Config::default().any_semantic()).default_backoff();
+    stream.flat_map(move |event| {
+        let seen = match event {
+            Ok(Event::Init) => {
+                listing.clear();
+                None
+            }
+            Ok(Event::InitApply(guard)) => {
+                listing.insert(key(&guard));
+                readable(guard, plural, &metrics)
+            }
+            Ok(Event::InitDone) => Some(Seen::Listed(std::mem::take(&mut listing))),
+            Ok(Event::Apply(guard)) => readable(guard, plural, &metrics),
+            Ok(Event::Delete(guard)) => Some(Seen::Delete(key(&guard))),
+            Err(error) => {
+                metrics.watch_failed(plural);
+                tracing::warn!(resource = plural, error = %chain(&error), "the watch failed and is begun anew");
+                None
+            }
+        };
+        futures::stream::iter(seen)
+    })
+}
+
+fn readable<K>(guard: DeserializeGuard<K>, plural: &'static str, metrics: &Metrics) -> Option<Seen<K>>
+where
+    K: Resource<DynamicType = ()>,
+{
+    match guard.0 {
+        Ok(object) => Some(Seen::Apply(Box::new(object))),
+        Err(invalid) => {
+            metrics.unreadable(plural);
+            let name = invalid.metadata.name.unwrap_or_default();
+            let namespace = invalid.metadata.namespace.unwrap_or_default();
+            tracing::warn!(
+                resource = plural,
+                namespace,
+                name,
+                error = invalid.error,
+                "skipped: the object cannot be read"
+            );
+            None
+        }
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

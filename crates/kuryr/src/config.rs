@@ -1,0 +1,242 @@
+//! The configuration file: one TOML file for all of Kuryr's processes. Every setting has a default, unknown settings
+//! are refused, and every error names the setting and the fix. docs/operating.md lists them all.
+
+use jiff::SignedDuration;
+use kuryr_controller::ControllerConfig;
+use kuryr_model::{ClusterId, mark::valid_cluster_id};
+use serde::Deserialize;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Where the configuration is looked for if no file is named.
+pub(crate) const DEFAULT_PATH: &str = "/etc/kuryr/kuryr.toml";
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) cluster: Cluster,
+    pub(crate) openstack: OpenStack,
+    pub(crate) network: Network,
+    pub(crate) controller: Controller,
+    pub(crate) daemon: Daemon,
+}
+
+/// `[cluster]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Cluster {
+    /// Tells two clusters on one cloud apart; by default the UID of the namespace kube-system.
+    pub(crate) id: Option<String>,
+}
+
+/// `[openstack]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct OpenStack {
+    /// Name of the cloud in clouds.yaml; by default `OS_CLOUD`, and without it the `OS_*` variables.
+    pub(crate) cloud: Option<String>,
+    /// A directory with a mounted secret, in place of clouds.yaml and `OS_*`.
+    pub(crate) secret_dir: Option<PathBuf>,
+}
+
+/// `[network]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Network {
+    /// Names or ids of the subnets for pods, in the order in which they are tried; by default those that `kuryr setup` made.
+    pub(crate) pod_subnets: Vec<String>,
+}
+
+/// `[controller]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Controller {
+    pub(crate) listen: SocketAddr,
+    pub(crate) lease_namespace: String,
+    pub(crate) lease_name: String,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) lease_duration: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) node_cooldown: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) prune_interval: Duration,
+    pub(crate) bulk_size: usize,
+    pub(crate) bulk_requests: usize,
+}
+
+impl Default for Controller {
+    fn default() -> Self {
+        let defaults = ControllerConfig::new(ClusterId::from(""), String::new());
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 9650)),
+            lease_namespace: defaults.election.namespace,
+            lease_name: defaults.election.name,
+            lease_duration: defaults.election.lease_duration,
+            node_cooldown: defaults.node_cooldown,
+            prune_interval: defaults.prune_interval,
+            bulk_size: defaults.bulk_size,
+            bulk_requests: defaults.bulk_requests,
+        }
+    }
+}
+
+/// `[daemon]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Daemon {
+    pub(crate) listen: SocketAddr,
+    pub(crate) socket: PathBuf,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) ovsdb_socket: PathBuf,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) add_timeout: Duration,
+}
+
+impl Default for Daemon {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 9651)),
+            socket: "/run/kuryr/cni.sock".into(),
+            state_dir: "/var/lib/kuryr".into(),
+            ovsdb_socket: "/run/openvswitch/db.sock".into(),
+            add_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Reads `90s`, `5m`, `1h 30m`.
+fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    use serde::de::Error;
+    let text = String::deserialize(deserializer)?;
+    let parsed: SignedDuration =
+        text.parse().map_err(|_| D::Error::custom(format!("{text:?} is not a duration like 90s, 5m or 1h 30m")))?;
+    Duration::try_from(parsed).map_err(|_| D::Error::custom(format!("{text:?} is negative; a duration here is not")))
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("the configuration {path} cannot be read: {source}; name another file with --config")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the configuration {path} is wrong: {message}")]
+    Parse { path: PathBuf, message: String },
+    #[error("[{section}] {setting} = {value}: {fix}")]
+    Value { section: &'static str, setting: &'static str, value: String, fix: &'static str },
+}
+
+impl Config {
+    /// Reads the named file; without a name the default one, and if that is not there, all defaults.
+    pub(crate) fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let (path, required) = path.map_or((Path::new(DEFAULT_PATH), false), |path| (path, true));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(path, &text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)
+            .map_err(|error| ConfigError::Parse { path: path.to_owned(), message: one_line(&error, text) })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |section, setting, value: String, fix| Err(ConfigError::Value { section, setting, value, fix });
+        if let Some(id) = self.cluster.id.as_deref().filter(|id| !valid_cluster_id(id)) {
+            let fix = "use 1 to 54 letters, digits, '-', '_' or '.': it becomes part of a Neutron tag";
+            return wrong("cluster", "id", format!("{id:?}"), fix);
+        }
+        let controller = &self.controller;
+        if controller.lease_duration < Duration::from_secs(3) {
+            return wrong("controller", "lease_duration", format!("{:?}", controller.lease_duration), "use 3s or more");
+        }
+        for (setting, value) in [("bulk_size", controller.bulk_size), ("bulk_requests", controller.bulk_requests)] {
+            if value == 0 {
+                return wrong("controller", setting, "0".to_owned(), "use 1 or more");
+            }
+        }
+        if self.daemon.add_timeout.is_zero() || self.daemon.add_timeout > Duration::from_secs(110) {
+            let fix = "use 1s to 110s: kubelet gives up after two minutes and would not hear the reason";
+            return wrong("daemon", "add_timeout", format!("{:?}", self.daemon.add_timeout), fix);
+        }
+        Ok(())
+    }
+}
+
+/// A TOML error without its picture of the file: line, then what is wrong.
+fn one_line(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message().replace('\n', " ");
+    match error.span() {
+        Some(span) => format!("line {}: {message}", text[..span.start.min(text.len())].matches('\n').count() + 1),
+        None => message,
+    }
+}
+
+impl Controller {
+    /// What the controller itself is told.
+    pub(crate) fn to_config(&self, cluster: ClusterId, identity: String, pod_subnets: Vec<String>) -> ControllerConfig {
+        let mut config = ControllerConfig::new(cluster, identity);
+        config.pod_subnets = pod_subnets;
+        config.election.namespace.clone_from(&self.lease_namespace);
+        config.election.name.clone_from(&self.lease_name);
+        config.election.lease_duration = self.lease_duration;
+        config.election.renew_deadline = self.lease_duration.mul_f64(2.0 / 3.0);
+        config.election.retry_period = self.lease_duration.mul_f64(2.0 / 15.0);
+        config.node_cooldown = self.node_cooldown;
+        config.prune_interval = self.prune_interval;
+        config.bulk_size = self.bulk_size;
+        config.bulk_requests = self.bulk_requests;
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(Path::new("kuryr.toml"), text)
+    }
+
+    #[test]
+    fn an_empty_file_is_all_defaults() {
+        let config = parse("").unwrap();
+        assert_eq!(config.daemon.add_timeout, Duration::from_secs(60));
+        assert_eq!(config.controller.listen.port(), 9650);
+    }
+
+    #[test]
+    fn durations_are_written_for_people() {
+        let config = parse("[controller]\nprune_interval = \"1h 30m\"").unwrap();
+        assert_eq!(config.controller.prune_interval, Duration::from_secs(5400));
+    }
+
+    #[test]
+    fn every_error_names_the_setting_in_one_line() {
+        for (text, words) in [
+            ("[controler]\n", "line 1: unknown field `controler`"),
+            ("[network]\npod_subnet = 1\n", "line 2: unknown field `pod_subnet`"),
+            ("[daemon]\nadd_timeout = \"soon\"\n", "\"soon\" is not a duration"),
+            ("[daemon]\nadd_timeout = \"5m\"\n", "[daemon] add_timeout"),
+            ("[controller]\nbulk_size = 0\n", "[controller] bulk_size"),
+            ("[cluster]\nid = \"a,b\"\n", "[cluster] id"),
+            ("[controller]\nlisten = \"here\"\n", "line 2"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(words) && !error.contains('\n'), "{text:?} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn the_leader_stops_before_another_may_take_over() {
+        let config = parse("[controller]\nlease_duration = \"6s\"").unwrap();
+        let election = config.controller.to_config("c".into(), "us".into(), vec![]).election;
+        assert!(election.renew_deadline + election.retry_period < election.lease_duration);
+    }
+}
