@@ -1,0 +1,65 @@
+//! A token with what came with it.
+
+use crate::{Identity, NoEndpoint, Service, catalog::Catalog};
+use http::HeaderValue;
+use std::{
+    fmt,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// The longest time before its expiry at which a token is renewed.
+const AHEAD: Duration = Duration::from_secs(300);
+
+/// A token and the catalog that came with it. Never changed: a new one takes its place.
+pub(crate) struct Snapshot {
+    token: HeaderValue,
+    catalog: Catalog,
+    identity: Identity,
+    expires: Instant,
+    renew: Instant,
+    claimed: AtomicBool,
+}
+
+impl Snapshot {
+    /// `lifetime` is by Keystone's own clock, so that ours need not agree with it.
+    pub(crate) fn new(mut token: HeaderValue, catalog: Catalog, identity: Identity, lifetime: Duration) -> Self {
+        token.set_sensitive(true);
+        let now = Instant::now();
+        let renew = now + lifetime.saturating_sub(AHEAD.min(lifetime / 5));
+        Self { token, catalog, identity, expires: now + lifetime, renew, claimed: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn header(&self) -> HeaderValue {
+        self.token.clone()
+    }
+
+    pub(crate) fn url(&self, service: Service) -> Result<String, NoEndpoint> {
+        self.catalog.url(service)
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(crate) fn expired(&self, now: Instant) -> bool {
+        now >= self.expires
+    }
+
+    /// Good, but to be renewed.
+    pub(crate) fn stale(&self, now: Instant) -> bool {
+        now >= self.renew
+    }
+
+    /// Whether the caller is the first who wants to renew it ahead of time.
+    pub(crate) fn claim_renewal(&self) -> bool {
+        !self.claimed.swap(true, Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,55 @@
+//! What this Neutron can do.
+
+use super::{Network, malformed, page};
+use crate::Error;
+use http::Method;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+
+/// The extensions of one Neutron, by alias.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extensions(BTreeSet<String>);
+
+impl Extensions {
+    /// A set of aliases.
+    pub fn new<T: Into<String>>(aliases: impl IntoIterator<Item = T>) -> Self {
+        Self(aliases.into_iter().map(Into::into).collect())
+    }
+
+    /// Whether it has this one.
+    #[must_use]
+    pub fn has(&self, alias: &str) -> bool {
+        self.0.contains(alias)
+    }
+
+    /// Whether a port's tags may be sent with its creation.
+    #[must_use]
+    pub fn tags_on_port_create(&self) -> bool {
+        self.has("tag-ports-during-bulk-creation")
+    }
+
+    /// Those of `wanted` that it does not have.
+    pub fn missing<'a>(&self, wanted: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+        wanted.into_iter().filter(|alias| !self.has(alias)).collect()
+    }
+
+    /// All aliases in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+impl Network {
+    /// Asks for them.
+    pub async fn extensions(&self) -> Result<Extensions, Error> {
+        #[derive(Deserialize)]
+        struct Extension {
+            alias: String,
+        }
+        let answer =
+            self.call(Method::GET, "extensions", "/extensions".into(), "fields=alias".into(), None, None).await?;
+        let all: Vec<Extension> = page::read(&answer.body, "extensions")
+            .map_err(|error| malformed(Method::GET, "/extensions", &answer, error))?;
+        Ok(Extensions(all.into_iter().map(|extension| extension.alias).collect()))
+    }
+}

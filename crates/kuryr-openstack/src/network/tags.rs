@@ -1,0 +1,93 @@
+//! Tags, on whatever has them.
+
+use super::{Network, body, filter::escape, malformed, page};
+use crate::Error;
+use http::Method;
+use kuryr_model::{NetworkId, PortId, RouterId, SecurityGroupId, SubnetId, SubnetPoolId, TrunkId};
+use serde::Serialize;
+
+/// An object that has tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tagged {
+    /// A network.
+    Network(NetworkId),
+    /// A subnet.
+    Subnet(SubnetId),
+    /// A subnet pool.
+    SubnetPool(SubnetPoolId),
+    /// A port.
+    Port(PortId),
+    /// A router.
+    Router(RouterId),
+    /// A security group.
+    SecurityGroup(SecurityGroupId),
+    /// A trunk.
+    Trunk(TrunkId),
+}
+
+impl Tagged {
+    fn path(self) -> String {
+        match self {
+            Self::Network(id) => format!("/networks/{id}/tags"),
+            Self::Subnet(id) => format!("/subnets/{id}/tags"),
+            Self::SubnetPool(id) => format!("/subnetpools/{id}/tags"),
+            Self::Port(id) => format!("/ports/{id}/tags"),
+            Self::Router(id) => format!("/routers/{id}/tags"),
+            Self::SecurityGroup(id) => format!("/security-groups/{id}/tags"),
+            Self::Trunk(id) => format!("/trunks/{id}/tags"),
+        }
+    }
+
+    fn resource(self) -> &'static str {
+        match self {
+            Self::Network(_) => "networks/tags",
+            Self::Subnet(_) => "subnets/tags",
+            Self::SubnetPool(_) => "subnetpools/tags",
+            Self::Port(_) => "ports/tags",
+            Self::Router(_) => "routers/tags",
+            Self::SecurityGroup(_) => "security-groups/tags",
+            Self::Trunk(_) => "trunks/tags",
+        }
+    }
+}
+
+/// The calls.
+#[derive(Clone, Copy, Debug)]
+pub struct Tags<'a>(&'a Network);
+
+impl Network {
+    /// Tags.
+    #[must_use]
+    pub fn tags(&self) -> Tags<'_> {
+        Tags(self)
+    }
+}
+
+impl Tags<'_> {
+    /// Gives the object these tags and no others.
+    pub async fn set(&self, object: Tagged, tags: &[String]) -> Result<Vec<String>, Error> {
+        #[derive(Serialize)]
+        struct Change<'a> {
+            tags: &'a [String],
+        }
+        let path = object.path();
+        let body = body(&Method::PUT, &path, &Change { tags })?;
+        let answer = self.0.call(Method::PUT, object.resource(), path.clone(), String::new(), Some(body), None).await?;
+        page::read(&answer.body, "tags").map_err(|error| malformed(Method::PUT, &path, &answer, error))
+    }
+
+    /// Adds a tag. Adding it twice is adding it once.
+    pub async fn add(&self, object: Tagged, tag: &str) -> Result<(), Error> {
+        let path = format!("{}/{}", object.path(), escape(tag));
+        self.0.call(Method::PUT, object.resource(), path, String::new(), None, None).await.map(drop)
+    }
+
+    /// Takes a tag away. Gone already is gone.
+    pub async fn remove(&self, object: Tagged, tag: &str) -> Result<(), Error> {
+        let path = format!("{}/{}", object.path(), escape(tag));
+        match self.0.call(Method::DELETE, object.resource(), path, String::new(), None, None).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}
