@@ -1,0 +1,177 @@
+//! How the embedded cloud behaves: who may log in, how large quotas are, how long calls take.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Settings of a [`Cloud`](super::Cloud). `Config::default()` is a cloud without limits and without latency.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The URL that catalog and links start with; `None` takes the Host header of each request.
+    pub base_url: Option<String>,
+    /// The only region.
+    pub region: String,
+    /// The administrator's name, in domain `Default`.
+    pub user: String,
+    /// The administrator's password.
+    pub password: String,
+    /// Projects by name; the first is the one that an application credential belongs to. All are in domain `Default`.
+    pub projects: Vec<String>,
+    /// The application credential's id, name and secret.
+    pub application_credential: ApplicationCredential,
+    /// How long a token is good for.
+    pub token_lifetime: Duration,
+    /// Quotas of every project that has none of its own.
+    pub quotas: Quotas,
+    /// MTU of networks that are made without one, in bytes.
+    pub mtu: u16,
+    /// `pagination_max_limit`: the most objects that one answer lists; `None` for no limit.
+    pub page_limit: Option<usize>,
+    /// The aliases that `/v2.0/extensions` lists.
+    pub extensions: Vec<String>,
+    /// How long calls take.
+    pub latency: Latency,
+}
+
+/// An application credential of the administrator.
+#[derive(Debug, Clone)]
+pub struct ApplicationCredential {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its secret.
+    pub secret: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            base_url: None,
+            region: "RegionOne".into(),
+            user: "admin".into(),
+            password: "secret".into(),
+            projects: vec!["admin".into(), "kuryr".into()],
+            application_credential: ApplicationCredential {
+                id: "6f3a4c1be8f94b2f9c7a3a0d1e5b7c21".into(),
+                name: "kuryr".into(),
+                secret: "application-credential-secret".into(),
+            },
+            token_lifetime: Duration::from_secs(3600),
+            quotas: Quotas::unlimited(),
+            mtu: 1442,
+            page_limit: None,
+            extensions: EXTENSIONS.iter().map(|&alias| alias.to_owned()).collect(),
+            latency: Latency::default(),
+        }
+    }
+}
+
+/// What ML2/OVN of the Zed release lists, as far as the embedded cloud does it.
+const EXTENSIONS: &[&str] = &[
+    "agent",
+    "allowed-address-pairs",
+    "binding",
+    "default-subnetpools",
+    "empty-string-filtering",
+    "external-net",
+    "ext-gw-mode",
+    "filter-validation",
+    "ip-substring-filtering",
+    "net-mtu",
+    "net-mtu-writable",
+    "pagination",
+    "port-security",
+    "project-id",
+    "quotas",
+    "quota_details",
+    "revision-if-match",
+    "router",
+    "security-group",
+    "security-groups-normalized-cidr",
+    "sorting",
+    "standard-attr-description",
+    "standard-attr-revisions",
+    "standard-attr-tag",
+    "standard-attr-timestamp",
+    "stateful-security-group",
+    "subnet_allocation",
+    "tag-ports-during-bulk-creation",
+    "trunk",
+];
+
+/// How many objects of each kind a project may have; -1 is unlimited, as in Neutron.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quotas(pub(super) BTreeMap<&'static str, i64>);
+
+const NEUTRON_QUOTAS: &[(&str, i64)] = &[
+    ("floatingip", 50),
+    ("network", 100),
+    ("port", 500),
+    ("rbac_policy", 10),
+    ("router", 10),
+    ("security_group", 10),
+    ("security_group_rule", 100),
+    ("subnet", 100),
+    ("subnetpool", -1),
+    ("trunk", -1),
+];
+
+impl Quotas {
+    /// No limits.
+    #[must_use]
+    pub fn unlimited() -> Self {
+        Self(NEUTRON_QUOTAS.iter().map(|&(name, _)| (name, -1)).collect())
+    }
+
+    /// Neutron's defaults: 500 ports, 10 security groups, ...
+    #[must_use]
+    pub fn neutron_defaults() -> Self {
+        Self(NEUTRON_QUOTAS.iter().copied().collect())
+    }
+
+    /// Sets one limit; false when no quota has that name.
+    pub fn set(&mut self, name: &str, limit: i64) -> bool {
+        match self.0.get_mut(name) {
+            Some(value) => {
+                *value = limit;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// How long calls take before they are worked on. All zero by default.
+#[derive(Debug, Clone, Default)]
+pub struct Latency {
+    /// Issue of a token.
+    pub token: Duration,
+    /// A list or show.
+    pub read: Duration,
+    /// A create of one object, or the fixed part of a bulk create.
+    pub create: Duration,
+    /// Each object of a bulk create, the first included.
+    pub create_item: Duration,
+    /// An update.
+    pub update: Duration,
+    /// A delete.
+    pub delete: Duration,
+    /// How many calls are worked on at once, as API workers are; `None` for any number.
+    pub workers: Option<usize>,
+}
+
+impl Latency {
+    /// About what a small real cloud (ML2/OVN, two cores) was measured to need.
+    #[must_use]
+    pub fn measured() -> Self {
+        Self {
+            token: Duration::from_millis(400),
+            read: Duration::from_millis(100),
+            create: Duration::from_millis(180),
+            create_item: Duration::from_millis(170),
+            update: Duration::from_millis(190),
+            delete: Duration::from_millis(190),
+            workers: Some(4),
+        }
+    }
+}

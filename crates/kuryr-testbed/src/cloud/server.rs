@@ -1,0 +1,235 @@
+//! From a connection to a service and back: faults, latency, the log of calls.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::calls::CallRecord;
+use super::config::Latency;
+use super::faults::{Effect, FaultId};
+use super::http::{Answer, Call, Service};
+use super::neutron::{Caller, Error};
+use super::wire::{Connection, GatedListener};
+use super::{Cloud, keystone};
+
+/// The largest body that is read, in bytes.
+const MAX_BODY: usize = 64 << 20;
+
+/// A cloud that serves on a port number. It stops when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    cloud: Cloud,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL that Keystone is at, the `auth_url` of clients.
+    #[must_use]
+    pub fn auth_url(&self) -> String {
+        format!("{}/identity/v3", self.url())
+    }
+
+    /// The URL that the services are below.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.task.abort();
+        self.cloud.0.connections.cut_all();
+    }
+}
+
+#[derive(Clone)]
+struct App {
+    cloud: Cloud,
+    stop: CancellationToken,
+}
+
+pub(super) fn serve(cloud: Cloud, listener: TcpListener) -> std::io::Result<Server> {
+    let address = listener.local_addr()?;
+    let stop = CancellationToken::new();
+    let app = App { cloud: cloud.clone(), stop: stop.clone() };
+    let router = Router::new().fallback(entry).with_state(app);
+    let listener = GatedListener { listener, connections: Arc::clone(&cloud.0.connections) };
+    let service = router.into_make_service_with_connect_info::<Connection>();
+    let task = tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, service).await {
+            tracing::error!(%error, "embedded cloud stopped");
+        }
+    });
+    Ok(Server { address, cloud, stop, task })
+}
+
+async fn entry(State(app): State<App>, ConnectInfo(connection): ConnectInfo<Connection>, request: Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let request_id = format!("req-{}", uuid::Uuid::new_v4());
+    let Ok(body) = to_bytes(body, MAX_BODY).await else {
+        return plain(StatusCode::PAYLOAD_TOO_LARGE);
+    };
+    let base_url = app.cloud.0.config.base_url.as_deref();
+    let Some(call) = Call::read(&parts, body, request_id, base_url, Timestamp::now()) else {
+        return plain(StatusCode::NOT_FOUND);
+    };
+    // A task of its own: like a real service, this one goes on working when its client has gone.
+    let stop = app.stop.clone();
+    let work = async move {
+        tokio::select! {
+            answer = work(&app.cloud, call) => answer,
+            () = stop.cancelled() => None,
+        }
+    };
+    match tokio::spawn(work).await {
+        Ok(Some((answer, request_id))) => respond(answer, &request_id),
+        _ => {
+            connection.0.cut();
+            plain(StatusCode::BAD_GATEWAY)
+        }
+    }
+}
+
+/// Works on a call with the faults and the latency that it meets. `None` when there shall be no answer.
+async fn work(cloud: &Cloud, call: Call) -> Option<(Answer, String)> {
+    let started = Instant::now();
+    let outcome = match cloud.0.faults.strike(&call) {
+        None => Some(serve_call(cloud, &call).await),
+        Some((id, effect)) => suffer(cloud, &call, id, effect).await,
+    };
+    cloud.0.calls.push(CallRecord {
+        service: call.service,
+        path: call.path_text(),
+        template: call.template(),
+        status: outcome.as_ref().map(|answer| answer.status.as_u16()),
+        duration: started.elapsed(),
+        items: call.items(),
+        method: call.method,
+        query: call.query,
+        request_id: call.request_id.clone(),
+    });
+    outcome.map(|answer| (answer, call.request_id))
+}
+
+async fn suffer(cloud: &Cloud, call: &Call, id: FaultId, effect: Effect) -> Option<Answer> {
+    match effect {
+        Effect::Answer { status, kind, message, retry_after } => {
+            let answer = match call.service {
+                Service::Identity => keystone::error(status, &message),
+                Service::Network => Error::new(status, &kind, message).answer(),
+            };
+            Some(match retry_after {
+                Some(seconds) => answer.with("retry-after", &seconds.to_string()),
+                None => answer,
+            })
+        }
+        Effect::Delay(time) => {
+            tokio::time::sleep(time).await;
+            Some(serve_call(cloud, call).await)
+        }
+        Effect::Hang => {
+            cloud.0.faults.gone(id).await;
+            Some(serve_call(cloud, call).await)
+        }
+        Effect::Drop => None,
+        Effect::LoseAnswer => {
+            serve_call(cloud, call).await;
+            None
+        }
+    }
+}
+
+async fn serve_call(cloud: &Cloud, call: &Call) -> Answer {
+    let time = latency(&cloud.0.config.latency, call);
+    // The semaphore is never closed; without a permit the call is only less late.
+    let _worker = match &cloud.0.workers {
+        Some(workers) => workers.acquire().await.ok(),
+        None => None,
+    };
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
+    }
+    match call.service {
+        Service::Identity => cloud.keystone().handle(call),
+        Service::Network => network(cloud, call),
+    }
+}
+
+fn latency(latency: &Latency, call: &Call) -> std::time::Duration {
+    match (call.service, &call.method) {
+        (Service::Identity, &Method::POST) => latency.token,
+        (Service::Network, &Method::POST) => {
+            latency.create + latency.create_item * u32::try_from(call.items()).unwrap_or(u32::MAX)
+        }
+        (_, &Method::PUT) => latency.update,
+        (_, &Method::DELETE) => latency.delete,
+        _ => latency.read,
+    }
+}
+
+fn network(cloud: &Cloud, call: &Call) -> Answer {
+    let token = cloud.keystone().token(call.token.as_deref(), call.now).cloned();
+    // The list of versions is for everyone.
+    let open = call.path.is_empty();
+    let caller = match token {
+        None if open => Caller { project: String::new(), now: call.now },
+        None => return keystone::unauthorized(call),
+        Some(token) => match token.project {
+            Some(project) => Caller { project, now: call.now },
+            None => {
+                let message = format!("{} is disallowed by policy", call.method);
+                return Error::new(StatusCode::FORBIDDEN, "PolicyNotAuthorized", message).answer();
+            }
+        },
+    };
+    let answer = cloud.neutron().handle(&caller, call);
+    if call.method != Method::GET && answer.status.is_success() {
+        cloud.announce();
+    }
+    answer
+}
+
+fn respond(answer: Answer, request_id: &str) -> Response<Body> {
+    let mut builder = Response::builder().status(answer.status);
+    for (name, value) in answer.headers {
+        builder = builder.header(name, value);
+    }
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        builder = builder.header(HeaderName::from_static("x-openstack-request-id"), value);
+    }
+    let response = match answer.body {
+        Some(body) => {
+            builder.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string()))
+        }
+        None => builder.body(Body::empty()),
+    };
+    response.unwrap_or_else(|error| {
+        tracing::error!(%error, "answer that HTTP does not allow");
+        plain(StatusCode::INTERNAL_SERVER_ERROR)
+    })
+}
+
+fn plain(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
