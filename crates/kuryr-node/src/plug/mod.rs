@@ -1,0 +1,183 @@
+//! Makes VIFs real, and takes them away again.
+//!
+//! ```text
+//!  Vif + Sandbox ─▶ Plugger ─┬─ kernel: one thread, one netlink conversation: veth, addresses, routes ─▶ pod's namespace
+//!                            └─ join:   `ovs` one OVSDB transaction, then a notification · `bridge` master · `tap` neighbours
+//! ```
+//!
+//! Invariants
+//! - Unplugging needs the VIF alone, is done as far as possible whatever fails, and may be repeated.
+//! - A plug that fails leaves nothing behind.
+//! - What is made carries its owner: the host end's alias, or the OVS Interface's `external_ids`, name the port and the
+//!   sandbox. Only the owner's unplug removes it: a late DEL of an old sandbox never cuts off the sandbox after it.
+//! - Nothing here changes a bridge, and nothing asks Neutron or Kubernetes.
+
+mod check;
+pub mod error;
+pub mod layout;
+pub mod mark;
+mod pair;
+#[cfg(test)]
+mod tests;
+
+pub use error::PlugError;
+pub use mark::{HostEnd, HostEndKind, Owner};
+
+use crate::netns;
+use kuryr_model::{Vif, vif::PlugDriver};
+use layout::Layout;
+use mark::host_end_name;
+use pair::Pair;
+use std::{path::PathBuf, time::Duration};
+use tokio::time::Instant;
+
+/// Where the node's own things are.
+#[derive(Clone, Debug)]
+pub struct PlugConfig {
+    /// Unix socket of the node's `ovsdb-server`; used by driver `ovs` only, connected to at first use.
+    pub ovsdb_socket: PathBuf,
+    /// What driver `ovs` waits for.
+    pub ready: Readiness,
+    /// The namespace of the host ends; none for the process's own. (Simulated nodes are namespaces.)
+    pub host_netns: Option<PathBuf>,
+}
+
+impl Default for PlugConfig {
+    fn default() -> Self {
+        Self {
+            ovsdb_socket: PathBuf::from("/var/run/openvswitch/db.sock"),
+            ready: Readiness::OvnInstalled,
+            host_netns: None,
+        }
+    }
+}
+
+/// What tells that Open vSwitch forwards for a new port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// OVN's controller has said `ovn-installed` on the Interface: its flows are in.
+    OvnInstalled,
+    /// Open vSwitch has given the Interface a number; for bridges that OVN does not manage.
+    Ofport,
+}
+
+/// The namespace that a VIF is plugged into, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// The runtime's id of the sandbox (`CNI_CONTAINERID`).
+    pub container_id: String,
+    /// Path of the network namespace (`CNI_NETNS`). Empty or gone is fine for unplugging.
+    pub netns: PathBuf,
+}
+
+/// How long the steps of a plug took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlugTimes {
+    /// Links, addresses and routes.
+    pub kernel: Duration,
+    /// Telling the switch (OVSDB).
+    pub join: Duration,
+    /// Waiting until the data plane forwards.
+    pub ready: Duration,
+}
+
+/// A difference between a VIF and what is there, as CNI CHECK finds it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {found} where {expected} was expected")]
+pub struct Mismatch {
+    /// What was looked at, such as `MTU of eth0`.
+    pub what: String,
+    /// What the VIF asks for.
+    pub expected: String,
+    /// What is there; `nothing` if it is absent.
+    pub found: String,
+}
+
+/// Plugs and unplugs VIFs on one node.
+#[derive(Debug)]
+pub struct Plugger {
+    config: PlugConfig,
+}
+
+impl Plugger {
+    /// A plugger for this node. Does nothing yet: a node without Open vSwitch never connects to it.
+    #[must_use]
+    pub fn new(config: PlugConfig) -> Self {
+        Self { config }
+    }
+
+    /// Makes `vif` real in `sandbox` and returns when its data plane forwards. What another sandbox had of the same port
+    /// is taken from it.
+    ///
+    /// # Errors
+    /// What stood in the way; everything made on the way there has been removed again. Bound it by `deadline` rather
+    /// than by dropping the future: what a dropped one has made stays until [`Self::unplug`].
+    pub async fn plug(&self, vif: &Vif, sandbox: &Sandbox, deadline: Instant) -> Result<PlugTimes, PlugError> {
+        let _ = deadline;
+        let layout = Layout::of(vif)?;
+        let start = Instant::now();
+        let pair = Pair { vif: vif.clone(), layout, owner: owner(vif, sandbox), fill_checksums: false };
+        let (host_netns, netns) = (self.config.host_netns.clone(), sandbox.netns.clone());
+        netns::spawn(move || pair::make(&pair, host_netns.as_deref(), &netns)).await??;
+        let kernel = start.elapsed();
+        Ok(PlugTimes { kernel, ..PlugTimes::default() })
+    }
+
+    /// Removes all that [`Self::plug`] made for `vif` in `sandbox`; nothing there is success.
+    ///
+    /// # Errors
+    /// Everything that could not be removed; all the rest has been.
+    pub async fn unplug(&self, vif: &Vif, sandbox: &Sandbox) -> Result<(), PlugError> {
+        let mut errors = Vec::new();
+        let _ = PlugDriver::Ovs;
+        let (vif, owner, netns) = (vif.clone(), owner(vif, sandbox), sandbox.netns.clone());
+        let host_netns = self.config.host_netns.clone();
+        let work = move || {
+            let name = host_end_name(vif.port_id);
+            let outside = pair::host(host_netns.as_deref()).and_then(|mut host| pair::remove(&mut host, &name, &owner));
+            [outside, pair::remove_inside(&vif, &netns)]
+        };
+        match netns::spawn(work).await {
+            Ok(outcomes) => errors.extend(outcomes.into_iter().filter_map(Result::err)),
+            Err(error) => errors.push(error.into()),
+        }
+        PlugError::all(errors)
+    }
+
+    /// Compares what is there with `vif` (CNI CHECK).
+    ///
+    /// # Errors
+    /// Every difference; looking that fails is a difference too.
+    pub async fn check(&self, vif: &Vif, sandbox: &Sandbox) -> Result<(), Vec<Mismatch>> {
+        let mut findings = check::Findings::default();
+        let (looked_for, place) = (vif.clone(), sandbox.clone());
+        let host_netns = self.config.host_netns.clone();
+        match netns::spawn(move || check::kernel(&looked_for, &place, host_netns.as_deref())).await {
+            Ok(found) => findings.0.extend(found),
+            Err(error) => findings.failed("the node", &error.into()),
+        }
+        if findings.0.is_empty() { Ok(()) } else { Err(findings.0) }
+    }
+
+    /// All host ends on this node that carry Kuryr's mark, links and OVS ports, for garbage collection and audit.
+    ///
+    /// # Errors
+    /// The kernel could not be asked, or Open vSwitch, where its socket exists.
+    pub async fn list(&self) -> Result<Vec<HostEnd>, PlugError> {
+        let host_netns = self.config.host_netns.clone();
+        netns::spawn(move || pair::list(&mut pair::host(host_netns.as_deref())?)).await?
+    }
+
+    /// Removes a host end that [`Self::list`] returned, if it still has the same owner.
+    ///
+    /// # Errors
+    /// It could not be removed. Absent is success.
+    pub async fn remove(&self, end: &HostEnd) -> Result<(), PlugError> {
+        let (end, host_netns) = (end.clone(), self.config.host_netns.clone());
+        netns::spawn(move || pair::remove(&mut pair::host(host_netns.as_deref())?, &end.name, &end.owner)).await?
+    }
+}
+
+fn owner(vif: &Vif, sandbox: &Sandbox) -> Owner {
+    Owner { port_id: vif.port_id, container_id: sandbox.container_id.clone() }
+}
