@@ -1,0 +1,4 @@
+//! Network namespaces.
+/// Why a namespace could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {}

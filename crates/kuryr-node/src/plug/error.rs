@@ -1,0 +1,102 @@
+//! What can stand in the way of a plug.
+
+use crate::{netlink, netns, ovsdb};
+use kuryr_model::PortId;
+use std::{path::PathBuf, time::Duration};
+
+/// Why a VIF could not be plugged, unplugged or looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum PlugError {
+    /// The sandbox's namespace is gone, or never was.
+    #[error("network namespace {} does not exist", .path.display())]
+    NamespaceMissing {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// A namespace could not be entered.
+    #[error("cannot work in a network namespace")]
+    Namespace(#[source] netns::Error),
+    /// The pod has an interface of that name, which is not ours.
+    #[error("namespace {} already has an interface {interface} that Kuryr did not make; name the pod's interface differently or remove it", .netns.display())]
+    InterfaceTaken {
+        /// The interface's name.
+        interface: String,
+        /// The sandbox's namespace.
+        netns: PathBuf,
+    },
+    /// A link of the host end's name is something else than the end of a veth pair.
+    #[error("{name} is the name of port {port}'s host end, but the node has something else of that name; remove it")]
+    HostEndTaken {
+        /// The link's name.
+        name: String,
+        /// The port.
+        port: PortId,
+    },
+    /// The VIF lacks what its driver needs.
+    #[error("the VIF of port {port} cannot be plugged: {reason}")]
+    BadVif {
+        /// The port.
+        port: PortId,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The bridge to join does not exist.
+    #[error("bridge {bridge} does not exist on this node; {fix}")]
+    NoBridge {
+        /// The bridge's name.
+        bridge: String,
+        /// Who makes it, and what to look at.
+        fix: &'static str,
+    },
+    /// The kernel refused.
+    #[error("cannot {doing}")]
+    Kernel {
+        /// What was tried.
+        doing: String,
+        /// The kernel's answer.
+        #[source]
+        source: netlink::Error,
+    },
+    /// Open vSwitch's database refused or is away.
+    #[error("cannot {doing} in Open vSwitch's database")]
+    Ovsdb {
+        /// What was tried.
+        doing: String,
+        /// Why not.
+        #[source]
+        source: ovsdb::Error,
+    },
+    /// Open vSwitch could not open the interface.
+    #[error("Open vSwitch cannot use interface {interface}: {reason}")]
+    Refused {
+        /// The host end.
+        interface: String,
+        /// What `ovs-vswitchd` says in the Interface's `error`.
+        reason: String,
+    },
+    /// The data plane has not said in time that it forwards.
+    #[error("port {port} waited {waited:.1?} for {signal}")]
+    Unready {
+        /// The port.
+        port: PortId,
+        /// How long.
+        waited: Duration,
+        /// The signal that did not come, and who gives it.
+        signal: &'static str,
+    },
+    /// Several things failed; the rest was done.
+    #[error("{}", .0.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; "))]
+    Several(Vec<PlugError>),
+}
+
+/// The error with its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
