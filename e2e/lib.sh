@@ -49,6 +49,7 @@ export KUBECONFIG=$KUBECONFIG OS_CLIENT_CONFIG_FILE=$OS_CLIENT_CONFIG_FILE OS_CL
 export OVS_RUNDIR=$OVS_RUNDIR OVN_RUNDIR=$OVN_RUNDIR CONTAINERD_ADDRESS=$CONTAINERD_SOCKET CONTAINERD_NAMESPACE=k8s.io
 export PATH=$STATE/kubernetes/bin:\$PATH
 C
+  ln -sfn env "$STATE/openrc"
 }
 
 # locked NAME: one invocation at a time works on NAME; a second one waits for the first. Services do not inherit the lock.
@@ -78,6 +79,12 @@ recorded_alive() { # FILE: does the process live that this record names?
 }
 
 alive() { recorded_alive "$PIDS/$1"; }
+
+any_alive_of() { # SERVICE...
+  local name
+  for name in "$@"; do ! alive "$name" || return 0; done
+  return 1
+}
 
 any_alive() { # DIRECTORY of records
   local record
@@ -109,18 +116,18 @@ gone() { # PID SECONDS: waits for a process to end
   timeout "$2" tail --pid="$1" -s 0.05 -f /dev/null
 }
 
-# stop NAME [SECONDS] [keep-children]: asks, waits, and kills what is left of the session. Absent is success.
+# stop NAME [SECONDS]: asks (with ask_NAME_to_stop, if there is such a function, else by SIGTERM), waits, and kills what is left of
+# the session, but for containerd's: its shims hold the containers, which outlive it. Absent is success.
 stop() {
-  local name=$1 limit=${2:-20} children=${3:-} pid start boot
+  local name=$1 limit=${2:-20} pid start boot member
   { read -r pid start boot <"$PIDS/$name"; } 2>/dev/null || return 0
   if [ "$boot" = "$BOOT" ]; then
     if same_process "$pid" "$start"; then
-      kill -TERM "$pid" 2>/dev/null || true
+      if declare -F "ask_${name}_to_stop" >/dev/null; then "ask_${name}_to_stop"; else kill -TERM "$pid"; fi 2>/dev/null || true
       gone "$pid" "$limit" || kill -KILL "$pid" 2>/dev/null || true
     fi
-    # A live process of this number that is not ours means that the session has been over for long: the kernel does not reuse it.
-    if [ -z "$children" ] && { ! read_stat "$pid" || [ "${STAT[19]}" = "$start" ]; }; then
-      local member
+    # Another process with this number means that the session has been over for long: the kernel gives no number away that is in use.
+    if [ "$name" != containerd ] && { ! read_stat "$pid" || [ "${STAT[19]}" = "$start" ]; }; then
       for member in $(session_of "$pid"); do kill -KILL "$member" 2>/dev/null || true; done
     fi
   fi
@@ -177,6 +184,25 @@ join() {
   return "$failed"
 }
 
+# ensure SERVICE...: starts those that do not run.
+ensure() {
+  local name
+  for name in "$@"; do alive "$name" || "start_${name//-/_}"; done
+}
+
+# on_service start|stop|restart SERVICE: what a script's verb of that name does, for one of $SERVICES.
+on_service() {
+  local verb=$1 name=${2:-}
+  [[ -n $name && " ${SERVICES[*]} " == *" $name "* ]] || die "no service '$name'; there are: ${SERVICES[*]}"
+  prepare
+  locked "$(basename "$0" .sh)"
+  [ "$verb" = start ] || stop "$name"
+  [ "$verb" = stop ] || ensure "$name"
+}
+
+# usage: a script's first comment.
+usage() { awk 'NR > 1 && !/^#/ {exit} NR > 1 {sub(/^# ?/, ""); print}' "$0"; }
+
 # timed LABEL COMMAND...: says how long it took.
 timed() {
   local label=$1 from=${EPOCHREALTIME/[.,]/} took
@@ -213,6 +239,15 @@ new_secret() {
 # remember_namespaces: what is there before anything of ours is, so that it is never taken for ours.
 remember_namespaces() {
   any_alive "$PIDS" || ip -o netns list | cut -d' ' -f1 >"$RUN/netns.before"
+}
+
+# clean_namespaces: the network namespaces that containerd made for pods of ours, which are empty by now.
+clean_namespaces() {
+  local name
+  [ -e "$RUN/netns.before" ] || return 0
+  for name in $(ip -o netns list | cut -d' ' -f1 | grep '^cni-' | sort | comm -23 - <(sort "$RUN/netns.before")); do
+    [ -n "$(ip netns pids "$name")" ] || ip netns delete "$name" || true
+  done
 }
 
 # clean_mounts: unmounts what is left under our folders, innermost first.

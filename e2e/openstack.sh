@@ -5,6 +5,7 @@
 #   e2e/openstack.sh install|up|down|clean|status        up and down may be repeated; clean is down and forgets all data
 #   e2e/openstack.sh start|stop|restart SERVICE          one of the services that status lists
 set -euo pipefail
+# shellcheck source=e2e/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 OPENSTACK=$STATE/openstack
@@ -26,12 +27,6 @@ PACKAGES=(
 # In the order in which they start.
 SERVICES=(ovsdb vswitchd ovn-nb ovn-sb northd ovn-controller mariadb keystone neutron octavia-agent octavia)
 
-# ensure SERVICE...: starts those that do not run.
-ensure() {
-  local name
-  for name in "$@"; do alive "$name" || "start_${name//-/_}"; done
-}
-
 identity() {
   ensure keystone
   fill_keystone
@@ -43,8 +38,9 @@ up() {
   locked openstack
   remember_namespaces
   write_env
-  install
+  timed "packages" apt_install "${PACKAGES[@]}"
   say "OpenStack"
+  refuse_foreign_ovs
   timed "OVS and OVN" ensure ovsdb vswitchd ovn-nb ovn-sb northd ovn-controller &
   local network=$!
   timed "MariaDB" ensure mariadb
@@ -62,12 +58,10 @@ up() {
   say "OpenStack is up: . $STATE/env; openstack --os-cloud kuryr network list"
 }
 
-install() { timed "packages" apt_install "${PACKAGES[@]}"; }
-
 down() {
   local name
   for name in octavia octavia-agent neutron keystone; do
-    stop "$name" &
+    stop "$name" 5 &
   done
   wait
   # The agent of the chassis first: it would otherwise take what the others do next for news. TERM lets it remove its chassis.
@@ -81,7 +75,7 @@ verb=${1:-help}
 case $verb in
   install)
     prepare
-    install
+    timed "packages" apt_install "${PACKAGES[@]}"
     ;;
   up) up ;;
   down | clean)
@@ -94,16 +88,9 @@ case $verb in
     say "OpenStack"
     show_status "${SERVICES[@]}"
     ;;
-  start | stop | restart)
-    name=${2:?which service? $(printf '%s ' "${SERVICES[@]}")}
-    [[ " ${SERVICES[*]} " == *" $name "* ]] || die "no service $name; there are: ${SERVICES[*]}"
-    prepare
-    locked openstack
-    [ "$verb" = start ] || stop "$name"
-    [ "$verb" = stop ] || alive "$name" || "start_${name//-/_}"
-    ;;
+  start | stop | restart) on_service "$@" ;;
   *)
-    sed -n '2,6s/^# \{0,1\}//p' "$0"
+    usage
     [ "$verb" = help ]
     ;;
 esac

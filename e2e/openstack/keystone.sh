@@ -49,11 +49,15 @@ start_keystone() {
   await keystone 60 "answered on $KEYSTONE_URL" answers "$KEYSTONE_URL"
 }
 
+# fill_keystone: done again only when what would be filled in has changed.
 fill_keystone() {
-  local user
+  local user stamp=$OPENSTACK/keystone/filled wanted
+  wanted="$(sha256sum <"$E2E/openstack/identity.py") $KEYSTONE_PORT $NEUTRON_PORT $OCTAVIA_PORT"
+  [ ! -s "$OS_CLIENT_CONFIG_FILE" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
   for user in service kuryr; do new_secret "$OPENSTACK/secrets/$user"; done
   run_logged keystone-catalog /usr/bin/python3 "$E2E/openstack/identity.py" "$OPENSTACK/secrets" "$OS_CLIENT_CONFIG_FILE" \
     --keystone "$KEYSTONE_URL" --neutron "http://127.0.0.1:$NEUTRON_PORT" --octavia "http://127.0.0.1:$OCTAVIA_PORT"
+  printf '%s\n' "$wanted" >"$stamp"
 }
 
 # service_auth USER: the lines with which a service signs in at Keystone.

@@ -41,26 +41,39 @@ start_northd() {
 }
 
 start_ovn_controller() {
-  start ovn-controller ovn-controller "unix:$RUN/ovs/db.sock" --pidfile="$RUN/ovn/ovn-controller.pid" --unixctl="$RUN/ovn/ovn-controller.ctl"
+  start ovn-controller ovn-controller "unix:$RUN/ovs/db.sock" --pidfile="$RUN/ovn/ovn-controller.pid"
   await ovn-controller 30 "made br-int" test -e /sys/class/net/br-int
 }
+
+# Its monitor, which is the process that was started, ends when ovs-vswitchd ends of itself.
+ask_vswitchd_to_stop() { ovs-appctl --timeout=5 --target="$RUN/ovs/ovs-vswitchd.ctl" exit; }
 
 # vswitchd_crashes: how many times its monitor had to start ovs-vswitchd again.
 vswitchd_crashes() {
   grep -c 'died, .*restarting' "$LOGS/vswitchd.log" 2>/dev/null || true
 }
 
-# ovs_links: the links that are plugged into OVS, from the database, which can be read with nothing running.
+# ovs_links: the links that are plugged into OVS or made by it, from its database, which can be read with nothing running.
 ovs_links() {
   [ ! -f "$OPENSTACK/ovs/conf.db" ] ||
     ovsdb-tool query "$OPENSTACK/ovs/conf.db" \
-      '["Open_vSwitch",{"op":"select","table":"Interface","where":[["type","==",""]],"columns":["name"]}]' 2>/dev/null |
-    jq -r '.[0].rows[].name'
+      '["Open_vSwitch",{"op":"select","table":"Interface","where":[],"columns":["name","type"]}]' 2>/dev/null |
+    jq -r '.[0].rows[] | select(.type == "" or .type == "internal") | .name'
 }
 
-# clean_ovn: links that were plugged, and the chassis' own database, which describes links that are gone.
+# clean_ovn: those links (bridges of the userspace datapath are taps that outlive ovs-vswitchd), and the database that names them.
 clean_ovn() {
   local link
-  for link in $(ovs_links); do delete_link "$link"; done
-  rm -f "$OPENSTACK/ovs/conf.db" "$OPENSTACK/ovs/.conf.db.~lock~"
+  for link in $(ovs_links) ovs-netdev; do delete_link "$link"; done
+  rm -f "$OPENSTACK"/ovs/{conf.db,.conf.db.~lock~}
+}
+
+# refuse_foreign_ovs: two Open vSwitches cannot both have a bridge of one name.
+refuse_foreign_ovs() {
+  local link
+  alive vswitchd && return
+  clean_ovn
+  for link in br-int br-ex ovs-netdev; do
+    [ ! -e "/sys/class/net/$link" ] || die "there is a link $link that is not of this stack: stop the Open vSwitch that made it (ip -d link show $link)"
+  done
 }
