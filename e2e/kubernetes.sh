@@ -32,7 +32,10 @@ up() {
   timed "packages" apt_install "${PACKAGES[@]}"
   timed "build" build
   say "Kubernetes"
-  any_alive_of "${SERVICES[@]}" || clean_kubernetes
+  if ! any_alive_of "${SERVICES[@]}"; then
+    clean_kubernetes
+    fresh_logs "${SERVICES[@]}" pods
+  fi
   make_keys
   timed "control plane" control_plane &
   local plane=$!
@@ -49,7 +52,11 @@ down() {
   stop_containers
   stop containerd 10
   local name
-  for name in scheduler controller-manager apiserver etcd; do stop "$name" 10; done
+  for name in scheduler controller-manager apiserver; do
+    stop "$name" 10 &
+  done
+  wait
+  stop etcd 10
   clean_kubernetes
 }
 

@@ -139,6 +139,12 @@ show_log() { # NAME
   tail -n "${2:-25}" "$LOGS/$1.log" 2>/dev/null | sed 's/^/  | /' >&2
 }
 
+# fresh_logs NAME...: forgets what earlier runs wrote.
+fresh_logs() {
+  local name
+  for name in "$@"; do rm -rf "${LOGS:?}/$name" "$LOGS/$name.log"; done
+}
+
 # await NAME SECONDS WHAT COMMAND...: until COMMAND succeeds. A service that died is not waited for.
 await() {
   local name=$1 limit=$2 what=$3 deadline

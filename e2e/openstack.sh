@@ -40,6 +40,7 @@ up() {
   write_env
   timed "packages" apt_install "${PACKAGES[@]}"
   say "OpenStack"
+  any_alive_of "${SERVICES[@]}" || fresh_logs "${SERVICES[@]}"
   refuse_foreign_ovs
   timed "OVS and OVN" ensure ovsdb vswitchd ovn-nb ovn-sb northd ovn-controller &
   local network=$!

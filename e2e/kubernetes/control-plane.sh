@@ -27,8 +27,8 @@ start_controller_manager() {
   free_port controller-manager "$port" "nothing: kube-controller-manager's port number is fixed"
   start controller-manager kube-controller-manager --bind-address=127.0.0.1 --kubeconfig="$CONFIG/controller-manager.kubeconfig" \
     --service-account-private-key-file="$KEYS/service-accounts.key" --root-ca-file="$KEYS/ca.crt" \
-    --use-service-account-credentials --leader-elect=false
-  await controller-manager 30 "become healthy" answers "https://127.0.0.1:$port/healthz"
+    --use-service-account-credentials --leader-elect=false --flex-volume-plugin-dir="$KUBERNETES/kubelet/plugins"
+  await controller-manager 30 "made the default service account" kubectl get serviceaccount default
 }
 
 start_scheduler() {

@@ -23,6 +23,10 @@ state = "$RUN/containerd/state"
   sandbox_image = "$PAUSE_IMAGE"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "native"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        Root = "$RUN/containerd/runc"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "$CNI_BIN"
     conf_dir = "$CNI_CONF"
@@ -91,26 +95,31 @@ choose_network() {
 
 # --- Cleaning up ---------------------------------------------------------------------------------------------------------------
 
-# our_shims: the pid of each container shim of our containerd; it names its containerd's socket among its arguments.
+# our_shims: pid and id of each container shim of our containerd; it names its containerd's socket among its arguments.
 our_shims() {
   local file
   for file in /proc/[0-9]*/cmdline; do
-    ! tr '\0' ' ' 2>/dev/null <"$file" | grep -q "containerd-shim.* -address $CONTAINERD_SOCKET " || printf '%s\n' "${file//[!0-9]/}"
+    { tr '\0' ' ' <"$file"; } 2>/dev/null |
+      sed -n "s,^[^ ]*containerd-shim[^ ]* .*-id \([^ ]*\) -address $CONTAINERD_SOCKET .*,${file//[!0-9]/} \1,p"
   done
 }
 
 # stop_containers: all containers and their shims, whether containerd lives or died. A container dies with its first process.
 stop_containers() {
-  local shim child
-  for shim in $(our_shims); do
+  local shims shim id child
+  shims=$(our_shims)
+  while read -r shim id; do
     for child in $(pgrep --parent "$shim"); do kill -KILL "$child" 2>/dev/null || true; done
-  done
+  done <<<"$shims"
   if alive containerd; then
-    local task
-    for task in $(ctr_ task ls --quiet 2>/dev/null); do ctr_ task delete --force "$task" >/dev/null 2>&1 || true; done
-    for task in $(ctr_ container ls --quiet 2>/dev/null); do ctr_ container delete "$task" >/dev/null 2>&1 || true; done
+    for id in $(ctr_ task ls --quiet 2>/dev/null); do ctr_ task delete --force "$id" >/dev/null 2>&1 || true; done
+    for id in $(ctr_ container ls --quiet 2>/dev/null); do ctr_ container delete "$id" >/dev/null 2>&1 || true; done
   fi
-  for shim in $(our_shims); do kill -KILL "$shim" 2>/dev/null || true; done
+  while read -r shim id; do
+    [ -n "$id" ] || continue
+    kill -KILL "$shim" 2>/dev/null || true
+    rm -f "/run/containerd/s/$(printf '%s' "$CONTAINERD_SOCKET/k8s.io/$id" | sha256sum | cut -d' ' -f1)"
+  done <<<"$shims"
 }
 
 clean_node() {
@@ -120,5 +129,8 @@ clean_node() {
   ip address delete "$NODE_IP/32" dev lo 2>/dev/null || true
   rm -rf "$RUN/containerd" "$RUN/bridge" "$CNI_CONF"
   # Empty control groups of containers whose runtime was killed; a busy one is somebody else's and refuses.
-  find /sys/fs/cgroup/*/k8s.io /sys/fs/cgroup/k8s.io -mindepth 1 -maxdepth 1 -type d -exec rmdir {} + 2>/dev/null || true
+  find /sys/fs/cgroup/*/k8s.io /sys/fs/cgroup/k8s.io -depth -type d -exec rmdir {} + 2>/dev/null || true
+  # The kubelet's socket for device plugins has a fixed place.
+  rm -f /var/lib/kubelet/device-plugins/kubelet.sock
+  rmdir -p /var/lib/kubelet/device-plugins 2>/dev/null || true
 }
