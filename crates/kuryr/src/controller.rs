@@ -1,0 +1,60 @@
+//! `kuryr controller`
+
+use crate::{cluster, config::Config, connect};
+use anyhow::Context;
+use kuryr_controller::Metrics;
+use kuryr_openstack::{Call, Options};
+use prometheus_client::registry::Registry;
+use std::{net::SocketAddr, path::Path, process::ExitCode, sync::Arc};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+/// Arguments of `kuryr controller`; each overrides its setting.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Who this is in the Lease; must differ between controllers. By default the host's name and the process's number
+    #[arg(long, env = "KURYR_IDENTITY")]
+    identity: Option<String>,
+
+    /// Where /healthz, /readyz and /metrics are served ([controller] listen)
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let listen = args.listen.unwrap_or(config.controller.listen);
+    let client = connect::kubernetes(kubeconfig).await?;
+    let cluster = cluster::id(&config.cluster, &client).await?;
+
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let observed = metrics.clone();
+    let observer = move |call: &Call<'_>| {
+        let result = call.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+        observed.call(call.service.as_str(), call.method.as_str(), call.resource, result, call.duration);
+    };
+    let options = Options { observer: Some(Arc::new(observer)), ..Options::default() };
+    let cloud = connect::cloud(&config.openstack, options).await?;
+
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen}; set [controller] listen to a free address"))?;
+    let (health, told) = watch::channel(None);
+    tokio::spawn(kuryr_controller::http::serve(listener, told, Arc::new(registry)));
+
+    let identity = args.identity.unwrap_or_else(default_identity);
+    let config = config.controller.to_config(cluster, identity, config.network.pod_subnets);
+    tracing::info!(cluster = %config.cluster, identity = config.election.identity, %listen, "the controller starts");
+    let stop = CancellationToken::new();
+    crate::daemon::stop_on_signal(&stop)?;
+    let publish = move |state| {
+        health.send_replace(Some(state));
+    };
+    kuryr_controller::run(config, client, cloud, metrics, publish, stop).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn default_identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}-{}", host.trim(), std::process::id())
+}

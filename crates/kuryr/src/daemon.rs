@@ -1,0 +1,67 @@
+//! `kuryr daemon`
+
+use crate::{config::Config, connect};
+use anyhow::Context;
+use kuryr_node::{DaemonConfig, plug::PlugConfig};
+use std::{net::SocketAddr, path::Path, path::PathBuf, process::ExitCode};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Arguments of `kuryr daemon`; each overrides its setting.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The Kubernetes node that this is; by default the host's name
+    #[arg(long, env = "KURYR_NODE", value_name = "NAME")]
+    node: Option<String>,
+
+    /// The unix socket that kuryr-cni calls ([daemon] socket)
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+
+    /// Where attachments are remembered ([daemon] state_dir)
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// Where /healthz, /readyz and /metrics are served ([daemon] listen)
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let settings = config.daemon;
+    let client = connect::kubernetes(kubeconfig).await?;
+    let node = match args.node {
+        Some(node) => node,
+        None => std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .context("the host's name cannot be read; set --node")?
+            .trim()
+            .to_owned(),
+    };
+    let config = DaemonConfig {
+        socket: args.socket.unwrap_or(settings.socket),
+        state_folder: args.state_dir.unwrap_or(settings.state_dir),
+        http_address: args.listen.unwrap_or(settings.listen),
+        add_timeout: settings.add_timeout,
+        plug: PlugConfig { ovsdb_socket: settings.ovsdb_socket, ..PlugConfig::default() },
+        ..DaemonConfig::new(node)
+    };
+    let stop = CancellationToken::new();
+    stop_on_signal(&stop)?;
+    kuryr_node::run(config, client, stop).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Cancels `stop` at the first SIGTERM or SIGINT.
+pub(crate) fn stop_on_signal(stop: &CancellationToken) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        stop.cancel();
+    });
+    Ok(())
+}
