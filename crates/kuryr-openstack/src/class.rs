@@ -72,22 +72,19 @@ fn refusal_class(method: &Method, refusal: &Refusal) -> Class {
     let kind = refusal.kind.as_str();
     match refusal.status {
         412 => Class::RetryNow,
-        408 | 425 | 429 => later,
         400 | 409 if exhausted(kind) => Class::Operator(Waits::Exhausted),
         // Octavia answers 403 where Neutron answers 409.
         403 | 409 if quota(kind, &refusal.message) => Class::Operator(Waits::Quota),
-        401 => Class::Operator(Waits::Configuration),
         403 => Class::Operator(Waits::Forbidden),
         400 if kind == "AllowedAddressPairExhausted" => Class::Operator(Waits::Configuration),
         400 | 409 if owners(kind) => Class::Owner,
         409 => conflict_class(kind, later),
         // What a new object is to be made of is gone: a network, subnet or group that the configuration names.
         404 if method == Method::POST => Class::Operator(Waits::Configuration),
-        // The object itself is gone: the next look at it will see that.
-        404 => later,
-        // What the provider cannot do (Octavia), a redirect to another address.
-        501 | 300..=399 => Class::Operator(Waits::Configuration),
-        500.. => later,
+        // No token is good enough; a redirect to another address; what the provider cannot do (Octavia).
+        401 | 300..=399 | 501 => Class::Operator(Waits::Configuration),
+        // A 404 means that the object itself is gone: the next look at it will see that.
+        404 | 408 | 425 | 429 | 500.. => later,
         _ => Class::Bug,
     }
 }

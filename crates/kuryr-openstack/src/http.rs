@@ -77,9 +77,8 @@ fn no_answer(error: hyper_util::client::legacy::Error) -> ErrorKind {
     }
 }
 
+/// What an `io::Error` wraps is not its source.
 fn is_tls(error: &(dyn StdError + 'static)) -> bool {
-    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    error.is::<rustls::Error>()
-        || inner.is_some_and(|inner| inner.is::<rustls::Error>())
-        || error.source().is_some_and(is_tls)
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.is::<rustls::Error>() || wrapped.is_some_and(|wrapped| is_tls(wrapped)) || error.source().is_some_and(is_tls)
 }

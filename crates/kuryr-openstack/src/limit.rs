@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
 /// Who waits for a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,8 @@ struct State {
     in_flight: usize,
     interactive: VecDeque<oneshot::Sender<Permit>>,
     background: VecDeque<oneshot::Sender<Permit>>,
-    last_cut: Option<Instant>,
+    /// Grows with every cut: what was sent before a cut says nothing about the limit after it.
+    round: u64,
 }
 
 impl State {
@@ -80,7 +81,7 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Permit {
     limiter: Arc<Limiter>,
-    admitted: Instant,
+    round: u64,
 }
 
 impl Limiter {
@@ -91,7 +92,7 @@ impl Limiter {
             in_flight: 0,
             interactive: VecDeque::new(),
             background: VecDeque::new(),
-            last_cut: None,
+            round: 0,
         };
         Arc::new(Self { state: Mutex::new(state), most })
     }
@@ -102,44 +103,37 @@ impl Limiter {
 
     /// Waits for a place. Dropping the future gives up the wait.
     pub(crate) async fn acquire(self: &Arc<Self>, priority: Priority) -> Permit {
-        let waiting = {
+        let receiver = {
             let mut state = self.state();
-            let before_us = match priority {
-                Priority::Interactive => state.interactive.is_empty(),
-                Priority::Background => state.interactive.is_empty() && state.background.is_empty(),
-            };
-            if before_us && state.room(priority) {
-                state.in_flight += 1;
-                None
-            } else {
-                let (sender, receiver) = oneshot::channel();
-                match priority {
-                    Priority::Interactive => state.interactive.push_back(sender),
-                    Priority::Background => state.background.push_back(sender),
-                }
-                Some(receiver)
+            let (sender, receiver) = oneshot::channel();
+            match priority {
+                Priority::Interactive => state.interactive.push_back(sender),
+                Priority::Background => state.background.push_back(sender),
             }
+            receiver
         };
-        // Those ahead of us may all have given up since.
         self.admit();
-        if let Some(receiver) = waiting
-            && let Ok(permit) = receiver.await
-        {
-            return permit;
+        match receiver.await {
+            Ok(permit) => permit,
+            // The sender lives in the queue, and the queue as long as the limiter that we hold.
+            Err(_) => self.permit(&mut self.state()),
         }
-        Permit { limiter: self.clone(), admitted: Instant::now() }
+    }
+
+    fn permit(self: &Arc<Self>, state: &mut State) -> Permit {
+        state.in_flight += 1;
+        Permit { limiter: self.clone(), round: state.round }
     }
 
     /// Gives free places to who waits. A permit that finds its receiver gone is dropped and comes back here.
     fn admit(self: &Arc<Self>) {
         loop {
-            let sender = {
+            let (sender, permit) = {
                 let mut state = self.state();
                 let Some(sender) = state.next() else { return };
-                state.in_flight += 1;
-                sender
+                (sender, self.permit(&mut state))
             };
-            drop(sender.send(Permit { limiter: self.clone(), admitted: Instant::now() }));
+            drop(sender.send(permit));
         }
     }
 
@@ -161,10 +155,9 @@ impl Permit {
                 }
             }
             Outcome::Overloaded => {
-                // What was sent before the last cut says nothing about the limit after it.
-                if state.last_cut.is_none_or(|cut| self.admitted > cut) {
+                if self.round == state.round {
                     state.limit = (state.limit / 2.0).max(1.0);
-                    state.last_cut = Some(Instant::now());
+                    state.round += 1;
                 }
             }
         }
@@ -237,15 +230,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_limit_halves_once_a_round_and_grows_back() {
-        tokio::time::pause();
         let limiter = Limiter::new(16);
-        let held = take(&limiter, 8).await;
-        tokio::time::advance(std::time::Duration::from_millis(1)).await;
-        for permit in &held {
+        for permit in take(&limiter, 8).await {
             permit.report(Outcome::Overloaded);
         }
         assert_eq!(limiter.limit(), 4);
-        drop(held);
         for _ in 0..200 {
             let full = limiter.limit();
             for permit in take(&limiter, full).await {
@@ -253,11 +242,8 @@ mod tests {
             }
         }
         assert_eq!(limiter.limit(), 16);
-        tokio::time::advance(std::time::Duration::from_millis(1)).await;
         for _ in 0..10 {
-            tokio::time::advance(std::time::Duration::from_millis(1)).await;
             take(&limiter, 1).await[0].report(Outcome::Overloaded);
-            tokio::time::advance(std::time::Duration::from_millis(1)).await;
         }
         assert_eq!(limiter.limit(), 1);
     }

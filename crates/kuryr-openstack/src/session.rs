@@ -150,6 +150,9 @@ impl Session {
         let token = tokio::time::timeout_at(deadline, self.auth.token()).await.map_err(not_sent)?;
         let token = token.map_err(|error| fail(ErrorKind::Auth(error)))?;
         let queued = queued.elapsed();
+        if Instant::now() >= deadline {
+            return Err(fail(ErrorKind::NotSent(options.within)));
+        }
 
         let mut result = self.send(request, &token, &id, queued, deadline).await;
         if matches!(&result, Ok(answer) if answer.status == StatusCode::UNAUTHORIZED) {

@@ -150,7 +150,7 @@ fn body(config: &CloudConfig) -> Value {
         Credential::Password { user, password, scope } => {
             let mut user = name(user);
             user["password"] = json!(password.expose_secret());
-            with_scope(json!({"methods": ["password"], "password": {"user": user}}), scope)
+            with_scope(&json!({"methods": ["password"], "password": {"user": user}}), scope)
         }
         Credential::ApplicationCredential { id, user, secret } => {
             let mut credential = match user {
@@ -161,12 +161,12 @@ fn body(config: &CloudConfig) -> Value {
             json!({"auth": {"identity": {"methods": ["application_credential"], "application_credential": credential}}})
         }
         Credential::Token { token, scope } => {
-            with_scope(json!({"methods": ["token"], "token": {"id": token.expose_secret()}}), scope)
+            with_scope(&json!({"methods": ["token"], "token": {"id": token.expose_secret()}}), scope)
         }
     }
 }
 
-fn with_scope(identity: Value, scope: &Scope) -> Value {
+fn with_scope(identity: &Value, scope: &Scope) -> Value {
     let mut auth = json!({"identity": identity});
     match scope {
         Scope::Project(project) => auth["scope"] = json!({"project": name(project)}),

@@ -110,11 +110,9 @@ mod tests {
 
     #[test]
     fn the_marker_of_the_next_page_is_taken_from_its_link() {
-        let body = format!(
-            r#"{{"other": [1], "ports_links": [{{"rel": "previous", "href": "http://x/?marker=a"}},
-               {{"rel": "next", "href": "http://wrong:1/v2.0/ports?limit=2&marker=b%2Dc"}}], "ports": []}}"#
-        );
-        let (ports, next) = read_list::<Port>(body.as_bytes(), "ports").unwrap();
+        let body = br#"{"other": [1], "ports_links": [{"rel": "previous", "href": "http://x/?marker=a"},
+               {"rel": "next", "href": "http://wrong:1/v2.0/ports?limit=2&marker=b%2Dc"}], "ports": []}"#;
+        let (ports, next) = read_list::<Port>(body, "ports").unwrap();
         assert_eq!((ports.len(), next.as_deref()), (0, Some("b-c")));
     }
 

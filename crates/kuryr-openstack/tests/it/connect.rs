@@ -1,7 +1,7 @@
 //! What a person reads when there is no connection, and that no secret is ever among it.
 
 use crate::server::{PASSWORD, Server, ok};
-use kuryr_openstack::{Cloud, CloudConfig, ConnectError, Service, chain, config::Tls};
+use kuryr_openstack::{Cloud, CloudConfig, ConnectError, Service, chain};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -51,15 +51,16 @@ async fn something_that_is_not_keystone() {
 #[tokio::test]
 async fn keystone_out_of_order() {
     let server = Server::start(|_| ok(json!({}))).await;
-    *server.keystone.lock().unwrap() = Some((503, json!({})));
+    *server.keystone.lock().unwrap() = Some((503, json!({"message": "no backend"})));
     let (error, text) = refused(server.config()).await;
-    assert!(error.is_transient() && text.ends_with("failed: 503"), "{text}");
+    assert!(error.is_transient() && text.ends_with("failed: 503: no backend"), "{text}");
 }
 
 #[tokio::test]
 async fn no_neutron_in_the_region() {
     let server = Server::start(|_| ok(json!({}))).await;
-    let config = CloudConfig { region: Some("two".into()), ..server.config() };
+    let mut config = server.config();
+    config.region = Some("two".into());
     let (_, text) = refused(config).await;
     assert_eq!(
         text,
@@ -71,8 +72,9 @@ async fn no_neutron_in_the_region() {
 #[tokio::test]
 async fn an_unreadable_bundle() {
     let server = Server::start(|_| ok(json!({}))).await;
-    let tls = Tls { cacert: Some("/nonexistent/ca.pem".into()), ..Tls::default() };
-    let (_, text) = refused(CloudConfig { tls, ..server.config() }).await;
+    let mut config = server.config();
+    config.tls.cacert = Some("/nonexistent/ca.pem".into());
+    let (_, text) = refused(config).await;
     assert!(text.starts_with("cacert /nonexistent/ca.pem cannot be read as PEM"), "{text}");
 }
 

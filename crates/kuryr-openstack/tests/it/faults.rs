@@ -182,8 +182,12 @@ async fn a_call_that_stays_in_the_queue_beyond_its_deadline_was_not_sent() {
 async fn requests_at_once_are_bounded() {
     let (config, count, _keystone) = odd("hang").await;
     let options = kuryr_openstack::Options { concurrency: 3, ..kuryr_openstack::Options::default() };
-    let network = Cloud::connect_with(config, options).await.unwrap().network().within(Duration::from_millis(500));
-    let calls = (0..10).map(|_| async { network.ports().create(&new_port()).await.unwrap_err() });
+    let network = Cloud::connect_with(config, options).await.unwrap().network();
+    // The first three hang, the others give up before those do.
+    let calls = (0..10).map(|call| {
+        let network = network.within(Duration::from_millis(if call < 3 { 2000 } else { 500 }));
+        async move { network.ports().create(&new_port()).await.unwrap_err() }
+    });
     let errors = futures::future::join_all(calls).await;
     assert_eq!(count.load(Ordering::SeqCst), 3);
     assert_eq!(errors.iter().filter(|error| matches!(error.kind(), ErrorKind::NotSent(_))).count(), 7);

@@ -1,8 +1,14 @@
 //! The client against small servers that follow a script.
 
+#[cfg(test)]
 mod auth;
+#[cfg(test)]
 mod calls;
+#[cfg(test)]
 mod config;
+#[cfg(test)]
 mod connect;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
 mod server;

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use kuryr_openstack::{Cloud, CloudConfig, Options};
+use kuryr_openstack::{Cloud, CloudConfig};
 use serde_json::{Value, json};
 use std::{
     sync::{
@@ -18,24 +18,24 @@ use std::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 
-pub const PASSWORD: &str = "s3cr3t-pass";
+pub(crate) const PASSWORD: &str = "s3cr3t-pass";
 
 /// A request to a service other than Keystone.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    pub method: Method,
-    pub path: String,
-    pub query: String,
-    pub headers: HeaderMap,
-    pub body: Value,
+pub(crate) struct Seen {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
 }
 
 impl Seen {
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    pub fn token(&self) -> &str {
+    pub(crate) fn token(&self) -> &str {
         self.header("x-auth-token")
     }
 }
@@ -43,15 +43,15 @@ impl Seen {
 type Script = Arc<dyn Fn(&Seen) -> Response + Send + Sync>;
 
 #[derive(Clone)]
-pub struct Server {
-    pub url: String,
-    pub tokens: Arc<AtomicUsize>,
-    pub seen: Arc<Mutex<Vec<Seen>>>,
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) tokens: Arc<AtomicUsize>,
+    pub(crate) seen: Arc<Mutex<Vec<Seen>>>,
     /// Lifetime of tokens in seconds.
-    pub lifetime: Arc<AtomicUsize>,
+    pub(crate) lifetime: Arc<AtomicUsize>,
     /// What Keystone answers instead of a token.
-    pub keystone: Arc<Mutex<Option<(u16, Value)>>>,
-    pub logins: Arc<Mutex<Vec<Value>>>,
+    pub(crate) keystone: Arc<Mutex<Option<(u16, Value)>>>,
+    pub(crate) logins: Arc<Mutex<Vec<Value>>>,
     script: Script,
     task: Arc<Stop>,
 }
@@ -65,7 +65,7 @@ impl Drop for Stop {
 }
 
 impl Server {
-    pub async fn start(script: impl Fn(&Seen) -> Response + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(script: impl Fn(&Seen) -> Response + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Self {
             url: format!("http://{}", listener.local_addr().unwrap()),
@@ -84,23 +84,19 @@ impl Server {
         server
     }
 
-    pub fn config(&self) -> CloudConfig {
+    pub(crate) fn config(&self) -> CloudConfig {
         CloudConfig::password(&self.url, "kuryr", PASSWORD, "k8s", "Default")
     }
 
-    pub async fn connect(&self) -> Cloud {
+    pub(crate) async fn connect(&self) -> Cloud {
         Cloud::connect(self.config()).await.unwrap()
     }
 
-    pub async fn connect_with_timeout(&self, timeout: Duration) -> Cloud {
-        Cloud::connect_with(self.config(), Options { timeout, ..Options::default() }).await.unwrap()
-    }
-
-    pub fn logins(&self) -> usize {
+    pub(crate) fn logins(&self) -> usize {
         self.logins.lock().unwrap().len()
     }
 
-    pub fn requests(&self) -> Vec<Seen> {
+    pub(crate) fn requests(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
@@ -141,22 +137,22 @@ async fn handle(State(server): State<Server>, request: Request) -> Response {
     (server.script)(&seen)
 }
 
-pub fn ok(body: Value) -> Response {
+pub(crate) fn ok(body: Value) -> Response {
     axum::Json(body).into_response()
 }
 
-pub fn answer(status: u16, body: Value) -> Response {
+pub(crate) fn answer(status: u16, body: Value) -> Response {
     (StatusCode::from_u16(status).unwrap(), axum::Json(body)).into_response()
 }
 
-pub fn neutron_error(status: u16, kind: &str, message: &str) -> Response {
+pub(crate) fn neutron_error(status: u16, kind: &str, message: &str) -> Response {
     answer(status, json!({"NeutronError": {"type": kind, "message": message, "detail": ""}}))
 }
 
-pub fn id(number: u32) -> String {
+pub(crate) fn id(number: u32) -> String {
     format!("00000000-0000-4000-8000-{number:012}")
 }
 
-pub fn port(number: u32) -> Value {
+pub(crate) fn port(number: u32) -> Value {
     json!({"id": id(number), "network_id": id(0), "mac_address": "fa:16:3e:00:00:01", "revision_number": 4})
 }
