@@ -73,7 +73,7 @@ fn pod_end(vif: &Vif, layout: &Layout, inside: &mut Socket, found: &mut Findings
             .any(|route| route.destination == *destination && route.gateway == *gateway && route.link == link.index);
         if !there {
             let via = gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
-            found.missing(&format!("route over {name}"), &format!("{destination}{via}"));
+            found.missing(&format!("route over {name}"), format!("{destination}{via}"));
         }
     }
     Ok(())

@@ -16,6 +16,7 @@ mod check;
 pub mod error;
 pub mod layout;
 pub mod mark;
+mod ovs;
 mod pair;
 #[cfg(test)]
 mod tests;
@@ -23,12 +24,12 @@ mod tests;
 pub use error::PlugError;
 pub use mark::{HostEnd, HostEndKind, Owner};
 
-use crate::netns;
+use crate::{netns, ovsdb::Client};
 use kuryr_model::{Vif, vif::PlugDriver};
 use layout::Layout;
 use mark::host_end_name;
 use pair::Pair;
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::OnceLock, time::Duration};
 use tokio::time::Instant;
 
 /// Where the node's own things are.
@@ -97,13 +98,14 @@ pub struct Mismatch {
 #[derive(Debug)]
 pub struct Plugger {
     config: PlugConfig,
+    ovsdb: OnceLock<Client>,
 }
 
 impl Plugger {
     /// A plugger for this node. Does nothing yet: a node without Open vSwitch never connects to it.
     #[must_use]
     pub fn new(config: PlugConfig) -> Self {
-        Self { config }
+        Self { config, ovsdb: OnceLock::new() }
     }
 
     /// Makes `vif` real in `sandbox` and returns when its data plane forwards. What another sandbox had of the same port
@@ -113,14 +115,39 @@ impl Plugger {
     /// What stood in the way; everything made on the way there has been removed again. Bound it by `deadline` rather
     /// than by dropping the future: what a dropped one has made stays until [`Self::unplug`].
     pub async fn plug(&self, vif: &Vif, sandbox: &Sandbox, deadline: Instant) -> Result<PlugTimes, PlugError> {
-        let _ = deadline;
         let layout = Layout::of(vif)?;
+        let owner = owner(vif, sandbox);
         let start = Instant::now();
-        let pair = Pair { vif: vif.clone(), layout, owner: owner(vif, sandbox), fill_checksums: false };
+        let fill_checksums = match vif.plug.driver {
+            PlugDriver::Ovs => ovs::needs_checksums(self.ovsdb(), vif, deadline).await?,
+            PlugDriver::Bridge | PlugDriver::Tap => false,
+        };
+        let pair = Pair { vif: vif.clone(), layout, owner: owner.clone(), fill_checksums };
         let (host_netns, netns) = (self.config.host_netns.clone(), sandbox.netns.clone());
         netns::spawn(move || pair::make(&pair, host_netns.as_deref(), &netns)).await??;
-        let kernel = start.elapsed();
-        Ok(PlugTimes { kernel, ..PlugTimes::default() })
+        let mut times = PlugTimes { kernel: start.elapsed(), ..PlugTimes::default() };
+        if vif.plug.driver == PlugDriver::Ovs
+            && let Err(error) = self.join(vif, &owner, deadline, &mut times).await
+        {
+            // The first error is the one to tell; unplugging tries again.
+            let _ = self.unplug(vif, sandbox).await;
+            return Err(error);
+        }
+        Ok(times)
+    }
+
+    async fn join(&self, vif: &Vif, owner: &Owner, deadline: Instant, times: &mut PlugTimes) -> Result<(), PlugError> {
+        let start = Instant::now();
+        let row = ovs::join(self.ovsdb(), vif, owner, deadline).await?;
+        times.join = start.elapsed();
+        ovs::ready(self.ovsdb(), vif, row, self.config.ready, deadline).await?;
+        times.ready = start.elapsed() - times.join;
+        Ok(())
+    }
+
+    /// Open vSwitch's database, connected to from the first call on.
+    fn ovsdb(&self) -> &Client {
+        self.ovsdb.get_or_init(|| Client::start(&self.config.ovsdb_socket))
     }
 
     /// Removes all that [`Self::plug`] made for `vif` in `sandbox`; nothing there is success.
@@ -129,7 +156,11 @@ impl Plugger {
     /// Everything that could not be removed; all the rest has been.
     pub async fn unplug(&self, vif: &Vif, sandbox: &Sandbox) -> Result<(), PlugError> {
         let mut errors = Vec::new();
-        let _ = PlugDriver::Ovs;
+        if vif.plug.driver == PlugDriver::Ovs {
+            // The switch lets go of the link before it is removed, or it would complain.
+            let left = ovs::leave(self.ovsdb(), &host_end_name(vif.port_id), &owner(vif, sandbox)).await;
+            errors.extend(left.err());
+        }
         let (vif, owner, netns) = (vif.clone(), owner(vif, sandbox), sandbox.netns.clone());
         let host_netns = self.config.host_netns.clone();
         let work = move || {
@@ -156,6 +187,9 @@ impl Plugger {
             Ok(found) => findings.0.extend(found),
             Err(error) => findings.failed("the node", &error.into()),
         }
+        if vif.plug.driver == PlugDriver::Ovs {
+            findings.0.extend(ovs::check(self.ovsdb(), vif, &owner(vif, sandbox)).await);
+        }
         if findings.0.is_empty() { Ok(()) } else { Err(findings.0) }
     }
 
@@ -165,7 +199,11 @@ impl Plugger {
     /// The kernel could not be asked, or Open vSwitch, where its socket exists.
     pub async fn list(&self) -> Result<Vec<HostEnd>, PlugError> {
         let host_netns = self.config.host_netns.clone();
-        netns::spawn(move || pair::list(&mut pair::host(host_netns.as_deref())?)).await?
+        let mut ends = netns::spawn(move || pair::list(&mut pair::host(host_netns.as_deref())?)).await??;
+        if self.config.ovsdb_socket.exists() {
+            ends.extend(ovs::list(self.ovsdb()).await?);
+        }
+        Ok(ends)
     }
 
     /// Removes a host end that [`Self::list`] returned, if it still has the same owner.
@@ -173,6 +211,9 @@ impl Plugger {
     /// # Errors
     /// It could not be removed. Absent is success.
     pub async fn remove(&self, end: &HostEnd) -> Result<(), PlugError> {
+        if end.kind == HostEndKind::OvsPort {
+            return ovs::leave(self.ovsdb(), &end.name, &end.owner).await;
+        }
         let (end, host_netns) = (end.clone(), self.config.host_netns.clone());
         netns::spawn(move || pair::remove(&mut pair::host(host_netns.as_deref())?, &end.name, &end.owner)).await?
     }

@@ -309,3 +309,85 @@ fn link_events_tell_of_host_ends_and_their_owners() {
         });
     });
 }
+
+/// A plugger of a private Open vSwitch; `None` if it is not installed.
+fn with_ovs(ready: Readiness) -> Option<(crate::ovsdb::testing::Server, Plugger)> {
+    let Some(server) = crate::ovsdb::testing::Server::start() else {
+        println!("Open vSwitch is not installed: driver `ovs` was not tried");
+        return None;
+    };
+    let plugger = Plugger::new(PlugConfig { ovsdb_socket: server.socket(), ready, host_netns: None });
+    Some((server, plugger))
+}
+
+fn ovs_vif(number: u128) -> Vif {
+    let mut vif = vif(PlugDriver::Ovs, number, &[&format!("10.0.0.{number}/24"), &format!("fd00::{number}/64")]);
+    vif.plug.bridge = Some("br-int".into());
+    vif
+}
+
+#[test]
+fn pods_on_a_real_switch_reach_each_other_over_tcp() {
+    isolated("plug::tests::pods_on_a_real_switch_reach_each_other_over_tcp", |directory| {
+        let Some((mut server, plugger)) = with_ovs(Readiness::Ofport) else { return };
+        server.start_switch();
+        block_on(async {
+            let _client = server.client().await;
+            let pods: Vec<(Vif, Sandbox)> = [11, 12]
+                .map(|number| (ovs_vif(number), sandbox(&namespace(directory, &format!("pod{number}")))))
+                .into();
+            for (vif, sandbox) in &pods {
+                let times = plugger.plug(vif, sandbox, soon()).await.unwrap();
+                println!("ovs plugged: {times:.1?}");
+                plugger.check(vif, sandbox).await.unwrap();
+            }
+            for address in &pods[1].0.addresses {
+                let (target, ip) = (pods[1].1.netns.clone(), address.ip);
+                assert_eq!(netns::run(&pods[0].1.netns, || hello(&target, ip)).unwrap(), "hello");
+            }
+            assert_eq!(plugger.list().await.unwrap().len(), 4);
+            for (vif, sandbox) in &pods {
+                plugger.unplug(vif, sandbox).await.unwrap();
+            }
+            plugger.ovsdb().wait(soon(), |cache| (cache.interfaces.len() <= 1).then_some(())).await.unwrap();
+            assert_eq!(plugger.list().await.unwrap(), []);
+        });
+    });
+}
+
+#[test]
+fn a_switch_that_never_forwards_ends_the_plug_at_its_deadline_and_leaves_nothing() {
+    isolated(
+        "plug::tests::a_switch_that_never_forwards_ends_the_plug_at_its_deadline_and_leaves_nothing",
+        |directory| {
+            let Some((server, plugger)) = with_ovs(Readiness::OvnInstalled) else { return };
+            block_on(async {
+                let client = server.client().await;
+                let (vif, sandbox) = (ovs_vif(21), sandbox(&namespace(directory, "pod")));
+                let deadline = Instant::now() + Duration::from_millis(100);
+                let refused = plugger.plug(&vif, &sandbox, deadline).await.unwrap_err();
+                assert!(refused.to_string().contains("ovn-controller"), "{refused}");
+                client.wait(soon(), |cache| cache.interfaces.is_empty().then_some(())).await.unwrap();
+                assert_eq!(plugger.list().await.unwrap(), []);
+                let mut elsewhere = vif.clone();
+                elsewhere.plug.bridge = Some("br-nope".into());
+                let refused = plugger.plug(&elsewhere, &sandbox, soon()).await.unwrap_err();
+                assert!(refused.to_string().contains("br-nope"), "{refused}");
+                let found = plugger.check(&vif, &sandbox).await.unwrap_err();
+                assert!(found.iter().any(|mismatch| mismatch.what.starts_with("OVS port")), "{found:?}");
+            });
+        },
+    );
+}
+
+#[test]
+fn unplugging_works_when_open_vswitch_is_gone() {
+    isolated("plug::tests::unplugging_works_when_open_vswitch_is_gone", |directory| {
+        let (plugger, sandbox) = (plugger(), sandbox(&namespace(directory, "pod")));
+        let mut vif = vif(PlugDriver::Tap, 1, &["10.0.0.5/24"]);
+        block_on(plugger.plug(&vif, &sandbox, soon())).unwrap();
+        vif.plug = Plug { driver: PlugDriver::Ovs, bridge: Some("br-int".into()) };
+        block_on(plugger.unplug(&vif, &sandbox)).unwrap();
+        assert_eq!(block_on(plugger.list()).unwrap(), []);
+    });
+}
