@@ -99,7 +99,7 @@ choose_network() {
 our_shims() {
   local file
   for file in /proc/[0-9]*/cmdline; do
-    { tr '\0' ' ' <"$file"; } 2>/dev/null |
+    { tr '\0' ' ' <"$file" && echo; } 2>/dev/null |
       sed -n "s,^[^ ]*containerd-shim[^ ]* .*-id \([^ ]*\) -address $CONTAINERD_SOCKET .*,${file//[!0-9]/} \1,p"
   done
 }
