@@ -11,6 +11,9 @@ pub(crate) enum PodError {
     /// OpenStack refused, or did not answer. The text leaves out the request's id, so that it is the same at each try.
     #[error("{}: {}", .0.service(), .0.kind())]
     Cloud(#[from] CloudError),
+    /// OpenStack has not answered yet; it is still waited for.
+    #[error("OpenStack has not answered the request for the pod's port yet")]
+    Slow,
     /// No pod subnet has an address left.
     #[error("{} no free address", list(.0))]
     SubnetsFull(Vec<String>),
@@ -60,7 +63,7 @@ impl PodError {
                 Class::Operator(_) | Class::Owner | Class::Bug => Remedy::Operator,
             },
             Self::SubnetsFull(_) | Self::Vif(_) | Self::WrongNetwork(_) => Remedy::Operator,
-            Self::Kubernetes(_) | Self::LeftOut(_) | Self::Stopping => Remedy::Time(Duration::ZERO),
+            Self::Slow | Self::Kubernetes(_) | Self::LeftOut(_) | Self::Stopping => Remedy::Time(Duration::ZERO),
         }
     }
 
@@ -80,6 +83,7 @@ impl PodError {
                 Class::RetryNow | Class::RetryLater { .. } => "CloudUnavailable",
                 Class::Operator(_) | Class::Owner | Class::Bug => "CloudRefused",
             },
+            Self::Slow => "CloudSlow",
             Self::SubnetsFull(_) => "SubnetsFull",
             Self::Vif(VifError::BindingFailed { .. } | VifError::NotBound { .. }) => "HostUnknown",
             Self::Vif(_) | Self::LeftOut(_) | Self::WrongNetwork(_) => "PortUnusable",

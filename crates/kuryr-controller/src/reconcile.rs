@@ -2,7 +2,7 @@
 
 use crate::{
     allocator::{Allocator, Request},
-    error::PodError,
+    error::{PodError, Remedy},
     events::Events,
     index::{Index, Known},
     metrics::Metrics,
@@ -23,7 +23,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+
+/// How long a pod waits for Neutron before that is said on it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A failure that time may mend is said on the pod only when it came this often in a row.
 const SILENT_FAILURES: u32 = 1;
@@ -82,7 +85,15 @@ impl Reconciler {
         let Some(node) = pod.node.clone() else { return Outcome::Settled };
         let started = Instant::now();
         let request = Request { key: pod.key.clone(), uid: pod.uid.clone(), host: self.index.host(&node) };
-        let result = match self.allocator.allocate(request).await {
+        let mut allocation = std::pin::pin!(self.allocator.allocate(request));
+        let allocated = match timeout(PATIENCE, &mut allocation).await {
+            Ok(allocated) => allocated,
+            Err(_) => {
+                self.say_why(pod, &node, &PodError::Slow).await;
+                allocation.await
+            }
+        };
+        let result = match allocated {
             Ok(vif) => {
                 self.metrics.step("allocate", started.elapsed());
                 self.record(pod, &node, port, vif).await
@@ -95,7 +106,10 @@ impl Reconciler {
                 Outcome::Settled
             }
             Err(error) => {
-                self.say_why(pod, &node, &error).await;
+                let passing = matches!(error.remedy(), Remedy::Time(_));
+                if !passing || self.queue.failures(&pod.key) >= SILENT_FAILURES {
+                    self.say_why(pod, &node, &error).await;
+                }
                 self.outcome(&pod.key, "allocate", Err(error))
             }
         }
@@ -156,7 +170,7 @@ impl Reconciler {
         });
         let filled = self.api(&key).patch(&key.name, &PatchParams::default(), &Patch::Merge(&body)).await?;
         let condition = condition(&filled, "True", "Allocated", String::new());
-        self.api(&key).patch_status(&key.name, &PatchParams::default(), &Patch::Merge(&status(condition))).await
+        self.api(&key).patch_status(&key.name, &PatchParams::default(), &Patch::Merge(&status(&condition))).await
     }
 
     async fn delete(&self, port: &KuryrPort) -> Result<(), PodError> {
@@ -216,8 +230,7 @@ impl Reconciler {
         let reason = error.reason();
         self.waiting.lock().insert(pod.key.clone(), reason);
         self.metrics.waiting(&self.waiting.lock());
-        let passing = matches!(error.remedy(), crate::error::Remedy::Time(_));
-        if (passing && self.queue.failures(&pod.key) < SILENT_FAILURES) || !self.still_wanted(pod) {
+        if !self.still_wanted(pod) {
             return;
         }
         let message = error.to_string();
@@ -244,7 +257,7 @@ impl Reconciler {
         }
         let condition = condition(&port, "False", reason, message.to_owned());
         let written =
-            api.patch_status(&pod.key.name, &PatchParams::default(), &Patch::Merge(&status(condition))).await?;
+            api.patch_status(&pod.key.name, &PatchParams::default(), &Patch::Merge(&status(&condition))).await?;
         self.index.apply_port(written);
         Ok(())
     }
@@ -325,6 +338,6 @@ fn condition(port: &KuryrPort, state: &str, reason: &str, message: String) -> Co
 }
 
 /// The only condition, so that writing the whole list loses nothing.
-fn status(condition: Condition) -> serde_json::Value {
+fn status(condition: &Condition) -> serde_json::Value {
     json!({"status": {"conditions": [condition]}})
 }

@@ -12,9 +12,8 @@ pub(crate) async fn id(config: &config::Cluster, client: &Client) -> anyhow::Res
         return Ok(ClusterId::from(id.as_str()));
     }
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let namespace = namespaces
-        .get_metadata("kube-system")
-        .await
-        .context("the namespace kube-system, whose UID is the cluster's id, cannot be read; allow it, or set [cluster] id")?;
+    let namespace = namespaces.get_metadata("kube-system").await.context(
+        "the namespace kube-system, whose UID is the cluster's id, cannot be read; allow it, or set [cluster] id",
+    )?;
     namespace.metadata.uid.map(ClusterId).context("the namespace kube-system has no UID; set [cluster] id")
 }

@@ -83,10 +83,15 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn start_log(filter: &str, json: bool) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .map_err(|error| anyhow::anyhow!("--log {filter:?} is no filter ({error}); use one like info or info,kuryr_node=debug"))?;
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| {
+        anyhow::anyhow!("--log {filter:?} is no filter ({error}); use one like info or info,kuryr_node=debug")
+    })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if json { builder.json().init() } else { builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init() }
+    if json {
+        builder.json().init()
+    } else {
+        builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init()
+    }
     Ok(())
 }
 

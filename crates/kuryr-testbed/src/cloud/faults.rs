@@ -90,7 +90,11 @@ impl Fault {
     /// What a proxy says while the service behind it is down.
     #[must_use]
     pub fn unavailable() -> Self {
-        Self::answer(503, "HTTPServiceUnavailable", "The server is currently unavailable. Please try again at a later time.")
+        Self::answer(
+            503,
+            "HTTPServiceUnavailable",
+            "The server is currently unavailable. Please try again at a later time.",
+        )
     }
 
     /// 429 with `Retry-After`.

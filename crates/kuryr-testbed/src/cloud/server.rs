@@ -82,7 +82,11 @@ pub(super) fn serve(cloud: Cloud, listener: TcpListener) -> std::io::Result<Serv
     Ok(Server { address, cloud, stop, task })
 }
 
-async fn entry(State(app): State<App>, ConnectInfo(connection): ConnectInfo<Connection>, request: Request) -> Response<Body> {
+async fn entry(
+    State(app): State<App>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    request: Request,
+) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let request_id = format!("req-{}", uuid::Uuid::new_v4());
     let Ok(body) = to_bytes(body, MAX_BODY).await else {
@@ -217,9 +221,7 @@ fn respond(answer: Answer, request_id: &str) -> Response<Body> {
         builder = builder.header(HeaderName::from_static("x-openstack-request-id"), value);
     }
     let response = match answer.body {
-        Some(body) => {
-            builder.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string()))
-        }
+        Some(body) => builder.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string())),
         None => builder.body(Body::empty()),
     };
     response.unwrap_or_else(|error| {

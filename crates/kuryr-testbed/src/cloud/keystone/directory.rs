@@ -79,8 +79,6 @@ fn domain() -> Value {
 }
 
 fn services_list() -> Vec<Value> {
-    let one = |(id, kind, name, _): (&str, &str, &str, &str)| {
-        json!({ "id": id, "type": kind, "name": name, "enabled": true, "description": "" })
-    };
+    let one = |(id, kind, name, _): (&str, &str, &str, &str)| json!({ "id": id, "type": kind, "name": name, "enabled": true, "description": "" });
     services().into_iter().map(one).collect()
 }

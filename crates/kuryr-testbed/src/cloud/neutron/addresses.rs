@@ -42,7 +42,9 @@ pub(crate) fn read(list: &[Value]) -> Result<Vec<Request>> {
     let refuse = |reason: String| Err(Error::attribute("fixed_ips", reason));
     let mut out: Vec<Request> = Vec::new();
     for item in list {
-        let Some(map) = item.as_object() else { return refuse(format!("Invalid data format for fixed IP: '{}'", shown(item))) };
+        let Some(map) = item.as_object() else {
+            return refuse(format!("Invalid data format for fixed IP: '{}'", shown(item)));
+        };
         if let Some(key) = map.keys().find(|key| !["subnet_id", "ip_address"].contains(&key.as_str())) {
             return refuse(format!("Invalid data format for fixed IP: '{}': unexpected key '{key}'", shown(item)));
         }
@@ -109,7 +111,9 @@ pub(crate) fn allocate(
         }
     }
     if !router {
-        wants.extend(subnets.iter().filter(|subnet| subnet.is_auto_addressed()).map(|subnet| Want::Exact(auto(subnet, mac))));
+        wants.extend(
+            subnets.iter().filter(|subnet| subnet.is_auto_addressed()).map(|subnet| Want::Exact(auto(subnet, mac))),
+        );
     }
     take(neutron, network, wants)
 }
@@ -124,7 +128,8 @@ pub(crate) fn change(neutron: &mut Neutron, port: &Port, requests: &[Request], m
     let mut wants = Vec::new();
     let mut open = Vec::new();
     for request in requests {
-        let known = |ip: &FixedIp| request.address == Some(ip.address) && request.subnet.is_none_or(|id| id == ip.subnet);
+        let known =
+            |ip: &FixedIp| request.address == Some(ip.address) && request.subnet.is_none_or(|id| id == ip.subnet);
         match left.iter().position(known) {
             Some(at) if request.address.is_some() => kept.push(left.remove(at)),
             _ if request.address.is_some() => wants.extend(want(neutron, port.network, &subnets, *request, router)?),
@@ -173,13 +178,7 @@ fn auto(subnet: &Subnet, mac: &str) -> FixedIp {
 }
 
 /// `None` when automatic addressing already covers the request.
-fn want(
-    neutron: &Neutron,
-    network: Uuid,
-    subnets: &[Subnet],
-    request: Request,
-    router: bool,
-) -> Result<Option<Want>> {
+fn want(neutron: &Neutron, network: Uuid, subnets: &[Subnet], request: Request, router: bool) -> Result<Option<Want>> {
     if subnets.is_empty() {
         return Err(Error::invalid("IP allocation requires subnets for network"));
     }
@@ -201,8 +200,7 @@ fn want(
             subnet
         }
         (None, Some(ip)) => subnets.iter().find(|subnet| usable(subnet, ip)).ok_or_else(|| {
-            let message =
-                format!("IP address {ip} is not a valid IP for any of the subnets on the specified network.");
+            let message = format!("IP address {ip} is not a valid IP for any of the subnets on the specified network.");
             Error::bad_request("InvalidIpForNetwork", message)
         })?,
         (None, None) => return Err(Error::invalid("IP allocation requires subnet_id or ip_address")),

@@ -16,15 +16,16 @@ pub(crate) fn handle(neutron: &Neutron, call: &Call, rest: &[&str]) -> Result<An
     let agents = neutron.hosts.iter().map(|(name, &kind)| agent(name, kind, call));
     match rest {
         [] => {
-            let filters = || call.query.iter().filter(|(key, _)| ["id", "host", "binary", "agent_type"].contains(&key.as_str()));
+            let filters =
+                || call.query.iter().filter(|(key, _)| ["id", "host", "binary", "agent_type"].contains(&key.as_str()));
             let wanted = |agent: &Value| filters().all(|(key, value)| agent[key].as_str() == Some(value));
             let list: Vec<Value> = agents.filter(wanted).collect();
             Ok(Answer::ok(json!({ "agents": list })))
         }
         [id] => {
             let found = agents.into_iter().find(|agent| agent["id"].as_str() == Some(id));
-            let agent = found
-                .ok_or_else(|| Error::not_found("AgentNotFound", format!("Agent {id} could not be found.")))?;
+            let agent =
+                found.ok_or_else(|| Error::not_found("AgentNotFound", format!("Agent {id} could not be found.")))?;
             Ok(Answer::ok(json!({ "agent": agent })))
         }
         _ => Err(Error::no_such_path()),

@@ -132,8 +132,7 @@ impl Body {
                     return Err(Error::refused(format!("Cannot update read-only attribute {}", attr.name)));
                 }
                 Access::Required if create && !given => {
-                    let message =
-                        format!("Failed to parse request. Required attribute '{}' not specified", attr.name);
+                    let message = format!("Failed to parse request. Required attribute '{}' not specified", attr.name);
                     return Err(Error::refused(message));
                 }
                 Access::Read | Access::Create | Access::Required | Access::Hidden | Access::Write => {}
@@ -266,10 +265,14 @@ fn convert(attr: &Attr, value: Value) -> Result<Value> {
         Check::Int => match &value {
             Value::Number(n) if n.is_i64() => Ok(value),
             Value::Null => Ok(value),
-            Value::String(text) if text.parse::<i64>().is_ok() => Ok(Value::from(text.parse::<i64>().unwrap_or_default())),
+            Value::String(text) if text.parse::<i64>().is_ok() => {
+                Ok(Value::from(text.parse::<i64>().unwrap_or_default()))
+            }
             _ => Err(Error::invalid(format!("'{}' is not an integer", shown(&value)))),
         },
-        Check::Uuid => uuid_value(&value).map_or_else(|| refuse(format!("'{}' is not a valid UUID", shown(&value))), Ok),
+        Check::Uuid => {
+            uuid_value(&value).map_or_else(|| refuse(format!("'{}' is not a valid UUID", shown(&value))), Ok)
+        }
         Check::UuidOrNull if value.is_null() => Ok(value),
         Check::UuidOrNull => {
             uuid_value(&value).map_or_else(|| refuse(format!("'{}' is not a valid UUID", shown(&value))), Ok)

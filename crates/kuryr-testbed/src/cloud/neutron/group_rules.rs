@@ -109,7 +109,9 @@ impl Resource for Rule {
         singular: "security_group_rule",
         attrs: ATTRS,
         tagged: false,
-        not_found: |id| Error::not_found("SecurityGroupRuleNotFound", format!("Security group rule {id} does not exist.")),
+        not_found: |id| {
+            Error::not_found("SecurityGroupRuleNotFound", format!("Security group rule {id} does not exist."))
+        },
     };
 
     fn table(neutron: &Neutron) -> &Table<Self> {
@@ -207,8 +209,12 @@ fn remove(neutron: &mut Neutron, id: Uuid, now: Timestamp) {
 
 /// Removes the rules that name a group as their remote group.
 pub(crate) fn remove_of_remote(neutron: &mut Neutron, group: Uuid, now: Timestamp) {
-    let ids: Vec<Uuid> =
-        neutron.rules.iter().filter(|rule| rule.spec.remote_group == Some(group)).map(|rule| rule.standard.id).collect();
+    let ids: Vec<Uuid> = neutron
+        .rules
+        .iter()
+        .filter(|rule| rule.spec.remote_group == Some(group))
+        .map(|rule| rule.standard.id)
+        .collect();
     for id in ids {
         remove(neutron, id, now);
     }

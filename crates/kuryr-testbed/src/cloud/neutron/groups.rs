@@ -54,9 +54,12 @@ impl Resource for Group {
 
     fn attribute(&self, name: &str, neutron: &Neutron) -> Option<Value> {
         Some(match name {
-            "security_group_rules" => {
-                self.rules.iter().filter_map(|&id| neutron.rules.get(id)).map(|rule| render(neutron, rule, &[])).collect()
-            }
+            "security_group_rules" => self
+                .rules
+                .iter()
+                .filter_map(|&id| neutron.rules.get(id))
+                .map(|rule| render(neutron, rule, &[]))
+                .collect(),
             "shared" => json!(false),
             "stateful" => json!(self.stateful),
             _ => return None,
@@ -80,7 +83,9 @@ impl Resource for Group {
             let message = "Updating default security group not allowed.";
             return Err(Error::conflict("SecurityGroupCannotUpdateDefault", message));
         }
-        if body.boolean("stateful").is_some_and(|stateful| stateful != group.stateful) && neutron.port_index.uses_group(id) {
+        if body.boolean("stateful").is_some_and(|stateful| stateful != group.stateful)
+            && neutron.port_index.uses_group(id)
+        {
             return Err(in_use(id));
         }
         group.standard.update(body);
@@ -94,7 +99,8 @@ impl Resource for Group {
         if neutron.port_index.uses_group(id) {
             return Err(in_use(id));
         }
-        if neutron.default_groups.get(&group.standard.project) == Some(&id) && group.standard.project == caller.project {
+        if neutron.default_groups.get(&group.standard.project) == Some(&id) && group.standard.project == caller.project
+        {
             let message = "Insufficient rights for removing default security group.";
             return Err(Error::conflict("SecurityGroupCannotRemoveDefault", message));
         }

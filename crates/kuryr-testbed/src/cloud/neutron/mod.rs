@@ -38,7 +38,6 @@ use uuid::Uuid;
 
 pub use self::binding::HostKind;
 pub(super) use self::error::Error;
-pub(super) use self::resource::Caller;
 use self::error::Result;
 use self::group_rules::Rule;
 use self::groups::Group;
@@ -46,6 +45,7 @@ use self::ipam::Allocator;
 use self::networks::Network;
 pub use self::ports::PortStatus;
 use self::ports::{Port, PortIndex};
+pub(super) use self::resource::Caller;
 use self::resource::{Resource, Table};
 use self::routers::Router;
 use self::subnet_pools::SubnetPool;

@@ -156,7 +156,11 @@ impl Resource for Network {
 fn mtu(body: &Body) -> Result<Option<u16>> {
     match body.int("mtu") {
         None | Some(0) => Ok(None),
-        Some(n) if n < MIN_MTU => Err(Error::attribute("mtu", format!("'{n}' is too small - must be at least '{MIN_MTU}'"))),
-        Some(n) => u16::try_from(n).map(Some).map_err(|_| Error::invalid(format!("Requested MTU is too big, maximum is {}", u16::MAX))),
+        Some(n) if n < MIN_MTU => {
+            Err(Error::attribute("mtu", format!("'{n}' is too small - must be at least '{MIN_MTU}'")))
+        }
+        Some(n) => u16::try_from(n)
+            .map(Some)
+            .map_err(|_| Error::invalid(format!("Requested MTU is too big, maximum is {}", u16::MAX))),
     }
 }

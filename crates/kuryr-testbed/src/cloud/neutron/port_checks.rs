@@ -84,8 +84,7 @@ pub(crate) fn port_security(port: &Port, body: &Body) -> Result<()> {
         let message = "Port security must be enabled and port must have an IP address in order to use security groups.";
         return Err(Error::bad_request("PortSecurityAndIPRequiredForSecurityGroups", message));
     }
-    let message =
-        "Port has security group associated. Cannot disable port security or IP address until security group is removed.";
+    let message = "Port has security group associated. Cannot disable port security or IP address until security group is removed.";
     Err(Error::conflict("PortSecurityPortHasSecurityGroup", message))
 }
 

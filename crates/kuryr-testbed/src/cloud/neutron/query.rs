@@ -207,7 +207,9 @@ fn matches(value: &Value, wanted: &[String]) -> bool {
         Value::String(text) => wanted.iter().any(|w| w == text),
         Value::Bool(value) => wanted.iter().any(|w| to_bool(&Value::String(w.clone())) == Some(*value)),
         Value::Number(n) => wanted.iter().any(|w| *w == n.to_string()),
-        Value::Array(items) if items.iter().any(Value::is_object) => items.iter().any(|item| matches_parts(item, wanted)),
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            items.iter().any(|item| matches_parts(item, wanted))
+        }
         Value::Array(items) => wanted.iter().any(|w| items.iter().any(|item| item.as_str() == Some(w))),
         Value::Null => wanted.iter().any(|w| w.is_empty() || w == "None"),
         Value::Object(_) => false,
@@ -245,7 +247,8 @@ mod tests {
 
     #[test]
     fn fixed_ips_match_address_and_subnet_in_one_item() {
-        let ips = json!([{ "subnet_id": "s1", "ip_address": "10.0.0.1" }, { "subnet_id": "s2", "ip_address": "10.1.0.1" }]);
+        let ips =
+            json!([{ "subnet_id": "s1", "ip_address": "10.0.0.1" }, { "subnet_id": "s2", "ip_address": "10.1.0.1" }]);
         assert!(matches(&ips, &["subnet_id=s1".into(), "ip_address=10.0.0.1".into()]));
         assert!(!matches(&ips, &["subnet_id=s1".into(), "ip_address=10.1.0.1".into()]));
         assert!(matches(&ips, &["ip_address=10.9.9.9".into(), "ip_address=10.1.0.1".into()]));

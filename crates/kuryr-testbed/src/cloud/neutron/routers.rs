@@ -71,7 +71,8 @@ impl Resource for Router {
                 None => Value::Null,
                 Some(gateway) => {
                     let port = neutron.ports.get(gateway.port);
-                    let ips: Vec<Value> = port.map(|p| p.fixed_ips.iter().map(FixedIp::json).collect()).unwrap_or_default();
+                    let ips: Vec<Value> =
+                        port.map(|p| p.fixed_ips.iter().map(FixedIp::json).collect()).unwrap_or_default();
                     json!({
                         "network_id": gateway.network, "enable_snat": gateway.enable_snat, "external_fixed_ips": ips,
                     })

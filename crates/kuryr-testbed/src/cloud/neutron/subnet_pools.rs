@@ -123,9 +123,11 @@ impl Resource for SubnetPool {
             pool.prefixes = new;
         }
         let longest = if pool.is_v6() { 128 } else { 32 };
-        for (name, target) in
-            [("min_prefixlen", &mut pool.min), ("max_prefixlen", &mut pool.max), ("default_prefixlen", &mut pool.default)]
-        {
+        for (name, target) in [
+            ("min_prefixlen", &mut pool.min),
+            ("max_prefixlen", &mut pool.max),
+            ("default_prefixlen", &mut pool.default),
+        ] {
             if let Some(value) = length(body, name, longest)? {
                 *target = value;
             }
@@ -148,7 +150,8 @@ fn prefixes(list: &[Value]) -> Result<Vec<IpNet>> {
     let mut out: Vec<IpNet> = Vec::new();
     for item in list {
         let net = item.as_str().and_then(|text| text.parse::<IpNet>().ok());
-        let net = net.ok_or_else(|| Error::attribute("prefixes", format!("'{}' is not a valid IP subnet", shown(item))))?;
+        let net =
+            net.ok_or_else(|| Error::attribute("prefixes", format!("'{}' is not a valid IP subnet", shown(item))))?;
         out.push(net.trunc());
     }
     match out.first() {
@@ -187,17 +190,13 @@ pub(crate) fn allocate(neutron: &Neutron, pool: Uuid, cidr: Option<IpNet>, lengt
         (None, length) => length.unwrap_or_else(|| i64::from(pool.default)),
     };
     if wanted < i64::from(pool.min) {
-        let message = format!(
-            "Unable to allocate subnet with prefix length {wanted}, minimum allowed prefix is {}.",
-            pool.min
-        );
+        let message =
+            format!("Unable to allocate subnet with prefix length {wanted}, minimum allowed prefix is {}.", pool.min);
         return Err(Error::bad_request("MinPrefixSubnetAllocationError", message));
     }
     let length = u8::try_from(wanted).ok().filter(|&length| length <= pool.max).ok_or_else(|| {
-        let message = format!(
-            "Unable to allocate subnet with prefix length {wanted}, maximum allowed prefix is {}.",
-            pool.max
-        );
+        let message =
+            format!("Unable to allocate subnet with prefix length {wanted}, maximum allowed prefix is {}.", pool.max);
         Error::bad_request("MaxPrefixSubnetAllocationError", message)
     })?;
     let mut taken: Vec<IpNet> =
@@ -209,12 +208,14 @@ pub(crate) fn allocate(neutron: &Neutron, pool: Uuid, cidr: Option<IpNet>, lengt
         return if inside && free {
             Ok(cidr)
         } else {
-            let message = "Failed to allocate subnet: Cannot allocate requested subnet from the available set of prefixes.";
+            let message =
+                "Failed to allocate subnet: Cannot allocate requested subnet from the available set of prefixes.";
             Err(Error::conflict("SubnetAllocationError", message))
         };
     }
     pool.prefixes.iter().find_map(|&prefix| first_free(prefix, length, &taken)).ok_or_else(|| {
-        let message = format!("Failed to allocate subnet: Insufficient prefix space to allocate subnet size /{length}.");
+        let message =
+            format!("Failed to allocate subnet: Insufficient prefix space to allocate subnet size /{length}.");
         Error::conflict("SubnetAllocationError", message)
     })
 }

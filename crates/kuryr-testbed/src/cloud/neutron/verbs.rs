@@ -44,7 +44,9 @@ pub(crate) fn list<R: Resource>(neutron: &mut Neutron, caller: &Caller, call: &C
     let table = R::table(neutron);
     let filters = &query.filters;
     let rows: Vec<&R> = match candidates::<R>(neutron, &query) {
-        Some(ids) => ids.iter().filter_map(|&id| table.get(id)).filter(|row| filters.match_row(*row, neutron)).collect(),
+        Some(ids) => {
+            ids.iter().filter_map(|&id| table.get(id)).filter(|row| filters.match_row(*row, neutron)).collect()
+        }
         None => table.iter().filter(|row| filters.match_row(*row, neutron)).collect(),
     };
     let rows = query.page(neutron, rows)?;
@@ -196,7 +198,9 @@ fn bulk_bodies(kind: &Kind, items: Value) -> Result<Vec<Body>> {
     for item in items {
         // Neutron accepts both a bare object and one wrapped in the resource's name.
         let map = match item {
-            Value::Object(mut map) if map.len() == 1 && map.contains_key(kind.singular) => resource_map(kind, &mut map)?,
+            Value::Object(mut map) if map.len() == 1 && map.contains_key(kind.singular) => {
+                resource_map(kind, &mut map)?
+            }
             Value::Object(map) => map,
             _ => return Err(Error::refused("Body contains invalid data")),
         };

@@ -37,7 +37,10 @@ async fn a_port_without_fixed_ips_takes_the_next_subnet_when_one_is_full() {
     let a = port(&world.neutron, &net, json!({})).await;
     let b = port(&world.neutron, &net, json!({})).await;
     assert_eq!((&a["fixed_ips"][0]["subnet_id"], &b["fixed_ips"][0]["subnet_id"]), (&json!(first), &json!(second)));
-    assert_eq!(try_port(&world, &net, json!([{ "subnet_id": first }])).await.error(), (409, "IpAddressGenerationFailure"));
+    assert_eq!(
+        try_port(&world, &net, json!([{ "subnet_id": first }])).await.error(),
+        (409, "IpAddressGenerationFailure")
+    );
 }
 
 #[tokio::test]

@@ -70,7 +70,8 @@ async fn a_client_that_gives_up_does_not_stop_the_work() {
 async fn a_predicate_reads_the_call() {
     let world = World::new().await;
     let net = network(&world.neutron, "n").await;
-    let unlucky = Fault::over_quota("port").when(|call| call.json().is_some_and(|body| body["port"]["name"] == "unlucky"));
+    let unlucky =
+        Fault::over_quota("port").when(|call| call.json().is_some_and(|body| body["port"]["name"] == "unlucky"));
     world.cloud.faults().add(unlucky);
     let make = async |name: &str| {
         world.neutron.post("/v2.0/ports", &json!({ "port": { "network_id": net, "name": name } })).await

@@ -217,7 +217,10 @@ async fn ports_of_a_trunk_cannot_be_deleted() {
     let sub = json!([{ "port_id": child["id"], "segmentation_type": "vlan", "segmentation_id": 100 }]);
     let body = json!({ "trunk": { "port_id": parent["id"], "sub_ports": sub } });
     let trunk = id(&world.neutron.post("/v2.0/trunks", &body).await.expect(201)["trunk"]);
-    assert_eq!(world.neutron.delete(&format!("/v2.0/ports/{}", id(&parent))).await.error(), (409, "PortInUseAsTrunkParent"));
+    assert_eq!(
+        world.neutron.delete(&format!("/v2.0/ports/{}", id(&parent))).await.error(),
+        (409, "PortInUseAsTrunkParent")
+    );
     assert_eq!(world.neutron.delete(&format!("/v2.0/ports/{}", id(&child))).await.error(), (409, "PortInUseAsSubPort"));
     let shown = world.neutron.get(&format!("/v2.0/ports/{}", id(&child))).await.expect(200);
     assert_eq!(shown["port"]["device_owner"], "trunk:subport");
@@ -225,7 +228,8 @@ async fn ports_of_a_trunk_cannot_be_deleted() {
     let again = world.neutron.put(&format!("/v2.0/trunks/{trunk}/add_subports"), &json!({ "sub_ports": sub })).await;
     assert_eq!(again.error(), (409, "TrunkPortInUse"));
     let third = port(&world.neutron, &net, json!({})).await;
-    let twice = json!({ "sub_ports": [{ "port_id": third["id"], "segmentation_type": "vlan", "segmentation_id": 100 }] });
+    let twice =
+        json!({ "sub_ports": [{ "port_id": third["id"], "segmentation_type": "vlan", "segmentation_id": 100 }] });
     let reply = world.neutron.put(&format!("/v2.0/trunks/{trunk}/add_subports"), &twice).await;
     assert_eq!(reply.error(), (409, "DuplicateSubPort"));
     world.neutron.put(&format!("/v2.0/trunks/{trunk}/remove_subports"), &json!({ "sub_ports": sub })).await.expect(200);

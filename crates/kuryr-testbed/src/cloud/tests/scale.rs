@@ -38,7 +38,9 @@ async fn ten_thousand_ports_are_made_listed_and_deleted_without_quadratic_work()
         world.neutron.delete(&format!("/v2.0/ports/{}", port["id"].as_str().unwrap())).await.expect(204);
     }
     let deleted = started.elapsed();
-    println!("10,000 made in {made:?}, one found in {looked_up:?}, all listed in {listed:?}, 1,000 deleted in {deleted:?}");
+    println!(
+        "10,000 made in {made:?}, one found in {looked_up:?}, all listed in {listed:?}, 1,000 deleted in {deleted:?}"
+    );
     assert!(made < Duration::from_secs(30), "{made:?}");
     assert!(looked_up < Duration::from_millis(100), "{looked_up:?}");
     assert!(listed < Duration::from_secs(3), "{listed:?}");

@@ -45,7 +45,12 @@ async fn wrong_values_of_a_subnet_are_refused_by_name() {
         ("gateway_ip", json!("nonsense"), 400, "HTTPBadRequest"),
         ("allocation_pools", json!([{ "start": "10.1.0.9", "end": "10.1.0.4" }]), 400, "InvalidAllocationPool"),
         ("allocation_pools", json!([{ "start": "10.1.0.9", "end": "10.1.1.4" }]), 400, "OutOfBoundsAllocationPool"),
-        ("allocation_pools", json!([{ "start": "10.1.0.1", "end": "10.1.0.4" }]), 409, "GatewayConflictWithAllocationPools"),
+        (
+            "allocation_pools",
+            json!([{ "start": "10.1.0.1", "end": "10.1.0.4" }]),
+            409,
+            "GatewayConflictWithAllocationPools",
+        ),
         ("ipv6_address_mode", json!("slaac"), 400, "InvalidInput"),
         ("colour", json!("blue"), 400, "HTTPBadRequest"),
         ("id", json!("x"), 400, "HTTPBadRequest"),

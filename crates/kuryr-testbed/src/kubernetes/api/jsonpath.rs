@@ -102,7 +102,9 @@ mod tests {
         let object = json!({ "metadata": { "labels": { "app.io/name": "x" } },
             "status": { "ips": [{ "ip": "a" }, { "ip": "b" }],
                 "conditions": [{ "type": "Ready", "status": "True" }, { "type": "Bound", "status": "False" }] } });
-        let found = |path: &str| find(&object, path).into_iter().map(|v| v.as_str().unwrap_or("?").to_owned()).collect::<Vec<_>>();
+        let found = |path: &str| {
+            find(&object, path).into_iter().map(|v| v.as_str().unwrap_or("?").to_owned()).collect::<Vec<_>>()
+        };
         assert_eq!(found(".status.conditions[?(@.type==\"Ready\")].status"), ["True"]);
         assert_eq!(found(".status.conditions[?(@.type=='Bound')].status"), ["False"]);
         assert_eq!(found(".status.ips[*].ip"), ["a", "b"]);

@@ -24,9 +24,16 @@ pub(crate) fn strategic(parent: &str, field: &str) -> ListKind {
         ("containers" | "initContainers" | "ephemeralContainers", "ports") => "containerPort",
         ("spec", "ports") => "port",
         (_, "conditions" | "addresses") => "type",
-        (_, "containers" | "initContainers" | "ephemeralContainers" | "env" | "volumes" | "imagePullSecrets" | "secrets") => {
-            "name"
-        }
+        (
+            _,
+            "containers"
+            | "initContainers"
+            | "ephemeralContainers"
+            | "env"
+            | "volumes"
+            | "imagePullSecrets"
+            | "secrets",
+        ) => "name",
         (_, "volumeMounts") => "mountPath",
         (_, "volumeDevices") => "devicePath",
         (_, "hostAliases" | "podIPs" | "hostIPs") => "ip",
@@ -94,7 +101,9 @@ impl<'a> Shape<'a> {
                 Some("set") => ListKind::Set,
                 Some("map") => {
                     let keys = schema["x-kubernetes-list-map-keys"].as_array();
-                    ListKind::Map(keys.into_iter().flatten().filter_map(|key| key.as_str().map(str::to_owned)).collect())
+                    ListKind::Map(
+                        keys.into_iter().flatten().filter_map(|key| key.as_str().map(str::to_owned)).collect(),
+                    )
                 }
                 _ => ListKind::Atomic,
             },
@@ -104,7 +113,9 @@ impl<'a> Shape<'a> {
     /// Whether an object here is one value.
     pub(crate) fn is_atomic_map(self) -> bool {
         match self {
-            Self::Builtin { field, .. } => matches!(field, "selector" | "nodeSelector" | "resourceFieldRef" | "fieldRef"),
+            Self::Builtin { field, .. } => {
+                matches!(field, "selector" | "nodeSelector" | "resourceFieldRef" | "fieldRef")
+            }
             Self::Schema(Some(schema)) => schema["x-kubernetes-map-type"] == "atomic",
             Self::Schema(None) | Self::Custom(_) => false,
         }

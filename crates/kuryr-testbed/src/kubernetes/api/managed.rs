@@ -49,7 +49,9 @@ pub(crate) fn fields_of(object: &Value, shape: Shape<'_>) -> Fields {
         match key.as_str() {
             "apiVersion" | "kind" => {}
             "metadata" => {
-                for (key, value) in value.as_object().into_iter().flatten().filter(|(k, _)| !UNOWNED.contains(&k.as_str())) {
+                for (key, value) in
+                    value.as_object().into_iter().flatten().filter(|(k, _)| !UNOWNED.contains(&k.as_str()))
+                {
                     let mut path = vec!["f:metadata".to_owned(), format!("f:{key}")];
                     collect(value, shape.field("metadata").field(key), &mut path, &mut fields);
                 }
@@ -295,7 +297,10 @@ mod tests {
             "spec": { "containers": [{ "name": "c", "image": "i", "command": ["sh"] }] } });
         let fields = fields_of(&pod, POD);
         let tree = to_tree(&fields);
-        assert_eq!(tree["f:spec"]["f:containers"]["k:{\"name\":\"c\"}"], json!({ ".": {}, "f:name": {}, "f:image": {}, "f:command": {} }));
+        assert_eq!(
+            tree["f:spec"]["f:containers"]["k:{\"name\":\"c\"}"],
+            json!({ ".": {}, "f:name": {}, "f:image": {}, "f:command": {} })
+        );
         assert_eq!(tree["f:metadata"], json!({ "f:labels": { "f:a": {} }, "f:finalizers": { "v:\"x/y\"": {} } }));
         assert_eq!(from_tree(&tree), fields);
         for path in &fields {

@@ -111,7 +111,10 @@ pub(crate) fn shape(def: &ResourceDef, body: Value, fields: FieldValidation) -> 
     let mut stored = def.store(body);
     object::meta(&mut stored);
     let cannot = |error: &dyn std::fmt::Display| {
-        ApiError::bad_request(format!("{} in version \"{}\" cannot be handled as a {}: {error}", def.kind, def.version, def.kind))
+        ApiError::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {}: {error}",
+            def.kind, def.version, def.kind
+        ))
     };
     let mut unknown = Vec::new();
     let mut shaped = match &def.source {
@@ -125,7 +128,8 @@ pub(crate) fn shape(def: &ResourceDef, body: Value, fields: FieldValidation) -> 
         }
         Source::Custom(version) => {
             let given = stored["metadata"].take();
-            let typed = serde_json::from_value::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>(given.clone());
+            let typed =
+                serde_json::from_value::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>(given.clone());
             let typed = typed.and_then(serde_json::to_value).map_err(|error| cannot(&error))?;
             lost_fields(&given, &typed, "metadata", &mut unknown);
             object::map(&mut stored).remove("metadata");
@@ -235,7 +239,10 @@ fn validate_meta(def: &ResourceDef, object: &Value, errors: &mut Vec<FieldError>
     for (index, owner) in owners.into_iter().flatten().enumerate() {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if object::text(owner, &format!("/{field}")).is_empty() {
-                errors.push(FieldError::required(format!("metadata.ownerReferences[{index}].{field}"), "must not be empty"));
+                errors.push(FieldError::required(
+                    format!("metadata.ownerReferences[{index}].{field}"),
+                    "must not be empty",
+                ));
             }
         }
     }
