@@ -1,0 +1,131 @@
+//! Writes what has become of a pod's ports into `status.attachment` of their `KuryrPort`: the node's half of the handshake
+//! that [`kuryr_model::kuryr_port`] describes.
+//!
+//! A worker gets a key, looks at what is, and writes if the API server has it otherwise: the same for every change,
+//! after an error and after a restart. The write names the resource version that was looked at, so that it cannot land
+//! on another `KuryrPort` of the same name; when it is refused for that, the watch is about to bring the newer one.
+
+use crate::{attachments::Attachments, node::Node, plug::error::chain, ports::Ports};
+use futures::{StreamExt, stream::FuturesUnordered};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use kuryr_model::{
+    KuryrPort, ObjectKey,
+    kuryr_port::{Attachment, AttachmentState},
+};
+use serde_json::json;
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// How many statuses are written at a time.
+const WORKERS: usize = 16;
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(15);
+
+/// What should be in `status.attachment`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wanted {
+    state: AttachmentState,
+    container_id: Option<String>,
+}
+
+/// What should be in the status of `port`, if it is not there already. `claimed`: an ADD works with it. `used`: a
+/// sandbox has, or may have, its ports. `container_id`: the sandbox whose ADD has ended well.
+fn wanted(port: &KuryrPort, claimed: bool, used: bool, container_id: Option<&str>) -> Option<Wanted> {
+    let wanted = if port.deleting() && !claimed && !used {
+        Wanted { state: AttachmentState::Released, container_id: None }
+    } else {
+        Wanted { state: AttachmentState::Attached, container_id: Some(container_id?.to_owned()) }
+    };
+    let written = port.status.as_ref().and_then(|status| status.attachment.as_ref());
+    let same = |written: &Attachment| written.state == wanted.state && written.container_id == wanted.container_id;
+    if written.is_some_and(same) { None } else { Some(wanted) }
+}
+
+fn look(ports: &Ports, attachments: &Attachments, key: &ObjectKey) -> Option<(Arc<KuryrPort>, Wanted)> {
+    let (port, claimed) = ports.get(key)?;
+    let (used, attached) = attachments.of_pod(&port.spec.pod_uid);
+    let wanted = wanted(&port, claimed, used, attached.as_ref().map(|attachment| attachment.id.container_id.as_str()))?;
+    Some((port, wanted))
+}
+
+/// Writes statuses until `stop`.
+pub async fn keep<P>(node: &Node<P>, client: &Client, stop: &CancellationToken) {
+    let mut work = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            key = node.ports.changed.take(), if work.len() < WORKERS => work.push(async move {
+                settle(node, client, &key).await;
+                key
+            }),
+            Some(key) = work.next() => node.ports.changed.done(&key),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Brings one status up to date, however long that takes.
+async fn settle<P>(node: &Node<P>, client: &Client, key: &ObjectKey) {
+    let mut delay = FIRST_RETRY;
+    while let Some((port, wanted)) = look(&node.ports, &node.attachments, key) {
+        let (pod_uid, state) = (&port.spec.pod_uid, wanted.state);
+        match write(client, &port, &wanted).await {
+            Ok(()) => {
+                tracing::debug!(pod = %key, uid = %pod_uid, ?state, "wrote the KuryrPort's status");
+                return;
+            }
+            // A newer version, or its end, is on its way to us.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return,
+            Err(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => {
+                tracing::error!(pod = %key, uid = %pod_uid, ?state, error = %status.message, "the API server does not take the KuryrPort's status; is its custom resource definition of this version?");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(pod = %key, uid = %pod_uid, ?state, error = chain(&error), "cannot write the KuryrPort's status, trying again");
+                node.metrics.status_failures.inc();
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(LAST_RETRY);
+            }
+        }
+    }
+}
+
+async fn write(client: &Client, port: &KuryrPort, wanted: &Wanted) -> Result<(), kube::Error> {
+    let api = Api::<KuryrPort>::namespaced(client.clone(), &port.namespace().unwrap_or_default());
+    let patch = json!({
+        "metadata": { "resourceVersion": port.resource_version() },
+        "status": { "attachment": {
+            "state": wanted.state,
+            "containerId": wanted.container_id,
+            "since": k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::now()),
+        } },
+    });
+    api.patch_status(&port.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{self, kuryr_port};
+
+    #[test]
+    fn a_status_is_wanted_only_when_it_says_something_new() {
+        let mut port = kuryr_port("web-0", 1);
+        let attached = |id: &str| Some(Wanted { state: AttachmentState::Attached, container_id: Some(id.into()) });
+        let released = Some(Wanted { state: AttachmentState::Released, container_id: None });
+        assert_eq!(wanted(&port, false, false, None), None, "not started yet");
+        assert_eq!(wanted(&port, true, true, None), None, "being started");
+        assert_eq!(wanted(&port, true, true, Some("a")), attached("a"));
+        testing::attached(&mut port, "a");
+        assert_eq!(wanted(&port, false, true, Some("a")), None, "said already");
+        assert_eq!(wanted(&port, false, true, Some("b")), attached("b"), "a new sandbox");
+        assert_eq!(wanted(&port, false, false, None), None, "stopped, but its pod is still there");
+        testing::delete(&mut port);
+        assert_eq!(wanted(&port, false, true, None), None, "half unplugged");
+        assert_eq!(wanted(&port, true, false, None), None, "an ADD is about to plug");
+        assert_eq!(wanted(&port, false, true, Some("a")), None, "still plugged");
+        assert_eq!(wanted(&port, false, false, None), released);
+    }
+}
