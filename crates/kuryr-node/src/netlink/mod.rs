@@ -1,4 +1,33 @@
-//! The kernel's links, addresses, routes and neighbours.
-/// Why the kernel did not do it.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {}
+//! The kernel's links, addresses, routes and neighbours, over a synchronous netlink socket.
+//!
+//! ```text
+//!  link::veth(..)  address::add(..)  route::add(..)     pure: make Requests
+//!          └──────────────┬──────────────┘
+//!                Socket::run(&[Request])                one datagram out, one acknowledgement per request back
+//!                Socket::links() / link(name)           ask
+//!                Monitor                                be told
+//! ```
+//!
+//! Invariants
+//! - A socket works for ever in the namespace in which its thread was when it was opened.
+//! - All requests of one [`Socket::run`] reach the kernel in one system call (up to [`socket::BATCH`]): a process that is
+//!   killed leaves either all or none of them behind.
+//! - Answers are matched by sequence number; dumps that the kernel calls inconsistent are repeated.
+//! - Every refusal says what was tried, the kernel's errno and, where it gives one, its own words.
+
+pub mod address;
+pub mod error;
+pub mod link;
+pub mod monitor;
+pub mod neighbour;
+pub mod offload;
+pub mod route;
+pub mod socket;
+pub mod sysctl;
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+pub use link::Link;
+pub use monitor::{LinkEvent, Monitor};
+pub use socket::{Request, Socket};

@@ -7,15 +7,9 @@ use std::{path::PathBuf, time::Duration};
 /// Why a VIF could not be plugged, unplugged or looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum PlugError {
-    /// The sandbox's namespace is gone, or never was.
-    #[error("network namespace {} does not exist", .path.display())]
-    NamespaceMissing {
-        /// Its path.
-        path: PathBuf,
-    },
-    /// A namespace could not be entered.
-    #[error("cannot work in a network namespace")]
-    Namespace(#[source] netns::Error),
+    /// The sandbox's namespace is gone, or cannot be used.
+    #[error(transparent)]
+    Namespace(#[from] netns::Error),
     /// The pod has an interface of that name, which is not ours.
     #[error("namespace {} already has an interface {interface} that Kuryr did not make; name the pod's interface differently or remove it", .netns.display())]
     InterfaceTaken {
@@ -31,6 +25,12 @@ pub enum PlugError {
         name: String,
         /// The port.
         port: PortId,
+    },
+    /// What was made a moment ago is gone: somebody else works on the same interface.
+    #[error("interface {interface} vanished while it was being plugged")]
+    Vanished {
+        /// Its name.
+        interface: String,
     },
     /// The VIF lacks what its driver needs.
     #[error("the VIF of port {port} cannot be plugged: {reason}")]
@@ -49,14 +49,8 @@ pub enum PlugError {
         fix: &'static str,
     },
     /// The kernel refused.
-    #[error("cannot {doing}")]
-    Kernel {
-        /// What was tried.
-        doing: String,
-        /// The kernel's answer.
-        #[source]
-        source: netlink::Error,
-    },
+    #[error(transparent)]
+    Kernel(#[from] netlink::Error),
     /// Open vSwitch's database refused or is away.
     #[error("cannot {doing} in Open vSwitch's database")]
     Ovsdb {
@@ -87,6 +81,17 @@ pub enum PlugError {
     /// Several things failed; the rest was done.
     #[error("{}", .0.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; "))]
     Several(Vec<PlugError>),
+}
+
+impl PlugError {
+    /// Nothing failed, one thing did, or several.
+    pub(super) fn all(mut errors: Vec<Self>) -> Result<(), Self> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => errors.pop().map_or(Ok(()), Err),
+            _ => Err(Self::Several(errors)),
+        }
+    }
 }
 
 /// The error with its causes, on one line.

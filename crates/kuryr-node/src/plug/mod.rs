@@ -12,14 +12,24 @@
 //!   sandbox. Only the owner's unplug removes it: a late DEL of an old sandbox never cuts off the sandbox after it.
 //! - Nothing here changes a bridge, and nothing asks Neutron or Kubernetes.
 
+mod check;
 pub mod error;
+pub mod layout;
 pub mod mark;
+mod ovs;
+mod pair;
+#[cfg(test)]
+mod tests;
 
 pub use error::PlugError;
-pub use mark::{HostEnd, HostEndKind};
+pub use mark::{HostEnd, HostEndKind, Owner};
 
-use kuryr_model::Vif;
-use std::{path::PathBuf, time::Duration};
+use crate::{netns, ovsdb::Client};
+use kuryr_model::{Vif, vif::PlugDriver};
+use layout::Layout;
+use mark::host_end_name;
+use pair::Pair;
+use std::{path::PathBuf, sync::OnceLock, time::Duration};
 use tokio::time::Instant;
 
 /// Where the node's own things are.
@@ -88,23 +98,56 @@ pub struct Mismatch {
 #[derive(Debug)]
 pub struct Plugger {
     config: PlugConfig,
+    ovsdb: OnceLock<Client>,
 }
 
 impl Plugger {
     /// A plugger for this node. Does nothing yet: a node without Open vSwitch never connects to it.
     #[must_use]
     pub fn new(config: PlugConfig) -> Self {
-        Self { config }
+        Self { config, ovsdb: OnceLock::new() }
     }
 
-    /// Makes `vif` real in `sandbox` and returns when its data plane forwards.
+    /// Makes `vif` real in `sandbox` and returns when its data plane forwards. What another sandbox had of the same port
+    /// is taken from it.
     ///
     /// # Errors
-    /// What stood in the way; everything made on the way there has been removed again. Not to be dropped half-way:
-    /// bound it by `deadline`.
+    /// What stood in the way; everything made on the way there has been removed again. Bound it by `deadline` rather
+    /// than by dropping the future: what a dropped one has made stays until [`Self::unplug`].
     pub async fn plug(&self, vif: &Vif, sandbox: &Sandbox, deadline: Instant) -> Result<PlugTimes, PlugError> {
-        let _ = (&self.config, vif, sandbox, deadline);
-        Err(PlugError::Unready { port: vif.port_id, waited: Duration::ZERO, signal: "skeleton" })
+        let layout = Layout::of(vif)?;
+        let owner = owner(vif, sandbox);
+        let start = Instant::now();
+        let fill_checksums = match vif.plug.driver {
+            PlugDriver::Ovs => ovs::needs_checksums(self.ovsdb(), vif, deadline).await?,
+            PlugDriver::Bridge | PlugDriver::Tap => false,
+        };
+        let pair = Pair { vif: vif.clone(), layout, owner: owner.clone(), fill_checksums };
+        let (host_netns, netns) = (self.config.host_netns.clone(), sandbox.netns.clone());
+        netns::spawn(move || pair::make(&pair, host_netns.as_deref(), &netns)).await??;
+        let mut times = PlugTimes { kernel: start.elapsed(), ..PlugTimes::default() };
+        if vif.plug.driver == PlugDriver::Ovs
+            && let Err(error) = self.join(vif, &owner, deadline, &mut times).await
+        {
+            // The first error is the one to tell; unplugging tries again.
+            let _ = self.unplug(vif, sandbox).await;
+            return Err(error);
+        }
+        Ok(times)
+    }
+
+    async fn join(&self, vif: &Vif, owner: &Owner, deadline: Instant, times: &mut PlugTimes) -> Result<(), PlugError> {
+        let start = Instant::now();
+        let row = ovs::join(self.ovsdb(), vif, owner, deadline).await?;
+        times.join = start.elapsed();
+        ovs::ready(self.ovsdb(), vif, row, self.config.ready, deadline).await?;
+        times.ready = start.elapsed() - times.join;
+        Ok(())
+    }
+
+    /// Open vSwitch's database, connected to from the first call on.
+    fn ovsdb(&self) -> &Client {
+        self.ovsdb.get_or_init(|| Client::start(&self.config.ovsdb_socket))
     }
 
     /// Removes all that [`Self::plug`] made for `vif` in `sandbox`; nothing there is success.
@@ -112,8 +155,24 @@ impl Plugger {
     /// # Errors
     /// Everything that could not be removed; all the rest has been.
     pub async fn unplug(&self, vif: &Vif, sandbox: &Sandbox) -> Result<(), PlugError> {
-        let _ = (vif, sandbox);
-        Ok(())
+        let mut errors = Vec::new();
+        if vif.plug.driver == PlugDriver::Ovs {
+            // The switch lets go of the link before it is removed, or it would complain.
+            let left = ovs::leave(self.ovsdb(), &host_end_name(vif.port_id), &owner(vif, sandbox)).await;
+            errors.extend(left.err());
+        }
+        let (vif, owner, netns) = (vif.clone(), owner(vif, sandbox), sandbox.netns.clone());
+        let host_netns = self.config.host_netns.clone();
+        let work = move || {
+            let name = host_end_name(vif.port_id);
+            let outside = pair::host(host_netns.as_deref()).and_then(|mut host| pair::remove(&mut host, &name, &owner));
+            [outside, pair::remove_inside(&vif, &netns)]
+        };
+        match netns::spawn(work).await {
+            Ok(outcomes) => errors.extend(outcomes.into_iter().filter_map(Result::err)),
+            Err(error) => errors.push(error.into()),
+        }
+        PlugError::all(errors)
     }
 
     /// Compares what is there with `vif` (CNI CHECK).
@@ -121,8 +180,17 @@ impl Plugger {
     /// # Errors
     /// Every difference; looking that fails is a difference too.
     pub async fn check(&self, vif: &Vif, sandbox: &Sandbox) -> Result<(), Vec<Mismatch>> {
-        let _ = (vif, sandbox);
-        Ok(())
+        let mut findings = check::Findings::default();
+        let (looked_for, place) = (vif.clone(), sandbox.clone());
+        let host_netns = self.config.host_netns.clone();
+        match netns::spawn(move || check::kernel(&looked_for, &place, host_netns.as_deref())).await {
+            Ok(found) => findings.0.extend(found),
+            Err(error) => findings.failed("the node", &error.into()),
+        }
+        if vif.plug.driver == PlugDriver::Ovs {
+            findings.0.extend(ovs::check(self.ovsdb(), vif, &owner(vif, sandbox)).await);
+        }
+        if findings.0.is_empty() { Ok(()) } else { Err(findings.0) }
     }
 
     /// All host ends on this node that carry Kuryr's mark, links and OVS ports, for garbage collection and audit.
@@ -130,7 +198,12 @@ impl Plugger {
     /// # Errors
     /// The kernel could not be asked, or Open vSwitch, where its socket exists.
     pub async fn list(&self) -> Result<Vec<HostEnd>, PlugError> {
-        Ok(Vec::new())
+        let host_netns = self.config.host_netns.clone();
+        let mut ends = netns::spawn(move || pair::list(&mut pair::host(host_netns.as_deref())?)).await??;
+        if self.config.ovsdb_socket.exists() {
+            ends.extend(ovs::list(self.ovsdb()).await?);
+        }
+        Ok(ends)
     }
 
     /// Removes a host end that [`Self::list`] returned, if it still has the same owner.
@@ -138,7 +211,14 @@ impl Plugger {
     /// # Errors
     /// It could not be removed. Absent is success.
     pub async fn remove(&self, end: &HostEnd) -> Result<(), PlugError> {
-        let _ = end;
-        Ok(())
+        if end.kind == HostEndKind::OvsPort {
+            return ovs::leave(self.ovsdb(), &end.name, &end.owner).await;
+        }
+        let (end, host_netns) = (end.clone(), self.config.host_netns.clone());
+        netns::spawn(move || pair::remove(&mut pair::host(host_netns.as_deref())?, &end.name, &end.owner)).await?
     }
+}
+
+fn owner(vif: &Vif, sandbox: &Sandbox) -> Owner {
+    Owner { port_id: vif.port_id, container_id: sandbox.container_id.clone() }
 }

@@ -1,0 +1,103 @@
+//! Being told when links appear, change and go.
+
+use super::{error::Error, link::Link, socket::messages};
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket},
+};
+use std::{io, os::unix::net};
+use tokio::net::UnixDatagram;
+
+/// The group of link events, as a bit.
+const RTMGRP_LINK: u32 = 1;
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const AF_UNSPEC: u8 = 0;
+const DATAGRAM: usize = 64 * 1024;
+
+/// What happened to a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// It appeared or changed.
+    Changed(Link),
+    /// It is gone from this namespace.
+    Gone(Link),
+    /// Events came faster than they were read and some are lost: list the links again.
+    Lost,
+}
+
+/// A subscription to the link events of one namespace.
+#[derive(Debug)]
+pub struct Monitor {
+    // Any datagram socket can be read as one of the Unix family.
+    socket: UnixDatagram,
+    buffer: Vec<u8>,
+}
+
+/// A subscription made in a namespace's thread, to be used from a tokio task.
+#[derive(Debug)]
+pub struct Subscription(net::UnixDatagram);
+
+impl Subscription {
+    /// Subscribes to the link events of the calling thread's namespace. Nothing that happens from here on is missed.
+    ///
+    /// # Errors
+    /// The kernel gives no socket.
+    pub fn open() -> Result<Self, Error> {
+        let failed = |errno: Errno| Error::Socket { doing: "watch links".into(), source: errno.into() };
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket =
+            socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute).map_err(failed)?;
+        bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &NetlinkAddr::new(0, RTMGRP_LINK)).map_err(failed)?;
+        Ok(Self(socket.into()))
+    }
+}
+
+impl Monitor {
+    /// Reads a subscription from the current tokio runtime.
+    ///
+    /// # Errors
+    /// The runtime cannot take the socket.
+    pub fn new(subscription: Subscription) -> Result<Self, Error> {
+        let socket = UnixDatagram::from_std(subscription.0)
+            .map_err(|source| Error::Socket { doing: "watch links".into(), source })?;
+        Ok(Self { socket, buffer: vec![0; DATAGRAM] })
+    }
+
+    /// Waits for the next events. May be dropped while it waits: no event is lost by that.
+    ///
+    /// # Errors
+    /// The socket failed for good.
+    pub async fn next(&mut self) -> Result<Vec<LinkEvent>, Error> {
+        loop {
+            let events = match self.socket.recv(&mut self.buffer).await {
+                Ok(length) => events(&self.buffer[..length]),
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => vec![LinkEvent::Lost],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(Error::Socket { doing: "watch links".into(), source }),
+            };
+            if !events.is_empty() {
+                return Ok(events);
+            }
+        }
+    }
+}
+
+fn events(datagram: &[u8]) -> Vec<LinkEvent> {
+    let mut events = Vec::new();
+    for message in messages(datagram) {
+        let Ok(message) = message else { return vec![LinkEvent::Lost] };
+        let body = message.payload();
+        // A bridge tells of its ports on the same channel, with its own family: those are no links that come or go.
+        if body.first() != Some(&AF_UNSPEC) {
+            continue;
+        }
+        match (message.message_type(), Link::read(body)) {
+            (RTM_NEWLINK, Some(link)) => events.push(LinkEvent::Changed(link)),
+            (RTM_DELLINK, Some(link)) => events.push(LinkEvent::Gone(link)),
+            (RTM_NEWLINK | RTM_DELLINK, None) => events.push(LinkEvent::Lost),
+            _ => {}
+        }
+    }
+    events
+}

@@ -1,0 +1,198 @@
+//! The veth pair of a VIF: made in one conversation with the kernel, removed by its owner.
+//!
+//! Everything here blocks and changes its thread's namespace: it runs on threads made by [`crate::netns::spawn`].
+
+use super::{
+    PlugError,
+    layout::Layout,
+    mark::{HostEnd, HostEndKind, Owner, host_end_name},
+};
+use crate::{
+    netlink::{
+        Socket, address,
+        link::{self, By, End},
+        neighbour, offload,
+        route::{self, Route},
+        socket::Request,
+        sysctl,
+    },
+    netns::Namespace,
+};
+use kuryr_model::{Vif, vif::PlugDriver};
+use nix::errno::Errno;
+use std::path::Path;
+
+/// What to make, and where.
+#[derive(Clone, Debug)]
+pub(super) struct Pair {
+    pub(super) vif: Vif,
+    pub(super) layout: Layout,
+    pub(super) owner: Owner,
+    /// Whether the switch needs checksums filled in.
+    pub(super) fill_checksums: bool,
+}
+
+/// Enters the namespace of the host ends and opens a socket there.
+pub(super) fn host(namespace: Option<&Path>) -> Result<Socket, PlugError> {
+    if let Some(path) = namespace {
+        Namespace::open(path)?.enter()?;
+    }
+    Ok(Socket::open()?)
+}
+
+/// Makes the pair, with its far end in `sandbox` ready to be used. Undoes what it made if it fails.
+pub(super) fn make(pair: &Pair, host_netns: Option<&Path>, sandbox: &Path) -> Result<(), PlugError> {
+    let pod = Namespace::open(sandbox)?;
+    let mut host = host(host_netns)?;
+    let name = host_end_name(pair.vif.port_id);
+    let bridge = bridge(pair, &mut host)?;
+    clear(pair, &mut host, &name)?;
+    create(pair, &mut host, &name, &pod)?;
+    let finished = finish(pair, &mut host, &name, bridge, &pod);
+    if finished.is_err() {
+        // The first error is the one to tell; unplugging tries again.
+        let _ = host.remove_link(By::Name(&name));
+    }
+    finished
+}
+
+/// Index of the Linux bridge to join, if the driver wants one.
+fn bridge(pair: &Pair, host: &mut Socket) -> Result<Option<u32>, PlugError> {
+    let (PlugDriver::Bridge, Some(name)) = (pair.vif.plug.driver, &pair.vif.plug.bridge) else { return Ok(None) };
+    match host.link(By::Name(name))? {
+        Some(link) if link.kind == "bridge" => Ok(Some(link.index)),
+        _ => Err(PlugError::NoBridge {
+            bridge: name.clone(),
+            fix: "the Neutron Linux bridge agent makes it: see whether that agent runs on this node",
+        }),
+    }
+}
+
+/// Removes what an ADD that was killed has left under our name.
+fn clear(pair: &Pair, host: &mut Socket, name: &str) -> Result<(), PlugError> {
+    match host.link(By::Name(name))? {
+        None => Ok(()),
+        Some(link) if link.kind == "veth" => Ok(host.remove_link(By::Index(link.index))?),
+        Some(_) => Err(PlugError::HostEndTaken { name: name.to_owned(), port: pair.vif.port_id }),
+    }
+}
+
+/// Makes and marks the pair in one system call: whatever kills us, there is no end of ours without its mark.
+fn create(pair: &Pair, host: &mut Socket, name: &str, pod: &Namespace) -> Result<(), PlugError> {
+    use std::os::fd::AsFd;
+    let vif = &pair.vif;
+    let near = End { name, mac: pair.layout.host_mac, mtu: vif.mtu };
+    let far = End { name: &vif.interface, mac: Some(vif.mac), mtu: vif.mtu };
+    let requests = [link::veth(&near, &far, Some(pod.as_fd())), link::mark(By::Name(name), &pair.owner.alias())];
+    let mut outcomes = host.run_each(&requests)?.into_iter();
+    match outcomes.next() {
+        // Our own name was free a moment ago: it is the pod's that is taken.
+        Some(Err(error)) if error.errno() == Some(Errno::EEXIST) => {
+            Err(PlugError::InterfaceTaken { interface: vif.interface.clone(), netns: pod.path().to_owned() })
+        }
+        Some(Err(error)) => Err(error.into()),
+        _ => match outcomes.next() {
+            Some(Err(error)) => {
+                let _ = host.remove_link(By::Name(name));
+                Err(error.into())
+            }
+            _ => Ok(()),
+        },
+    }
+}
+
+fn finish(pair: &Pair, host: &mut Socket, name: &str, bridge: Option<u32>, pod: &Namespace) -> Result<(), PlugError> {
+    let vif = &pair.vif;
+    let near = index(host, name)?;
+    let mut requests: Vec<Request> = Vec::new();
+    match vif.plug.driver {
+        // Nobody asks for the pod's address on a routed link: the port says who has it.
+        PlugDriver::Tap => {
+            requests.extend(vif.addresses.iter().map(|address| neighbour::permanent(near, address.ip, vif.mac)));
+        }
+        // A bridge's port has no use for IPv6 of its own, and its multicast would be seen by the network.
+        PlugDriver::Ovs | PlugDriver::Bridge => {
+            sysctl::set_if_known(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
+        }
+    }
+    requests.extend(bridge.map(|bridge| link::master(By::Index(near), bridge)));
+    requests.push(link::up(By::Index(near)));
+    host.run(&requests)?;
+
+    pod.enter()?;
+    prepare(pair)?;
+    let mut inside = Socket::open()?;
+    let far = index(&mut inside, &vif.interface)?;
+    if pair.fill_checksums {
+        offload::disable_checksum(far)?;
+    }
+    let layout = &pair.layout;
+    let mut requests = vec![link::up(By::Index(far))];
+    requests.extend(layout.addresses.iter().map(|net| address::add(far, *net)));
+    requests.extend(layout.neighbours.iter().map(|(ip, mac)| neighbour::permanent(far, *ip, *mac)));
+    requests.extend(layout.routes.iter().map(|(destination, gateway)| {
+        route::add(&match gateway {
+            Some(gateway) => Route::via(*destination, *gateway, far),
+            None => Route::on(*destination, far),
+        })
+    }));
+    Ok(inside.run(&requests)?)
+}
+
+/// Settings of the pod's end that must hold before it is switched on.
+fn prepare(pair: &Pair) -> Result<(), PlugError> {
+    let setting = |name: &str| format!("net/ipv6/conf/{}/{name}", pair.vif.interface);
+    if pair.layout.has_v6() {
+        // A runtime may have switched IPv6 off for a sandbox of which it knew no address yet.
+        sysctl::set(&setting("disable_ipv6"), "0")?;
+        // Addresses and routes come from the port, not from who answers first on the link.
+        sysctl::set(&setting("accept_ra"), "0")?;
+        sysctl::set(&setting("accept_dad"), "0")?;
+    } else {
+        sysctl::set_if_known(&setting("disable_ipv6"), "1")?;
+    }
+    Ok(())
+}
+
+fn index(socket: &mut Socket, name: &str) -> Result<u32, PlugError> {
+    match socket.link(By::Name(name))? {
+        Some(link) => Ok(link.index),
+        None => Err(PlugError::Vanished { interface: name.to_owned() }),
+    }
+}
+
+/// Removes the host end of that name if `owner` has it, and with it the pod's end.
+pub(super) fn remove(host: &mut Socket, name: &str, owner: &Owner) -> Result<(), PlugError> {
+    match host.link(By::Name(name))? {
+        Some(link) if Owner::from_alias(&link.alias).as_ref() == Some(owner) => {
+            Ok(host.remove_link(By::Index(link.index))?)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes the pod's end where it is alone: its host end was renamed or lost its mark.
+pub(super) fn remove_inside(vif: &Vif, sandbox: &Path) -> Result<(), PlugError> {
+    let pod = match Namespace::open(sandbox) {
+        Ok(pod) => pod,
+        Err(error) if error.is_missing() => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    pod.enter()?;
+    let mut inside = Socket::open()?;
+    match inside.link(By::Name(&vif.interface))? {
+        Some(link) if link.kind == "veth" && link.mac == Some(vif.mac) => {
+            Ok(inside.remove_link(By::Index(link.index))?)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// All links that carry our mark.
+pub(super) fn list(host: &mut Socket) -> Result<Vec<HostEnd>, PlugError> {
+    let ours = host.links()?.into_iter().filter_map(|link| {
+        let owner = Owner::from_alias(&link.alias)?;
+        Some(HostEnd { kind: HostEndKind::Link, name: link.name, owner })
+    });
+    Ok(ours.collect())
+}
