@@ -1,5 +1,7 @@
 //! Runs the executable against a scripted daemon.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail them")]
+
 use serde_json::{Value, json};
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -130,16 +132,16 @@ fn a_daemon_that_hangs_up_is_a_daemon_that_is_away() {
 
 #[test]
 fn bad_input_is_a_cni_error_that_names_it() {
-    let cases: [(&[(&str, &str)], &[u8], u64, &str); 6] = [
-        (&[], b"{}", 4, "CNI_COMMAND"),
-        (&[("CNI_COMMAND", "EXPLODE")], b"{}", 4, "EXPLODE"),
-        (&[("CNI_COMMAND", "ADD")], b"{}", 4, "CNI_CONTAINERID"),
-        (&pod("ADD"), b"{\"name\": }", 6, "byte 9"),
-        (&pod("ADD"), b"{\"name\": \"\xff\"}", 6, "UTF-8"),
-        (&pod("ADD"), b"{\"kuryrSocket\": 1}", 7, "kuryrSocket"),
+    let cases: [(_, &[u8], _, _); 6] = [
+        (vec![], b"{}", 4, "CNI_COMMAND"),
+        (vec![("CNI_COMMAND", "EXPLODE")], b"{}", 4, "EXPLODE"),
+        (vec![("CNI_COMMAND", "ADD")], b"{}", 4, "CNI_CONTAINERID"),
+        (pod("ADD"), b"{\"name\": }", 6, "byte 9"),
+        (pod("ADD"), b"{\"name\": \"\xff\"}", 6, "UTF-8"),
+        (pod("ADD"), b"{\"kuryrSocket\": 1}", 7, "kuryrSocket"),
     ];
     for (variables, stdin, code, words) in cases {
-        let output = run(variables, stdin);
+        let output = run(&variables, stdin);
         assert_eq!(output.status.code(), Some(1));
         assert_eq!(answer(&output)["code"], code);
         assert!(String::from_utf8_lossy(&output.stdout).contains(words), "{output:?}");

@@ -6,7 +6,7 @@ use crate::{
     events::{self, Events},
     locks::Locks,
     metrics::Metrics,
-    node::{Limits, Node},
+    node::{Limits, Node, Plugs},
     plug::{Plugger, error::chain},
     ports::Ports,
     server::{
@@ -52,6 +52,16 @@ pub enum DaemonError {
 /// The daemon could not start. Once it runs it ends only by `shutdown`: an API server or a data plane that is away is
 /// reported and waited for.
 pub async fn run(config: DaemonConfig, client: Client, shutdown: CancellationToken) -> Result<(), DaemonError> {
+    let plugger = Plugger::new(config.plug.clone());
+    run_with(config, client, plugger, shutdown).await
+}
+
+async fn run_with<P: Plugs>(
+    config: DaemonConfig,
+    client: Client,
+    plugs: P,
+    shutdown: CancellationToken,
+) -> Result<(), DaemonError> {
     config.check()?;
     let DaemonConfig { node_name, socket, state_folder, http_address, add_timeout, plug_timeout, plug } = config;
     let attachments = Attachments::load(state_folder.join("attachments"))?;
@@ -62,9 +72,9 @@ pub async fn run(config: DaemonConfig, client: Client, shutdown: CancellationTok
     let node = Arc::new(Node {
         name: node_name,
         limits: Limits { add: add_timeout, plug: plug_timeout },
-        ovsdb_socket: plug.ovsdb_socket.clone(),
+        ovsdb_socket: plug.ovsdb_socket,
         boot_id: attachments::boot_id(),
-        plugs: Plugger::new(plug),
+        plugs,
         attachments,
         ports: Arc::new(Ports::default()),
         locks: Locks::default(),
@@ -107,7 +117,7 @@ pub async fn run(config: DaemonConfig, client: Client, shutdown: CancellationTok
 }
 
 /// Serves both addresses until `shutdown`, and then what is in flight.
-async fn serve(node: &Arc<Node<Plugger>>, listener: UnixListener, http: TcpListener, shutdown: CancellationToken) {
+async fn serve<P: Plugs>(node: &Arc<Node<P>>, listener: UnixListener, http: TcpListener, shutdown: CancellationToken) {
     let api = api::routes(Arc::clone(node)).into_make_service_with_connect_info::<Peer>();
     let api = axum::serve(listener, api).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let health = axum::serve(http, health::routes(Arc::clone(node)));
@@ -122,3 +132,6 @@ async fn serve(node: &Arc<Node<Plugger>>, listener: UnixListener, http: TcpListe
         Err(error) = health.into_future() => tracing::error!(error = chain(&error), "health cannot be served"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,6 +127,17 @@ pub(crate) struct FakePlugs {
     pub(crate) gate: Semaphore,
 }
 
+impl Default for FakePlugs {
+    fn default() -> Self {
+        Self {
+            plugged: Mutex::default(),
+            log: Mutex::default(),
+            broken: Mutex::default(),
+            gate: Semaphore::new(10_000),
+        }
+    }
+}
+
 impl FakePlugs {
     fn fails(&self, doing: &'static str, vif: &Vif) -> Result<(), PlugError> {
         self.log.lock().unwrap().push(format!("{doing} {}", vif.mac));
@@ -156,7 +167,7 @@ fn end(vif: &Vif, sandbox: &Sandbox) -> HostEnd {
     HostEnd { kind: HostEndKind::Link, name: host_end_name(vif.port_id), owner }
 }
 
-impl Plugs for FakePlugs {
+impl Plugs for Arc<FakePlugs> {
     async fn plug(&self, vif: &Vif, sandbox: &Sandbox, deadline: Instant) -> Result<PlugTimes, PlugError> {
         let late = PlugError::Unready { port: vif.port_id, waited: Duration::ZERO, signal: "the gate" };
         let permit = tokio::time::timeout_at(deadline, self.gate.acquire()).await.map_err(|_| late)?;
@@ -191,19 +202,14 @@ impl Plugs for FakePlugs {
 }
 
 /// A node whose state is in `folder`, with the Events that it publishes.
-pub(crate) fn node(folder: &Path) -> (Arc<Node<FakePlugs>>, mpsc::Receiver<PodEvent>) {
+pub(crate) fn node(folder: &Path) -> (Arc<Node<Arc<FakePlugs>>>, mpsc::Receiver<PodEvent>) {
     let (events, published) = Events::channel();
     let node = Node {
         name: "node-1".into(),
         limits: Limits { add: Duration::from_secs(60), plug: Duration::from_secs(30) },
         ovsdb_socket: folder.join("no-ovsdb.sock"),
         boot_id: attachments::boot_id(),
-        plugs: FakePlugs {
-            plugged: Mutex::default(),
-            log: Mutex::default(),
-            broken: Mutex::default(),
-            gate: Semaphore::new(10_000),
-        },
+        plugs: Arc::default(),
         attachments: Attachments::load(folder.join("attachments")).unwrap(),
         ports: Arc::new(Ports::default()),
         locks: Locks::default(),

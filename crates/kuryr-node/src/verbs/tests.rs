@@ -6,7 +6,7 @@ use crate::{
     cni::{CniError, Code, Request},
     events::Reason,
     node::Node,
-    testing::{self, FakePlugs, apply, kuryr_port, node, port_id, uid},
+    testing::{self, FakePlugs, apply, kuryr_port, node, uid},
 };
 use futures::FutureExt;
 use kuryr_model::ObjectKey;
@@ -26,14 +26,19 @@ fn request(command: &str, container: &str, n: u64) -> Request {
     }
 }
 
-async fn run(node: &Arc<Node<FakePlugs>>, command: &str, container: &str, n: u64) -> Result<Option<Value>, CniError> {
+async fn run(
+    node: &Arc<Node<Arc<FakePlugs>>>,
+    command: &str,
+    container: &str,
+    n: u64,
+) -> Result<Option<Value>, CniError> {
     serve(node, &request(command, container, n)).await
 }
 
 /// A node with the pods 1 to `pods`, whose ports are there.
 fn with_pods(
     pods: u64,
-) -> (tempfile::TempDir, Arc<Node<FakePlugs>>, tokio::sync::mpsc::Receiver<crate::events::PodEvent>) {
+) -> (tempfile::TempDir, Arc<Node<Arc<FakePlugs>>>, tokio::sync::mpsc::Receiver<crate::events::PodEvent>) {
     let folder = tempfile::tempdir().unwrap();
     let (node, events) = node(folder.path());
     for n in 1..=pods {
@@ -363,5 +368,4 @@ async fn a_pod_whose_kuryr_port_is_deleted_is_looked_at_when_its_last_sandbox_is
     run(&node, "DEL", "a", 1).await.unwrap();
     assert_eq!(node.ports.changed.take().now_or_never(), Some(key));
     assert!(!node.attachments.of_pod(&uid(1)).0);
-    let _ = port_id(1);
 }
