@@ -12,6 +12,10 @@
 
 pub mod api;
 mod client;
+pub mod kubelet;
+mod scheduler;
 
 pub use api::{ApiServer, ApiServerConfig, CallKey, CallLog, Fault, FaultEffect, FaultGuard, Faults, ServerHandle};
 pub use client::{client, kubeconfig};
+pub use kubelet::{CniVerb, Kubelet, KubeletConfig, KubeletError, PodTiming, Sandbox};
+pub use scheduler::Scheduler;
