@@ -2,9 +2,10 @@
 # A real single-node Kubernetes on this machine: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, containerd and a
 # kubelet; no kube-proxy, and no pod network until one is chosen. Everything listens on loopback.
 #
-#   e2e/kubernetes.sh install|build|up|down|clean|status    up and down may be repeated; clean is down and forgets all data
-#   e2e/kubernetes.sh start|stop|restart SERVICE            one of the services that status lists
-#   e2e/kubernetes.sh cni bridge|none|FILE                  the pod network: the plain bridge plugin, none, or a CNI configuration
+#   e2e/kubernetes.sh install|up|down|clean|status    up and down may be repeated; clean is down and forgets all data
+#   e2e/kubernetes.sh packages|build                  the two parts of install
+#   e2e/kubernetes.sh start|stop|restart SERVICE      one of the services that status lists
+#   e2e/kubernetes.sh cni bridge|none|FILE            the pod network: the plain bridge plugin, none, or a CNI configuration
 set -euo pipefail
 # shellcheck source=e2e/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -68,10 +69,10 @@ clean_kubernetes() {
 
 verb=${1:-help}
 case $verb in
-  install)
+  packages | install)
     prepare
     timed "packages" apt_install "${PACKAGES[@]}"
-    timed "build" build
+    [ "$verb" = packages ] || timed "build" build
     ;;
   build)
     mkdir -p "$LOGS" "$CACHE"

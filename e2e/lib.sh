@@ -233,11 +233,13 @@ show_status() { # SERVICE...
 
 # new_secret FILE: made once, readable by root only.
 new_secret() {
-  [ -s "$1" ] || (
-    umask 077
-    mkdir -p "$(dirname "$1")"
-    head -c 18 /dev/urandom | base64 | tr '+/' '-_' >"$1"
-  )
+  if [ ! -s "$1" ]; then
+    (
+      umask 077
+      mkdir -p "$(dirname "$1")"
+      head -c 18 /dev/urandom | base64 | tr '+/' '-_' >"$1"
+    )
+  fi
 }
 
 # --- Links, mounts, namespaces -------------------------------------------------------------------------------------------------

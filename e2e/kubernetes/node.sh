@@ -72,10 +72,10 @@ C
 
 # choose_network bridge|none|FILE: containerd notices by itself; the node is ready when there is a network.
 choose_network() {
-  local wanted=True file=$1 old
+  local file=$1 old
   case $1 in
     bridge) file=$E2E/cni-bridge.conflist ;;
-    none) file='' wanted=False ;;
+    none) file='' ;;
     *) [ -r "$file" ] || die "there is no CNI configuration $file" ;;
   esac
   mkdir -p "$CNI_CONF"
@@ -85,13 +85,14 @@ choose_network() {
     mv "$CNI_CONF/.new" "$CNI_CONF/10-${file##*/}"
   fi
   for old in "$CNI_CONF"/*; do [ "$old" = "$CNI_CONF/10-${file##*/}" ] || rm -f "$old"; done
-  if alive kubelet; then
-    kubectl wait "node/$NODE" --for="condition=Ready=$wanted" --timeout=60s >/dev/null ||
-      die "$NODE did not become Ready=$wanted with the pod network '$1'; see $LOGS/kubelet.log and $LOGS/containerd.log"
-    # The taint of a node that was not ready goes a moment after the condition comes.
-    [ "$wanted" = False ] || kubectl wait "node/$NODE" --for='jsonpath={.spec.taints}'= --timeout=60s >/dev/null 2>&1 || true
-  fi
+  [ -n "$file" ] || return 0
+  kubectl wait "node/$NODE" --for=condition=Ready --timeout=60s >/dev/null ||
+    die "$NODE did not become ready with the pod network '$1'; see $LOGS/kubelet.log and $LOGS/containerd.log"
+  # The taint of a node that was not ready goes a moment after the condition comes.
+  await controller-manager 30 "taken the taint from $NODE" untainted
 }
+
+untainted() { [ -z "$(kubectl get node "$NODE" --output jsonpath='{.spec.taints}')" ]; }
 
 # --- Cleaning up ---------------------------------------------------------------------------------------------------------------
 

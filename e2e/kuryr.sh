@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Kuryr on the stack that openstack.sh and kubernetes.sh have started: the controller and the daemon as processes of this machine,
+# from the executables that `make build` made, each with the rights of its own service account.
+#
+#   e2e/kuryr.sh up|down|status                    up and down may be repeated; down removes what Kuryr made in the cloud
+#   e2e/kuryr.sh start|stop|restart SERVICE        controller or daemon
+#   e2e/kuryr.sh kuryr ARGUMENT...                 the kuryr executable as an administrator: setup, status, audit, ...
+set -euo pipefail
+# shellcheck source=e2e/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+KURYR=$STATE/kuryr
+KURYR_BIN=${KURYR_BIN:-$ROOT/target/release/kuryr}
+KURYR_CNI=${KURYR_CNI:-$(find "$ROOT/target/cni" -path '*/cni/kuryr-cni' -type f 2>/dev/null | head -n 1)}
+CONTROLLER_PORT=${KURYR_E2E_CONTROLLER_PORT:-9650}
+DAEMON_PORT=${KURYR_E2E_DAEMON_PORT:-9651}
+CLOUD=${KURYR_E2E_CLOUD:-kuryr-appcred}
+SERVICES=(controller daemon)
+
+kuryr() { "$KURYR_BIN" "$@" --config "$KURYR/kuryr.toml"; }
+
+configure() {
+  mkdir -p "$KURYR/state" "$KURYR/run"
+  cat >"$KURYR/kuryr.toml" <<C
+[openstack]
+cloud = "$CLOUD"
+
+[controller]
+listen = "127.0.0.1:$CONTROLLER_PORT"
+
+[daemon]
+listen = "127.0.0.1:$DAEMON_PORT"
+state_dir = "$KURYR/state"
+ovsdb_socket = "$OVS_RUNDIR/db.sock"
+C
+}
+
+# account NAME: a kubeconfig with a token of the service account, for a process outside of the cluster.
+account() {
+  local token
+  token=$(kubectl --namespace kube-system create token "kuryr-$1" --duration=24h)
+  (
+    umask 077
+    kubectl config view --raw --minify -o json |
+      jq --rawfile token <(printf '%s' "$token") '.users[0].user = {token: $token}' >"$KURYR/$1.kubeconfig"
+  )
+}
+
+deploy() {
+  kubectl get --raw /readyz >/dev/null || die "Kubernetes does not answer: e2e/kubernetes.sh up"
+  answers "http://127.0.0.1:${KURYR_E2E_NEUTRON_PORT:-9696}/" || die "Neutron does not answer: e2e/openstack.sh up"
+  "$KURYR_BIN" crds | kubectl apply --filename - >>"$LOGS/deploy.log"
+  kubectl apply --filename "$ROOT/deploy/rbac.yaml" >>"$LOGS/deploy.log"
+  account controller
+  account daemon
+  run_logged setup kuryr setup
+}
+
+start_controller() {
+  free_port controller "$CONTROLLER_PORT" KURYR_E2E_CONTROLLER_PORT
+  KUBECONFIG=$KURYR/controller.kubeconfig start controller "$KURYR_BIN" controller --config "$KURYR/kuryr.toml"
+  await controller 60 "become ready" ready "$CONTROLLER_PORT"
+}
+
+start_daemon() {
+  free_port daemon "$DAEMON_PORT" KURYR_E2E_DAEMON_PORT
+  # Of the cloud it is told nothing, not even where its credentials are.
+  KUBECONFIG=$KURYR/daemon.kubeconfig KURYR_NODE=$NODE \
+    start daemon env --unset=OS_CLIENT_CONFIG_FILE "$KURYR_BIN" daemon --config "$KURYR/kuryr.toml"
+  await daemon 60 "become ready" ready "$DAEMON_PORT"
+}
+
+ready() { curl --fail --silent --noproxy '*' --max-time 2 --output /dev/null "http://127.0.0.1:$1/readyz"; }
+
+# install_cni: the executable first, the configuration last: once containerd sees it, it begins to call.
+install_cni() {
+  install -m 755 "$KURYR_CNI" "$STATE/kubernetes/cni-bin/kuryr-cni"
+  "$E2E/kubernetes.sh" cni "$E2E/cni-kuryr.conflist"
+}
+
+up() {
+  prepare
+  locked kuryr
+  if [ ! -x "$KURYR_BIN" ] || [ ! -x "$KURYR_CNI" ]; then die "the executables are not built: make build"; fi
+  any_alive_of "${SERVICES[@]}" || fresh_logs "${SERVICES[@]}" deploy setup
+  say "Kuryr"
+  configure
+  timed "CRDs, RBAC, setup" deploy
+  timed "controller" ensure controller
+  timed "daemon" ensure daemon
+  timed "CNI" install_cni
+  say "Kuryr is up: e2e/kuryr.sh kuryr status"
+}
+
+down() {
+  [ ! -e "$STATE/kubernetes/cni" ] || "$E2E/kubernetes.sh" cni none || true
+  stop daemon
+  stop controller
+  if [ -x "$KURYR_BIN" ] && [ -s "$KURYR/kuryr.toml" ] && kubectl get --raw /readyz >/dev/null 2>&1; then
+    run_logged setup kuryr setup --teardown
+  fi
+  rm -rf "$KURYR"
+  rm -f "$STATE/kubernetes/cni-bin/kuryr-cni" /run/kuryr/cni.sock
+  rmdir /run/kuryr 2>/dev/null || true
+}
+
+verb=${1:-help}
+case $verb in
+  up) up ;;
+  down)
+    prepare
+    locked kuryr
+    timed "Kuryr down" down
+    ;;
+  status)
+    say "Kuryr"
+    show_status "${SERVICES[@]}"
+    ;;
+  start | stop | restart) on_service "$@" ;;
+  kuryr)
+    shift
+    kuryr "$@"
+    ;;
+  *)
+    usage
+    [ "$verb" = help ]
+    ;;
+esac
