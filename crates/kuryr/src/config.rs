@@ -1,6 +1,7 @@
 //! The configuration file: one TOML file for all of Kuryr's processes. Every setting has a default, unknown settings
 //! are refused, and every error names the setting and the fix. docs/operating.md lists them all.
 
+use crate::cloud::CloudArgs;
 use jiff::SignedDuration;
 use kuryr_controller::ControllerConfig;
 use kuryr_model::{ClusterId, mark::valid_cluster_id};
@@ -19,7 +20,7 @@ pub(crate) const DEFAULT_PATH: &str = "/etc/kuryr/kuryr.toml";
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     pub(crate) cluster: Cluster,
-    pub(crate) openstack: OpenStack,
+    pub(crate) openstack: CloudArgs,
     pub(crate) network: Network,
     pub(crate) controller: Controller,
     pub(crate) daemon: Daemon,
@@ -31,16 +32,6 @@ pub(crate) struct Config {
 pub(crate) struct Cluster {
     /// Tells two clusters on one cloud apart; by default the UID of the namespace kube-system.
     pub(crate) id: Option<String>,
-}
-
-/// `[openstack]`
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct OpenStack {
-    /// Name of the cloud in clouds.yaml; by default `OS_CLOUD`, and without it the `OS_*` variables.
-    pub(crate) cloud: Option<String>,
-    /// A directory with a mounted secret, in place of clouds.yaml and `OS_*`.
-    pub(crate) secret_dir: Option<PathBuf>,
 }
 
 /// `[network]`

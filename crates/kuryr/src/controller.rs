@@ -1,11 +1,11 @@
 //! `kuryr controller`
 
-use crate::{cluster, config::Config, connect};
+use crate::{cloud::cluster_id, config::Config, kubernetes};
 use anyhow::Context;
 use kuryr_controller::Metrics;
 use kuryr_openstack::{Call, Options};
 use prometheus_client::registry::Registry;
-use std::{net::SocketAddr, path::Path, process::ExitCode, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
@@ -21,10 +21,10 @@ pub(crate) struct Args {
     listen: Option<SocketAddr>,
 }
 
-pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -> anyhow::Result<()> {
     let listen = args.listen.unwrap_or(config.controller.listen);
-    let client = connect::kubernetes(kubeconfig).await?;
-    let cluster = cluster::id(&config.cluster, &client).await?;
+    let client = kubernetes::connect(kubeconfig).await?;
+    let cluster = cluster_id(config.cluster.id.as_deref(), Some(&client)).await?;
 
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
@@ -34,7 +34,7 @@ pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -
         observed.call(call.service.as_str(), call.method.as_str(), call.resource, result, call.duration);
     };
     let options = Options { observer: Some(Arc::new(observer)), ..Options::default() };
-    let cloud = connect::cloud(&config.openstack, options).await?;
+    let cloud = config.openstack.connect(options).await?;
 
     let listener = TcpListener::bind(listen)
         .await
@@ -51,7 +51,7 @@ pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -
         health.send_replace(Some(state));
     };
     kuryr_controller::run(config, client, cloud, metrics, publish, stop).await?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn default_identity() -> String {

@@ -1,9 +1,9 @@
 //! `kuryr daemon`
 
-use crate::{config::Config, connect};
+use crate::{config::Config, kubernetes};
 use anyhow::Context;
 use kuryr_node::{DaemonConfig, plug::PlugConfig};
-use std::{net::SocketAddr, path::Path, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::Path, path::PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -27,9 +27,9 @@ pub(crate) struct Args {
     listen: Option<SocketAddr>,
 }
 
-pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -> anyhow::Result<()> {
     let settings = config.daemon;
-    let client = connect::kubernetes(kubeconfig).await?;
+    let client = kubernetes::connect(kubeconfig).await?;
     let node = match args.node {
         Some(node) => node,
         None => std::fs::read_to_string("/proc/sys/kernel/hostname")
@@ -48,7 +48,7 @@ pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -
     let stop = CancellationToken::new();
     stop_on_signal(&stop)?;
     kuryr_node::run(config, client, stop).await?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Cancels `stop` at the first SIGTERM or SIGINT.

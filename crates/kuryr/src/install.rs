@@ -5,7 +5,6 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::ExitCode,
 };
 
 /// Arguments of `kuryr install-cni`.
@@ -28,7 +27,7 @@ pub(crate) struct Args {
     executable: Option<PathBuf>,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let executable = match &args.executable {
         Some(path) => path.clone(),
         None => std::env::current_exe()?.with_file_name("kuryr-cni"),
@@ -41,7 +40,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // The executable first: once the runtime sees the configuration, it begins to call.
     replace(&args.bin_dir.join("kuryr-cni"), &program, 0o755)?;
     replace(&args.conf_dir.join(name), &text, 0o644)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Writes a file so that nobody ever sees half of it, also while the old one is being executed.

@@ -1,15 +1,26 @@
 //! The command line of Kuryr: reads the configuration, wires a process, prints for people.
 
-mod cluster;
+mod audit;
+mod cloud;
 mod config;
-mod connect;
 mod controller;
+mod crds;
 mod daemon;
 mod install;
+mod kubernetes;
+mod setup;
+mod status;
+mod view;
 
 use clap::{Parser, Subcommand};
+use cloud::{CloudArgs, cluster_id};
 use config::Config;
-use std::{path::PathBuf, process::ExitCode};
+use kuryr_openstack::Options;
+use std::{
+    io::{stderr, stdout},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// Kuryr: pods, containers and virtual machines as equal citizens of one Neutron network.
 #[derive(Parser)]
@@ -31,6 +42,13 @@ struct Cli {
     #[arg(long, global = true, env = "KURYR_LOG_JSON")]
     log_json: bool,
 
+    #[command(flatten)]
+    cloud: CloudArgs,
+
+    /// Tells two clusters on one cloud apart ([cluster] id); by default the UID of the namespace kube-system
+    #[arg(long, global = true, value_name = "ID")]
+    cluster_id: Option<String>,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -41,6 +59,10 @@ enum Command {
     Controller(controller::Args),
     /// Run the daemon of a node: plug what the controller allocated
     Daemon(daemon::Args),
+    Setup(setup::SetupArgs),
+    Status(status::StatusArgs),
+    Audit(audit::AuditArgs),
+    Crds(crds::CrdsArgs),
     /// Put kuryr-cni and the network configuration where the container runtime looks for them
     InstallCni(install::Args),
 }
@@ -70,16 +92,53 @@ fn complain(text: &str) {
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     start_log(&cli.log, cli.log_json)?;
-    let config = Config::read(cli.config.as_deref())?;
+    let mut config = Config::read(cli.config.as_deref())?;
+    config.openstack = cli.cloud.or(config.openstack);
+    config.cluster.id = cli.cluster_id.or(config.cluster.id);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let kubeconfig = cli.kubeconfig.as_deref();
-        match cli.command {
-            Command::Controller(args) => controller::run(args, config, kubeconfig).await,
-            Command::Daemon(args) => daemon::run(args, config, kubeconfig).await,
-            Command::InstallCni(args) => install::run(&args),
+    let good = runtime.block_on(execute(cli.command, config, cli.kubeconfig.as_deref()))?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the command; false if it found something wrong and has said so.
+async fn execute(command: Command, config: Config, kubeconfig: Option<&Path>) -> anyhow::Result<bool> {
+    let out = &mut stdout();
+    let given = config.cluster.id.as_deref();
+    match command {
+        Command::Controller(args) => controller::run(args, config, kubeconfig).await?,
+        Command::Daemon(args) => daemon::run(args, config, kubeconfig).await?,
+        Command::InstallCni(args) => install::run(&args)?,
+        Command::Crds(args) if args.apply => crds::apply(&kubernetes::connect(kubeconfig).await?, out).await?,
+        Command::Crds(_) => crds::print(out)?,
+        Command::Setup(args) => {
+            let client = if given.is_some() { None } else { Some(kubernetes::connect(kubeconfig).await?) };
+            let cluster = cluster_id(given, client.as_ref()).await?;
+            let context = setup::Context {
+                cluster_id: config.cluster.id.clone(),
+                cloud: config.openstack.cloud.clone().or_else(|| std::env::var("OS_CLOUD").ok()),
+                secret_dir: config.openstack.secret_dir.as_ref().map(|dir| dir.display().to_string()),
+            };
+            let cloud = config.openstack.connect(Options::default()).await?;
+            setup::run(&args, &context, &cluster, &cloud, out, &mut stderr()).await?;
         }
-    })
+        Command::Status(args) => {
+            let settings = status::Settings {
+                cluster_id: config.cluster.id.clone(),
+                pod_subnets: config.network.pod_subnets,
+                lease_namespace: config.controller.lease_namespace,
+                lease_name: config.controller.lease_name,
+            };
+            let cloud = config.openstack.connect(Options::default()).await;
+            return status::run(&args, &settings, cloud, kubernetes::connect(kubeconfig).await, out).await;
+        }
+        Command::Audit(args) => {
+            let client = kubernetes::connect(kubeconfig).await?;
+            let cluster = cluster_id(given, Some(&client)).await?;
+            let cloud = config.openstack.connect(Options::default()).await?;
+            return audit::run(&args, &cluster, &cloud, &client, &config.daemon.socket, out).await;
+        }
+    }
+    Ok(true)
 }
 
 fn start_log(filter: &str, json: bool) -> anyhow::Result<()> {

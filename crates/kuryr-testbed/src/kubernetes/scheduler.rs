@@ -43,7 +43,8 @@ struct State {
 }
 
 async fn run(client: Client) {
-    let nodes = watcher(Api::<Node>::all(client.clone()), watcher::Config::default()).default_backoff().map_ok(Change::Node);
+    let nodes =
+        watcher(Api::<Node>::all(client.clone()), watcher::Config::default()).default_backoff().map_ok(Change::Node);
     let waiting = watcher::Config::default().fields("spec.nodeName=");
     let pods = watcher(Api::<Pod>::all(client.clone()), waiting).default_backoff().map_ok(Change::Pod);
     let mut changes = std::pin::pin!(stream::select(nodes, pods));
@@ -66,7 +67,9 @@ impl State {
         use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
         match change {
             Change::Node(Init) => self.fresh_nodes = Some(BTreeMap::new()),
-            Change::Node(InitApply(node)) => drop(self.fresh_nodes.as_mut().map(|nodes| nodes.insert(node.name_any(), node))),
+            Change::Node(InitApply(node)) => {
+                drop(self.fresh_nodes.as_mut().map(|nodes| nodes.insert(node.name_any(), node)))
+            }
             Change::Node(InitDone) => self.nodes = self.fresh_nodes.take().unwrap_or_default(),
             Change::Node(Apply(node)) => drop(self.nodes.insert(node.name_any(), node)),
             Change::Node(Delete(node)) => drop(self.nodes.remove(&node.name_any())),
@@ -106,7 +109,8 @@ impl State {
 
     /// The node whose turn it is.
     fn choose(&mut self, pod: &Pod) -> Option<String> {
-        let fitting: Vec<&String> = self.nodes.iter().filter(|(_, node)| fits(pod, node)).map(|(name, _)| name).collect();
+        let fitting: Vec<&String> =
+            self.nodes.iter().filter(|(_, node)| fits(pod, node)).map(|(name, _)| name).collect();
         let node = (*fitting.get(self.turn % fitting.len().max(1))?).clone();
         self.turn = self.turn.wrapping_add(1);
         Some(node)

@@ -70,7 +70,12 @@ enum Ran {
 }
 
 impl Worker {
-    pub(crate) fn new(node: Arc<Shared>, desired: watch::Receiver<Desired>, leftovers: Vec<Sandbox>, seen: Instant) -> Self {
+    pub(crate) fn new(
+        node: Arc<Shared>,
+        desired: watch::Receiver<Desired>,
+        leftovers: Vec<Sandbox>,
+        seen: Instant,
+    ) -> Self {
         let container = Container::Waiting { reason: "ContainerCreating", message: String::new() };
         Self { node, desired, leftovers, seen, seen_at: Timestamp::now(), sandbox: None, container, restarts: 0 }
     }
@@ -207,7 +212,9 @@ impl Worker {
     fn note_running(&self, pod: &Pod) {
         let mut timings = lock(&self.node.timings);
         let own = |timing: &&mut PodTiming| {
-            timing.seen == self.seen_at && timing.name == pod.name_any() && Some(&timing.namespace) == pod.namespace().as_ref()
+            timing.seen == self.seen_at
+                && timing.name == pod.name_any()
+                && Some(&timing.namespace) == pod.namespace().as_ref()
         };
         if let Some(timing) = timings.iter_mut().rev().find(own).filter(|timing| timing.running.is_zero()) {
             let total = self.seen.elapsed();
@@ -251,7 +258,8 @@ impl Worker {
             if policy == "Never" || (policy == "OnFailure" && code == 0) {
                 return Ran::Finished(code);
             }
-            let message = format!("back-off {} ms restarting the container, which ended with {code}", pause.as_millis());
+            let message =
+                format!("back-off {} ms restarting the container, which ended with {code}", pause.as_millis());
             self.container = Container::Waiting { reason: "CrashLoopBackOff", message };
             self.report("Running").await;
             tokio::select! {
@@ -341,7 +349,9 @@ impl Worker {
             let Err(error) = deleted else { break };
             let message = chain(&error);
             tracing::debug!(message, pod = sandbox.name, "CNI DEL failed");
-            if tries == 0 && let Some(pod) = self.pod() {
+            if tries == 0
+                && let Some(pod) = self.pod()
+            {
                 self.publish(&pod, "FailedKillPod", format!("error killing pod: failed to destroy network: {message}"));
             }
             tries += 1;
@@ -381,7 +391,11 @@ impl Worker {
             self.report(status::final_phase(code)).await;
         }
         let preconditions = Preconditions { uid: pod.uid(), resource_version: None };
-        let options = DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
+        let options = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(preconditions),
+            ..DeleteParams::default()
+        };
         let pods = self.pods(&pod);
         self.persist(|| async { pods.delete(&pod.name_any(), &options).await.map(drop) }).await;
     }

@@ -1,16 +1,14 @@
-//! Connections to Kubernetes and to the cloud, with errors that say what to do.
+//! The connection to Kubernetes, with errors that say what to do.
 
-use crate::config::OpenStack;
 use anyhow::{Context, bail};
 use kube::{Client, config::KubeConfigOptions, config::Kubeconfig};
-use kuryr_openstack::{Cloud, CloudConfig, Options, Sources};
 use std::path::Path;
 
 /// Selectors on fields of custom resources, by which a daemon watches only its node's objects, came with this minor.
 const OLDEST_MINOR: u32 = 31;
 
 /// A client for Kubernetes.
-pub(crate) async fn kubernetes(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
+pub(crate) async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
     let config = match kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path).with_context(|| {
@@ -32,15 +30,4 @@ pub(crate) async fn kubernetes(kubeconfig: Option<&Path>) -> anyhow::Result<Clie
         bail!("Kubernetes at {url} is {}; Kuryr needs 1.{OLDEST_MINOR} or later", version.git_version);
     }
     Ok(client)
-}
-
-/// Where the cloud's configuration is looked for.
-pub(crate) fn sources(config: &OpenStack) -> Sources {
-    Sources { cloud: config.cloud.clone(), clouds_file: None, secret_dir: config.secret_dir.clone() }
-}
-
-/// A client for the cloud.
-pub(crate) async fn cloud(config: &OpenStack, options: Options) -> anyhow::Result<Cloud> {
-    let config = CloudConfig::load(&sources(config))?;
-    Ok(Cloud::connect_with(config, options).await?)
 }

@@ -1,0 +1,258 @@
+//! What should be there and what is: pure.
+
+use crate::{setup::group_differs, view::ClusterView};
+use jiff::{SignedDuration, Timestamp};
+use kuryr_model::{
+    ClusterId, KuryrPort, Mark, ObjectKey, PodUid, PortId, Purpose, Vif,
+    kuryr_port::AttachmentState,
+    mark::Base,
+    neutron::{Port, SecurityGroup},
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How a thing is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// It should be there.
+    Missing,
+    /// It is not what another thing says of it.
+    Mismatch,
+    /// Nobody wants it.
+    Stray,
+}
+
+impl Kind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Mismatch => "mismatch",
+            Self::Stray => "stray",
+        }
+    }
+}
+
+/// One thing that is wrong. Nodes report in the same form.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Finding {
+    /// How.
+    pub(crate) kind: Kind,
+    /// What sort of thing: `port`, `KuryrPort`, `security group`, `link`.
+    pub(crate) subject: String,
+    /// Which one.
+    pub(crate) id: String,
+    /// What is wrong, for people.
+    pub(crate) what: String,
+    /// What to do, for people.
+    pub(crate) fix: String,
+    /// How it can be pruned, if it can.
+    #[serde(skip)]
+    pub(crate) prune: Option<Prunable>,
+}
+
+/// What may be deleted, because nobody wants it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Prunable {
+    Port(PortId),
+    /// By UID, so that one made since under the same name is left alone.
+    KuryrPort(ObjectKey, String),
+}
+
+/// All that is compared.
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    pub(crate) cluster: ClusterId,
+    pub(crate) now: Timestamp,
+    pub(crate) view: ClusterView,
+    /// Those with our tag, and those that `KuryrPort`s name.
+    pub(crate) ports: Vec<Port>,
+    /// Those with our tag.
+    pub(crate) groups: Vec<SecurityGroup>,
+}
+
+/// For how long a `KuryrPort` may be on its way out: its node has to say that the port is free.
+const LONGEST_DELETION: SignedDuration = SignedDuration::from_mins(2);
+
+/// Everything that is wrong.
+pub(crate) fn compare(world: &World) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    pods(world, &mut findings);
+    kuryr_ports(world, &mut findings);
+    strays(world, &mut findings);
+    groups(world, &mut findings);
+    findings.sort();
+    findings
+}
+
+/// Those of `second` that `first` had too.
+pub(crate) fn lasting(first: &[Finding], second: Vec<Finding>) -> Vec<Finding> {
+    let same = |a: &Finding, b: &Finding| (a.kind, &a.subject, &a.id) == (b.kind, &b.subject, &b.id);
+    second.into_iter().filter(|finding| first.iter().any(|before| same(before, finding))).collect()
+}
+
+fn finding(kind: Kind, subject: &str, id: impl ToString, what: String, fix: &str) -> Finding {
+    Finding { kind, subject: subject.to_owned(), id: id.to_string(), what, fix: fix.to_owned(), prune: None }
+}
+
+/// Pods that want ports and have none.
+fn pods(world: &World, findings: &mut Vec<Finding>) {
+    let held: BTreeMap<_, _> = world.view.kuryr_ports.iter().map(|port| (port.key(), port)).collect();
+    for pod in world.view.pods.iter().filter(|pod| pod.wants_ports()) {
+        let port = held.get(&pod.key).filter(|port| port.spec.pod_uid == pod.uid);
+        let Some(port) = port else {
+            let what = "the pod is bound and has no KuryrPort".to_owned();
+            let fix = "the controller makes it; if it does not: kuryr status";
+            findings.push(finding(Kind::Missing, "KuryrPort", &pod.key, what, fix));
+            continue;
+        };
+        if port.spec.vifs.is_empty() {
+            let why = port.unallocated_reason().map_or("and does not say why", |condition| &condition.message);
+            let what = format!("pod {} has no port: {why}", pod.key);
+            findings.push(finding(Kind::Missing, "port", &pod.key, what, "remove the reason"));
+            continue;
+        }
+        let given: BTreeSet<_> = port.spec.vifs.iter().flat_map(|vif| &vif.addresses).map(|a| a.ip).collect();
+        let odd: Vec<_> = pod.addresses.iter().filter(|ip| !given.contains(ip)).map(ToString::to_string).collect();
+        if !odd.is_empty() {
+            let what = format!("the pod says that it has {}, its KuryrPort does not", odd.join(", "));
+            findings.push(finding(Kind::Mismatch, "pod", &pod.key, what, "delete the pod"));
+        }
+    }
+}
+
+fn kuryr_ports(world: &World, findings: &mut Vec<Finding>) {
+    let pods: BTreeMap<_, _> = world.view.pods.iter().map(|pod| (&pod.uid, pod)).collect();
+    let ports: BTreeMap<_, _> = world.ports.iter().map(|port| (port.id, port)).collect();
+    let hosts: BTreeMap<_, _> = world.view.nodes.iter().map(|node| (node.name.as_str(), node.host.as_str())).collect();
+    let mut holders: BTreeMap<PortId, ObjectKey> = BTreeMap::new();
+    for held in &world.view.kuryr_ports {
+        let key = held.key();
+        let wanted = pods.get(&held.spec.pod_uid).is_some_and(|pod| pod.key == key && pod.may_hold_ports());
+        if !wanted {
+            findings.extend(unwanted(world.now, held));
+        }
+        for vif in &held.spec.vifs {
+            let id = vif.port_id;
+            if let Some(other) = holders.insert(id, key.clone()) {
+                let what = format!("both KuryrPort {other} and KuryrPort {key} have it");
+                findings.push(finding(Kind::Mismatch, "port", id, what, "delete one of the two pods"));
+            }
+            // On its way out the port goes before its KuryrPort.
+            if held.deleting() {
+                continue;
+            }
+            match ports.get(&id) {
+                None => {
+                    let what = format!("KuryrPort {key} has it, Neutron does not");
+                    findings.push(finding(Kind::Missing, "port", id, what, "delete the pod, so that it gets another"));
+                }
+                Some(port) => {
+                    let host = hosts.get(held.spec.node_name.as_str()).copied();
+                    let differences = differences(&world.cluster, &held.spec.pod_uid, host, vif, port);
+                    if !differences.is_empty() {
+                        let what = format!("is not as KuryrPort {key} says: {}", differences.join("; "));
+                        let fix = "somebody changed it: undo that, or delete the pod";
+                        findings.push(finding(Kind::Mismatch, "port", id, what, fix));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A `KuryrPort` whose pod is gone, completed, or another one.
+fn unwanted(now: Timestamp, held: &KuryrPort) -> Option<Finding> {
+    let key = held.key();
+    let Some(deleted) = &held.metadata.deletion_timestamp else {
+        let uid = held.metadata.uid.clone().unwrap_or_default();
+        let what = format!("its pod (UID {}) is gone or has ended", held.spec.pod_uid);
+        let mut finding = finding(Kind::Stray, "KuryrPort", &key, what, "prune it: kuryr audit --fix");
+        finding.prune = Some(Prunable::KuryrPort(key, uid));
+        return Some(finding);
+    };
+    let since = now.duration_since(deleted.0);
+    if since < LONGEST_DELETION {
+        return None;
+    }
+    let node = &held.spec.node_name;
+    let (why, fix) = match held.attachment_state() {
+        Some(AttachmentState::Released) => {
+            ("its node has released it".to_owned(), "the controller deletes its port; if it does not: kuryr status")
+        }
+        Some(AttachmentState::Attached) | None => (
+            format!("node {node} has not released it"),
+            "start the daemon of the node, or delete the Node if it is gone for good",
+        ),
+    };
+    let what = format!("has been on its way out for {} s: {why}", since.as_secs());
+    Some(finding(Kind::Stray, "KuryrPort", &key, what, fix))
+}
+
+fn differences(cluster: &ClusterId, uid: &PodUid, host: Option<&str>, vif: &Vif, port: &Port) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut differ = |what: &str, wanted: &str, found: &str| {
+        if wanted != found {
+            all.push(format!("{what} is {found:?} instead of {wanted:?}"));
+        }
+    };
+    let list = |ips: BTreeSet<String>| ips.into_iter().collect::<Vec<_>>().join(" ");
+    let wanted = list(vif.addresses.iter().map(|address| address.ip.to_string()).collect());
+    let found = list(port.fixed_ips.iter().map(|address| address.ip_address.to_string()).collect());
+    differ("the MAC address", &vif.mac.to_string(), &port.mac_address.to_string());
+    differ("the addresses", &wanted, &found);
+    differ("the network", &vif.network_id.to_string(), &port.network_id.to_string());
+    differ("device_id", uid.as_str(), &port.device_id);
+    if let Some(host) = host {
+        differ("binding:host_id", host, &port.host_id);
+    }
+    let mark = Mark { cluster: cluster.clone(), purpose: Purpose::Pod(uid.clone()) };
+    let tags = Mark::read(cluster, &port.tags).map_or_else(|| port.tags.join(" "), |mark| mark.tags().join(" "));
+    differ("its mark", &mark.tags().join(" "), &tags);
+    all
+}
+
+/// Ports with our mark that no `KuryrPort` has.
+fn strays(world: &World, findings: &mut Vec<Finding>) {
+    let held: BTreeSet<_> = world.view.kuryr_ports.iter().flat_map(KuryrPort::port_ids).collect();
+    for port in world.ports.iter().filter(|port| !held.contains(&port.id)) {
+        let Some(Mark { purpose: Purpose::Pod(uid), .. }) = Mark::read(&world.cluster, &port.tags) else { continue };
+        let name = if port.name.is_empty() { String::new() } else { format!(" {}", port.name) };
+        let what = format!("made for pod{name} (UID {uid}), and no KuryrPort has it");
+        let mut finding = finding(Kind::Stray, "port", port.id, what, "prune it: kuryr audit --fix");
+        finding.prune = Some(Prunable::Port(port.id));
+        findings.push(finding);
+    }
+}
+
+fn groups(world: &World, findings: &mut Vec<Finding>) {
+    for base in [Base::IngressOpen, Base::EgressOpen] {
+        let purpose = Purpose::Base(base);
+        let role = |group: &&SecurityGroup| {
+            Mark::read(&world.cluster, &group.tags).is_some_and(|mark| mark.purpose == purpose)
+        };
+        let found: Vec<_> = world.groups.iter().filter(role).collect();
+        match &found[..] {
+            [] => {
+                let what = "no security group has this tag".to_owned();
+                findings.push(finding(Kind::Missing, "security group", purpose, what, "make it: kuryr setup"));
+            }
+            [group] if group_differs(base, group) => {
+                let what = format!("{} has other rules than it should", group.name);
+                findings.push(finding(Kind::Mismatch, "security group", group.id, what, "put it right: kuryr setup"));
+            }
+            [_] => {}
+            several => {
+                for group in several {
+                    let what = format!("{} groups have the tag {purpose}", several.len());
+                    let fix = "delete those that no port uses";
+                    findings.push(finding(Kind::Mismatch, "security group", group.id, what, fix));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "compare_tests.rs"]
+mod tests;

@@ -1,0 +1,175 @@
+//! `kuryr setup`: what a cloud needs before Kuryr can begin, made once, found again by tag, taken away whole.
+//!
+//! ```text
+//!  options ─▶ Desired ─┐
+//!                      ├─▶ plan ─▶ steps ─▶ apply ─▶ observe again ... until there is no step left ─▶ configuration
+//!  Neutron ─▶ Found ───┘
+//! ```
+//!
+//! A plan has only the steps that can be taken now. So a run that was cut off at any point is completed by the next,
+//! and a run with nothing to do asks and changes nothing. Neutron tags most objects only after they are made: until
+//! then the description says the same as the tags.
+
+mod apply;
+mod observe;
+mod plan;
+mod report;
+mod teardown;
+
+use crate::cloud::{named, only};
+use anyhow::{Context as _, bail};
+use clap::Args;
+use ipnet::IpNet;
+use kuryr_model::{ClusterId, mark::Base, neutron::SecurityGroup};
+use kuryr_openstack::{Class, Cloud, chain};
+use plan::{Desired, Prefix, RouterWish, Step};
+use std::{io::Write, time::Duration};
+
+/// Make what Kuryr needs in OpenStack, once, and print its configuration; running it again changes nothing
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct SetupArgs {
+    /// Addresses for pods, such as 10.128.0.0/16 or fd00:10:128::/64; may be given several times
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) pod_cidr: Vec<IpNet>,
+    /// Take the pods' addresses from this subnet pool; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subnet_pool: Vec<String>,
+    /// Join the pods' subnets to this router instead of making one
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["no_router", "external_network"])]
+    pub(crate) router: Option<String>,
+    /// Make no router: pods reach only their own network
+    #[arg(long, conflicts_with = "external_network")]
+    pub(crate) no_router: bool,
+    /// The router's way out
+    #[arg(long, value_name = "NAME")]
+    pub(crate) external_network: Option<String>,
+    /// Largest packet on the pod network in bytes, if it is not to be Neutron's own choice
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
+    pub(crate) mtu: Option<u32>,
+    /// Name of the pod network and its router
+    #[arg(long, default_value = "kuryr-pods")]
+    pub(crate) name: String,
+    /// Remove all that setup made; refused while pods still have ports
+    #[arg(long)]
+    pub(crate) teardown: bool,
+}
+
+/// What the configuration that is printed has to repeat.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Context {
+    /// The cluster's id, if it is not the usual one.
+    pub(crate) cluster_id: Option<String>,
+    /// The cloud's name in clouds.yaml, if there is one.
+    pub(crate) cloud: Option<String>,
+    /// The mounted secret, if there is one.
+    pub(crate) secret_dir: Option<String>,
+}
+
+/// The most rounds of planning: there are four stages, and faults may repeat some.
+const ROUNDS: usize = 12;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs the command: the configuration goes to `out`, what is being done to `progress`.
+pub(crate) async fn run(
+    args: &SetupArgs,
+    context: &Context,
+    cluster: &ClusterId,
+    cloud: &Cloud,
+    out: &mut dyn Write,
+    progress: &mut dyn Write,
+) -> anyhow::Result<()> {
+    if args.teardown {
+        return teardown(cluster, cloud, out, progress).await;
+    }
+    let desired = desired(args, cluster, cloud).await?;
+    let found = converge(cloud, cluster, progress, |found| Ok(plan::plan(&desired, found)?)).await?;
+    report::print(&desired, &found, context, &cloud.identity(), out)
+}
+
+async fn teardown(
+    cluster: &ClusterId,
+    cloud: &Cloud,
+    out: &mut dyn Write,
+    progress: &mut dyn Write,
+) -> anyhow::Result<()> {
+    converge(cloud, cluster, progress, |found| Ok(teardown::plan(found)?)).await?;
+    writeln!(out, "nothing of cluster {cluster} is left in project {}", cloud.identity().project_name)?;
+    Ok(())
+}
+
+/// Plans and applies until there is nothing to do; what was found then.
+async fn converge(
+    cloud: &Cloud,
+    cluster: &ClusterId,
+    progress: &mut dyn Write,
+    plan: impl Fn(&plan::Found) -> anyhow::Result<Vec<Step>>,
+) -> anyhow::Result<plan::Found> {
+    let network = cloud.network();
+    let mut last: Vec<Step> = Vec::new();
+    let mut fault = None;
+    for _ in 0..ROUNDS {
+        let found = observe::observe(&network, cluster).await?;
+        let steps = plan(&found)?;
+        if steps.is_empty() {
+            return Ok(found);
+        }
+        if fault.is_none() && steps == last {
+            bail!("Neutron took these steps and they had no effect: {}", join(&steps));
+        }
+        fault = None;
+        for step in &steps {
+            writeln!(progress, "{step}")?;
+            match apply::apply(&network, cluster, step).await {
+                Ok(()) => {}
+                // Whether it was done is seen in the next round.
+                Err(error) if matches!(error.class(), Class::RetryNow | Class::RetryLater { .. }) => {
+                    writeln!(progress, "  {}; looking again", chain(&error))?;
+                    tokio::time::sleep(PAUSE).await;
+                    fault = Some(error);
+                    break;
+                }
+                Err(error) => return Err(error).with_context(|| format!("cannot {step}")),
+            }
+        }
+        last = steps;
+    }
+    match fault {
+        Some(error) => Err(error).context("OpenStack does not work well enough to go on; run the same again later"),
+        None => bail!("still not done after {ROUNDS} rounds: {}", join(&last)),
+    }
+}
+
+fn join(steps: &[Step]) -> String {
+    steps.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// What the options ask for, with names looked up.
+async fn desired(args: &SetupArgs, cluster: &ClusterId, cloud: &Cloud) -> anyhow::Result<Desired> {
+    let network = cloud.network();
+    let mut prefixes: Vec<_> = args.pod_cidr.iter().map(|cidr| Prefix::Cidr(cidr.trunc())).collect();
+    for name in &args.subnet_pool {
+        let pool = only("subnet pool", name, network.subnet_pools().list(&named(name)).await?)?;
+        let Some(prefix) = pool.prefixes.first() else { bail!("subnet pool {name:?} has no prefixes") };
+        prefixes.push(Prefix::Pool { pool: pool.id, ipv6: prefix.addr().is_ipv6() });
+    }
+    let router = if args.no_router {
+        RouterWish::None
+    } else if let Some(name) = &args.router {
+        RouterWish::Existing(only("router", name, network.routers().list(&named(name)).await?)?.id)
+    } else {
+        let external = match &args.external_network {
+            Some(name) => {
+                let filter = named(name).with("router:external", true);
+                Some(only("external network", name, network.networks().list(&filter).await?)?.id)
+            }
+            None => None,
+        };
+        RouterWish::Own { external }
+    };
+    Ok(Desired { cluster: cluster.clone(), name: args.name.clone(), mtu: args.mtu, prefixes, router })
+}
+
+/// Whether a base security group has other rules than setup gives it.
+pub(crate) fn group_differs(base: Base, group: &SecurityGroup) -> bool {
+    !plan::group_rules(base, group).is_empty()
+}

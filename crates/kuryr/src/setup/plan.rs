@@ -1,0 +1,299 @@
+//! From what is wanted and what is there to the next steps: pure.
+
+use ipnet::IpNet;
+use kuryr_model::{
+    ClusterId, Mark, NetworkId, Purpose, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId, SubnetPoolId,
+    mark::Base,
+    neutron::{Direction, EtherType, Network, Port, Router, RuleContent, SecurityGroup, Subnet},
+};
+use kuryr_openstack::network::tags::Tagged;
+use std::fmt;
+
+/// What a cluster is to have.
+#[derive(Clone, Debug)]
+pub(crate) struct Desired {
+    pub(crate) cluster: ClusterId,
+    /// Name of the network, and of a router of our own.
+    pub(crate) name: String,
+    /// The network's MTU; none: Neutron's choice.
+    pub(crate) mtu: Option<u32>,
+    /// Where the subnets' addresses are from. Empty: the subnets that there are.
+    pub(crate) prefixes: Vec<Prefix>,
+    pub(crate) router: RouterWish,
+}
+
+/// Where a subnet's addresses are from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prefix {
+    Cidr(IpNet),
+    Pool { pool: SubnetPoolId, ipv6: bool },
+}
+
+impl Prefix {
+    fn is_that_of(self, subnet: &Subnet) -> bool {
+        match self {
+            Self::Cidr(cidr) => subnet.cidr == cidr,
+            Self::Pool { pool, ipv6 } => subnet.subnetpool_id == Some(pool) && subnet.cidr.addr().is_ipv6() == ipv6,
+        }
+    }
+
+    fn overlaps(self, subnet: &Subnet) -> bool {
+        matches!(self, Self::Cidr(cidr) if cidr.contains(&subnet.cidr) || subnet.cidr.contains(&cidr))
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cidr(cidr) => cidr.fmt(f),
+            Self::Pool { pool, ipv6 } => {
+                write!(f, "an {} prefix of subnet pool {pool}", if *ipv6 { "IPv6" } else { "IPv4" })
+            }
+        }
+    }
+}
+
+/// Which router is to join the pods' subnets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RouterWish {
+    /// One of our own, with a way out or without.
+    Own {
+        external: Option<NetworkId>,
+    },
+    /// One that somebody else made.
+    Existing(RouterId),
+    None,
+}
+
+/// What carries our mark, and what has joined it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) networks: Vec<Network>,
+    pub(crate) subnets: Vec<Subnet>,
+    pub(crate) routers: Vec<Router>,
+    /// Routers, of whomever, in our subnets.
+    pub(crate) interfaces: Vec<Interface>,
+    pub(crate) groups: Vec<(Base, SecurityGroup)>,
+    /// Ports on our networks and ports of our pods, without those that Neutron itself keeps there.
+    pub(crate) ports: Vec<Port>,
+}
+
+/// A router in a subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Interface {
+    pub(crate) router: RouterId,
+    pub(crate) subnet: SubnetId,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    CreateNetwork { name: String, mtu: Option<u32> },
+    SetMtu(NetworkId, u32),
+    CreateSubnet { network: NetworkId, name: String, prefix: Prefix },
+    CreateRouter { name: String, external: Option<NetworkId> },
+    SetGateway(RouterId, NetworkId),
+    AddInterface(Interface),
+    CreateGroup(Base),
+    AddRules(SecurityGroupId, Vec<RuleContent>),
+    DeleteRule(SecurityGroupRuleId),
+    Tag(Tagged, Base),
+    RemoveInterface(Interface),
+    DeleteRouter(RouterId),
+    DeleteSubnet(SubnetId),
+    DeleteNetwork(NetworkId),
+    DeleteGroup(SecurityGroupId),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateNetwork { name, .. } => write!(f, "make network {name}"),
+            Self::SetMtu(id, mtu) => write!(f, "set the MTU of network {id} to {mtu}"),
+            Self::CreateSubnet { name, prefix, .. } => write!(f, "make subnet {name} with {prefix}"),
+            Self::CreateRouter { name, .. } => write!(f, "make router {name}"),
+            Self::SetGateway(id, network) => write!(f, "let router {id} out through network {network}"),
+            Self::AddInterface(Interface { router, subnet }) => write!(f, "join router {router} to subnet {subnet}"),
+            Self::CreateGroup(base) => write!(f, "make security group {}", group_name(*base)),
+            Self::AddRules(group, rules) => write!(f, "add {} rules to security group {group}", rules.len()),
+            Self::DeleteRule(id) => write!(f, "delete security group rule {id}"),
+            Self::Tag(object, _) => write!(f, "tag {object:?}"),
+            Self::RemoveInterface(Interface { router, subnet }) => {
+                write!(f, "part router {router} from subnet {subnet}")
+            }
+            Self::DeleteRouter(id) => write!(f, "delete router {id}"),
+            Self::DeleteSubnet(id) => write!(f, "delete subnet {id}"),
+            Self::DeleteNetwork(id) => write!(f, "delete network {id}"),
+            Self::DeleteGroup(id) => write!(f, "delete security group {id}"),
+        }
+    }
+}
+
+/// What is there contradicts what is wanted: a person has to choose.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PlanError {
+    #[error("there are no pod subnets yet: give the pods' addresses with --pod-cidr or --subnet-pool")]
+    NoPrefix,
+    #[error("--pod-cidr {wanted} overlaps subnet {subnet} with {cidr}: give that one, or another that is free")]
+    Overlap { wanted: Prefix, subnet: SubnetId, cidr: IpNet },
+    #[error("--pod-cidr {0} and {1} overlap: give prefixes that have no address in common")]
+    Selves(Prefix, Prefix),
+    #[error("{0} {1}s carry the mark of this cluster, and one is wanted: {2}; delete what is not used")]
+    Several(usize, &'static str, String),
+    #[error("subnet {subnet} is joined to router {router} already: part them first, or give --router {router}")]
+    JoinedElsewhere { subnet: SubnetId, router: RouterId },
+}
+
+/// Name of a base security group.
+pub(crate) fn group_name(base: Base) -> &'static str {
+    match base {
+        Base::Pods => "kuryr-pods",
+        Base::IngressOpen => "kuryr-ingress-open",
+        Base::EgressOpen => "kuryr-egress-open",
+    }
+}
+
+/// What an object of ours has as its description from its first moment on.
+pub(crate) fn description(cluster: &ClusterId, base: Base) -> String {
+    format!("Made by kuryr setup: {}", mark(cluster, base).tags().join(" "))
+}
+
+pub(crate) fn mark(cluster: &ClusterId, base: Base) -> Mark {
+    Mark { cluster: cluster.clone(), purpose: Purpose::Base(base) }
+}
+
+/// The steps that can be taken now. None: all is as it should be.
+pub(crate) fn plan(desired: &Desired, found: &Found) -> Result<Vec<Step>, PlanError> {
+    check_prefixes(&desired.prefixes)?;
+    let mut steps = Vec::new();
+    let tag = |steps: &mut Vec<Step>, object: Tagged, tags: &[String], base: Base| {
+        if Mark::read(&desired.cluster, tags) != Some(mark(&desired.cluster, base)) {
+            steps.push(Step::Tag(object, base));
+        }
+    };
+    match &found.networks[..] {
+        [] if desired.prefixes.is_empty() => return Err(PlanError::NoPrefix),
+        [] => steps.push(Step::CreateNetwork { name: desired.name.clone(), mtu: desired.mtu }),
+        [network] => {
+            tag(&mut steps, Tagged::Network(network.id), &network.tags, Base::Pods);
+            if let Some(mtu) = desired.mtu.filter(|mtu| *mtu != network.mtu) {
+                steps.push(Step::SetMtu(network.id, mtu));
+            }
+            steps.extend(subnets(desired, found, network.id)?);
+        }
+        several => return Err(too_many("network", several.iter().map(|network| network.id))),
+    }
+    for subnet in &found.subnets {
+        tag(&mut steps, Tagged::Subnet(subnet.id), &subnet.tags, Base::Pods);
+    }
+    steps.extend(router(desired, found)?);
+    for router in &found.routers {
+        tag(&mut steps, Tagged::Router(router.id), &router.tags, Base::Pods);
+    }
+    for base in [Base::IngressOpen, Base::EgressOpen] {
+        steps.extend(group(base, found)?);
+    }
+    for (base, group) in &found.groups {
+        tag(&mut steps, Tagged::SecurityGroup(group.id), &group.tags, *base);
+    }
+    Ok(steps)
+}
+
+fn check_prefixes(prefixes: &[Prefix]) -> Result<(), PlanError> {
+    for (at, first) in prefixes.iter().enumerate() {
+        for second in &prefixes[at + 1..] {
+            match (first, second) {
+                (Prefix::Cidr(a), Prefix::Cidr(b)) if a.contains(b) || b.contains(a) => {
+                    return Err(PlanError::Selves(*first, *second));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn too_many<T: ToString>(kind: &'static str, ids: impl ExactSizeIterator<Item = T>) -> PlanError {
+    PlanError::Several(ids.len(), kind, ids.map(|id| id.to_string()).collect::<Vec<_>>().join(", "))
+}
+
+fn subnets(desired: &Desired, found: &Found, network: NetworkId) -> Result<Vec<Step>, PlanError> {
+    if desired.prefixes.is_empty() && found.subnets.is_empty() {
+        return Err(PlanError::NoPrefix);
+    }
+    let mut steps = Vec::new();
+    for (at, prefix) in desired.prefixes.iter().enumerate() {
+        if found.subnets.iter().any(|subnet| prefix.is_that_of(subnet)) {
+            continue;
+        }
+        if let Some(subnet) = found.subnets.iter().find(|subnet| prefix.overlaps(subnet)) {
+            return Err(PlanError::Overlap { wanted: *prefix, subnet: subnet.id, cidr: subnet.cidr });
+        }
+        steps.push(Step::CreateSubnet { network, name: format!("{}-{}", desired.name, at + 1), prefix: *prefix });
+    }
+    Ok(steps)
+}
+
+fn router(desired: &Desired, found: &Found) -> Result<Vec<Step>, PlanError> {
+    let router = match (desired.router, &found.routers[..]) {
+        (RouterWish::None, _) => return Ok(Vec::new()),
+        (RouterWish::Existing(id), _) => id,
+        (RouterWish::Own { external }, []) => {
+            return Ok(vec![Step::CreateRouter { name: desired.name.clone(), external }]);
+        }
+        (RouterWish::Own { .. }, [router]) => router.id,
+        (RouterWish::Own { .. }, several) => return Err(too_many("router", several.iter().map(|router| router.id))),
+    };
+    let mut steps = Vec::new();
+    if let (RouterWish::Own { external: Some(external) }, [own]) = (desired.router, &found.routers[..])
+        && own.external_gateway_info.as_ref().is_none_or(|gateway| gateway.network_id != external)
+    {
+        steps.push(Step::SetGateway(router, external));
+    }
+    for subnet in &found.subnets {
+        match found.interfaces.iter().find(|interface| interface.subnet == subnet.id) {
+            None => steps.push(Step::AddInterface(Interface { router, subnet: subnet.id })),
+            Some(interface) if interface.router == router => {}
+            Some(interface) => {
+                return Err(PlanError::JoinedElsewhere { subnet: subnet.id, router: interface.router });
+            }
+        }
+    }
+    Ok(steps)
+}
+
+/// What a base security group allows.
+fn rules(base: Base) -> Vec<RuleContent> {
+    let direction = match base {
+        Base::IngressOpen => Direction::Ingress,
+        Base::EgressOpen => Direction::Egress,
+        Base::Pods => return Vec::new(),
+    };
+    [EtherType::IPv4, EtherType::IPv6].map(|family| RuleContent::everything(direction, family)).into()
+}
+
+/// The steps that make the rules of one base group what they should be.
+pub(crate) fn group_rules(base: Base, group: &SecurityGroup) -> Vec<Step> {
+    let wanted = rules(base);
+    let missing: Vec<_> =
+        wanted.iter().filter(|rule| group.rules.iter().all(|there| there.allows != **rule)).cloned().collect();
+    let extra = group.rules.iter().filter(|rule| !wanted.contains(&rule.allows));
+    let mut steps: Vec<_> = extra.map(|rule| Step::DeleteRule(rule.id)).collect();
+    if !missing.is_empty() {
+        steps.push(Step::AddRules(group.id, missing));
+    }
+    steps
+}
+
+fn group(base: Base, found: &Found) -> Result<Vec<Step>, PlanError> {
+    let groups: Vec<_> = found.groups.iter().filter(|(role, _)| *role == base).map(|(_, group)| group).collect();
+    match &groups[..] {
+        [] => Ok(vec![Step::CreateGroup(base)]),
+        [group] => Ok(group_rules(base, group)),
+        several => Err(too_many("security group", several.iter().map(|group| group.id))),
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,209 @@
+//! Reads everything that is judged. Nothing here fails: what cannot be read says why.
+
+use super::Settings;
+use crate::{
+    cloud::{cluster_id, named, only},
+    view::ClusterView,
+};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::Lease, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{Api, Client, CustomResourceExt as _};
+use kuryr_model::{
+    ClusterId, KuryrPort, Mark, Purpose,
+    mark::{Base, cluster_tag},
+    neutron::{Port, SecurityGroup, Subnet},
+};
+use kuryr_openstack::{
+    Cloud, Error, Filter, Identity, Service, chain,
+    network::{agents::Agent, extensions::Extensions, ip_availability::SubnetUse, quotas::Quota},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A fact, or why it is not known.
+pub(crate) type Known<T> = Result<T, String>;
+
+/// All that is judged.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) now: Timestamp,
+    pub(crate) cluster: Known<ClusterId>,
+    pub(crate) kubernetes: Known<Kubernetes>,
+    pub(crate) cloud: Known<CloudFacts>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Kubernetes {
+    /// As the server writes it, and the minor version of 1.x.
+    pub(crate) version: Known<(String, u32)>,
+    pub(crate) definition: Known<Option<Definition>>,
+    pub(crate) lease_name: String,
+    pub(crate) lease: Known<Option<LeaseFacts>>,
+    pub(crate) view: Known<ClusterView>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Definition {
+    pub(crate) established: bool,
+    /// Whether nodes can watch their own `KuryrPort`s.
+    pub(crate) selectable: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LeaseFacts {
+    pub(crate) holder: String,
+    pub(crate) renewed: Option<Timestamp>,
+    pub(crate) seconds: i32,
+}
+
+#[derive(Debug)]
+pub(crate) struct CloudFacts {
+    pub(crate) auth_url: String,
+    pub(crate) network_url: String,
+    pub(crate) identity: Identity,
+    pub(crate) extensions: Known<Extensions>,
+    pub(crate) quotas: Known<BTreeMap<String, Quota>>,
+    pub(crate) subnets: Known<Vec<SubnetFacts>>,
+    pub(crate) groups: Known<Vec<(Base, SecurityGroup)>>,
+    pub(crate) agents: Known<Vec<Agent>>,
+    pub(crate) ports: Known<Vec<Port>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SubnetFacts {
+    pub(crate) subnet: Subnet,
+    /// How full it is, if we may know.
+    pub(crate) used: Option<SubnetUse>,
+}
+
+pub(crate) async fn collect(
+    settings: &Settings,
+    cloud: anyhow::Result<Cloud>,
+    client: anyhow::Result<Client>,
+) -> Facts {
+    let given = settings.cluster_id.as_deref();
+    let cluster = cluster_id(given, client.as_ref().ok()).await.map_err(|error| format!("{error:#}"));
+    let kubernetes = async {
+        match client {
+            Ok(client) => Ok(kubernetes(settings, &client).await),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    };
+    let openstack = async {
+        match cloud {
+            Ok(cloud) => Ok(openstack(settings, &cluster, &cloud).await),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    };
+    let (kubernetes, cloud) = futures::join!(kubernetes, openstack);
+    Facts { now: Timestamp::now(), cluster, kubernetes, cloud }
+}
+
+async fn kubernetes(settings: &Settings, client: &Client) -> Kubernetes {
+    let definitions = Api::<CustomResourceDefinition>::all(client.clone());
+    let name = KuryrPort::crd_name();
+    let leases = Api::<Lease>::namespaced(client.clone(), &settings.lease_namespace);
+    let (version, definition, lease, view) = futures::join!(
+        client.apiserver_version(),
+        definitions.get_opt(name),
+        leases.get_opt(&settings.lease_name),
+        ClusterView::read(client)
+    );
+    let version = version.map_err(|error| chain(&error)).and_then(|info| {
+        // Some providers write "31+".
+        let digits: String = info.minor.chars().take_while(char::is_ascii_digit).collect();
+        let minor = digits.parse().map_err(|_| format!("{:?} is no minor version", info.minor))?;
+        Ok((info.git_version, minor))
+    });
+    Kubernetes {
+        version,
+        definition: definition.map(|found| found.as_ref().map(read_definition)).map_err(|error| chain(&error)),
+        lease_name: format!("{}/{}", settings.lease_namespace, settings.lease_name),
+        lease: lease.map(|lease| lease.and_then(read_lease)).map_err(|error| chain(&error)),
+        view: view.map_err(|error| format!("{error:#}")),
+    }
+}
+
+fn read_definition(definition: &CustomResourceDefinition) -> Definition {
+    let conditions = definition.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    Definition {
+        established: conditions.into_iter().any(|c| c.type_ == "Established" && c.status == "True"),
+        selectable: definition.spec.versions.iter().any(|version| version.selectable_fields.is_some()),
+    }
+}
+
+fn read_lease(lease: Lease) -> Option<LeaseFacts> {
+    let spec = lease.spec?;
+    Some(LeaseFacts {
+        holder: spec.holder_identity.filter(|holder| !holder.is_empty())?,
+        renewed: spec.renew_time.map(|time| time.0),
+        seconds: spec.lease_duration_seconds.unwrap_or(15),
+    })
+}
+
+async fn openstack(settings: &Settings, cluster: &Known<ClusterId>, cloud: &Cloud) -> CloudFacts {
+    let network = cloud.network();
+    let identity = cloud.identity();
+    let project = identity.project.clone();
+    let say = |error: Error| chain(&error);
+    let quotas = async {
+        match &project {
+            Some(project) => network.quotas(project).await.map_err(say),
+            None => Err("the token is for no project".to_owned()),
+        }
+    };
+    let ours = async {
+        let filter = Filter::new().tags([cluster_tag(cluster.as_ref().map_err(Clone::clone)?)]);
+        Ok::<_, String>((network.security_groups().list(&filter).await, network.ports().list(&filter).await))
+    };
+    let every_agent = Filter::new();
+    let (extensions, quotas, subnets, agents, ours) = futures::join!(
+        network.extensions(),
+        quotas,
+        subnets(settings, cluster, cloud),
+        network.agents(&every_agent),
+        ours
+    );
+    let (groups, ports) = match ours {
+        Ok((groups, ports)) => (groups.map_err(say), ports.map_err(say)),
+        Err(error) => (Err(error.clone()), Err(error)),
+    };
+    let role = |group: SecurityGroup| match Mark::read(cluster.as_ref().ok()?, &group.tags)?.purpose {
+        Purpose::Base(base) => Some((base, group)),
+        Purpose::Pod(_) => None,
+    };
+    CloudFacts {
+        auth_url: cloud.url(Service::Identity).unwrap_or_default(),
+        network_url: cloud.url(Service::Network).unwrap_or_default(),
+        identity,
+        extensions: extensions.map_err(say),
+        quotas,
+        subnets: subnets.map_err(|error| format!("{error:#}")),
+        groups: groups.map(|groups| groups.into_iter().filter_map(role).collect()),
+        agents: agents.map_err(say),
+        ports,
+    }
+}
+
+/// The pod subnets as the controller would find them.
+async fn subnets(settings: &Settings, cluster: &Known<ClusterId>, cloud: &Cloud) -> anyhow::Result<Vec<SubnetFacts>> {
+    let network = cloud.network();
+    let mut subnets = Vec::new();
+    for name in &settings.pod_subnets {
+        subnets.push(only("subnet", name, network.subnets().list(&named(name)).await?)?);
+    }
+    if settings.pod_subnets.is_empty() {
+        let cluster = cluster.as_ref().map_err(|error| anyhow::anyhow!(error.clone()))?;
+        let mark = Mark { cluster: cluster.clone(), purpose: Purpose::Base(Base::Pods) };
+        subnets = network.subnets().list(&Filter::new().tags(mark.tags())).await?;
+    }
+    let mut uses = BTreeMap::new();
+    let networks: BTreeSet<_> = subnets.iter().map(|subnet| subnet.network_id).collect();
+    for id in networks {
+        // Often only administrators may ask; then it stays unknown.
+        let found = network.ip_availability(id).await.unwrap_or_default();
+        uses.extend(found.into_iter().map(|used| (used.subnet_id, used)));
+    }
+    Ok(subnets.into_iter().map(|subnet| SubnetFacts { used: uses.remove(&subnet.id), subnet }).collect())
+}

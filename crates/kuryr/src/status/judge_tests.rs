@@ -1,0 +1,259 @@
+//! A working cluster is all ok; each fault shows as itself.
+
+use super::{
+    super::{collect::Definition, print},
+    *,
+};
+use crate::view::tests::{kuryr_port, network_id, pod, port_id};
+use kuryr_model::neutron::{Direction, EtherType, RuleContent, SecurityGroup, SecurityGroupRule, Subnet};
+use kuryr_openstack::{
+    Identity,
+    network::{extensions::Extensions, ip_availability::SubnetUse},
+};
+use serde_json::json;
+
+fn group(base: Base, direction: Direction) -> (Base, SecurityGroup) {
+    let id = network_id().parse().unwrap();
+    let rules = [EtherType::IPv4, EtherType::IPv6].map(|family| SecurityGroupRule {
+        id: network_id().parse().unwrap(),
+        security_group_id: id,
+        allows: RuleContent::everything(direction, family),
+    });
+    (base, SecurityGroup { id, name: "g".into(), rules: rules.into(), tags: vec![] })
+}
+
+fn subnet_facts(used: u64, total: f64) -> SubnetFacts {
+    let subnet: Subnet = serde_json::from_value(json!({
+        "id": network_id(), "network_id": network_id(), "name": "pods-1", "cidr": "10.0.0.0/24"}))
+    .unwrap();
+    SubnetFacts { used: Some(SubnetUse { subnet_id: subnet.id, used_ips: used, total_ips: total }), subnet }
+}
+
+fn attached(name: &str, n: u8) -> KuryrPort {
+    let mut port = kuryr_port(name, Some(n));
+    port.status =
+        serde_json::from_value(json!({"attachment": {"state": "Attached", "since": "2026-01-01T00:00:00Z"}})).unwrap();
+    port
+}
+
+fn facts() -> Facts {
+    let mut web = pod("web");
+    web.bound = Some("2026-01-01T00:00:00Z".parse().unwrap());
+    Facts {
+        now: "2026-01-01T00:10:00Z".parse().unwrap(),
+        cluster: Ok("c1".into()),
+        kubernetes: Ok(Kubernetes {
+            version: Ok(("v1.34.4".into(), 34)),
+            definition: Ok(Some(Definition { established: true, selectable: true })),
+            lease_name: "kube-system/kuryr-controller".into(),
+            lease: Ok(Some(LeaseFacts {
+                holder: "kuryr-0".into(),
+                renewed: Some("2026-01-01T00:09:58Z".parse().unwrap()),
+                seconds: 15,
+            })),
+            view: Ok(ClusterView {
+                pods: vec![web],
+                nodes: vec![NodeView { name: "n1".into(), ready: true, why: String::new(), host: "host-1".into() }],
+                kuryr_ports: vec![attached("web", 1)],
+            }),
+        }),
+        cloud: Ok(CloudFacts {
+            auth_url: "http://keystone/v3".into(),
+            network_url: "http://neutron/v2.0".into(),
+            identity: Identity { user: "kuryr".into(), project_name: "k8s".into(), ..Identity::default() },
+            extensions: Ok(Extensions::new(REQUIRED.map(|(alias, _)| alias))),
+            quotas: Ok([("port".to_owned(), Quota { limit: 100, used: 20, reserved: 0 })].into()),
+            subnets: Ok(vec![subnet_facts(20, 253.0)]),
+            groups: Ok(vec![group(Base::IngressOpen, Direction::Ingress), group(Base::EgressOpen, Direction::Egress)]),
+            agents: Ok(vec![Agent { agent_type: "OVN".into(), host: "host-1".into(), alive: true }]),
+            ports: Ok(vec![
+                serde_json::from_value(json!({
+                    "id": port_id(1), "network_id": network_id(), "mac_address": "fa:16:3e:00:00:01", "status": "ACTIVE"}))
+                .unwrap(),
+            ]),
+        }),
+    }
+}
+
+fn kubernetes(facts: &mut Facts) -> &mut Kubernetes {
+    facts.kubernetes.as_mut().unwrap()
+}
+
+fn view(facts: &mut Facts) -> &mut ClusterView {
+    kubernetes(facts).view.as_mut().unwrap()
+}
+
+fn cloud(facts: &mut Facts) -> &mut CloudFacts {
+    facts.cloud.as_mut().unwrap()
+}
+
+/// What does not work after a change.
+fn wrong(change: impl FnOnce(&mut Facts)) -> Vec<String> {
+    let mut facts = facts();
+    change(&mut facts);
+    let checks = judge(&facts);
+    let wrong = checks.iter().filter(|check| check.state == State::Wrong);
+    wrong.map(|check| format!("{}: {}", check.subject, check.detail)).collect()
+}
+
+#[test]
+fn a_working_cluster_is_one_screen_of_ticks() {
+    let facts = facts();
+    let checks = judge(&facts);
+    let mut out = Vec::new();
+    print::text(&facts, &checks, &mut out).unwrap();
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "Kuryr of cluster c1
+
+Kubernetes
+  ✓ API server         v1.34.4
+  ✓ KuryrPort          the definition is established
+  ✓ controller         kuryr-0 leads, renewed 2 s ago
+  ✓ nodes              1 of 1 are ready
+
+OpenStack
+  ✓ Keystone           http://keystone/v3 as user kuryr in project k8s
+  ✓ Neutron            http://neutron/v2.0
+  ✓ port quota         20 of 100 ports used
+  ✓ pod subnet         pods-1 10.0.0.0/24: 20 used, 233 free
+
+Pods
+  ✓ pods               1 have their ports, 0 are starting, 0 are stuck
+
+All that was looked at works.
+"
+    );
+}
+
+#[test]
+fn kubernetes_faults() {
+    let lease = |seconds: i64| {
+        move |facts: &mut Facts| {
+            let renewed = facts.now - SignedDuration::from_secs(seconds);
+            kubernetes(facts).lease = Ok(Some(LeaseFacts { holder: "a".into(), renewed: Some(renewed), seconds: 15 }));
+        }
+    };
+    assert_eq!(wrong(lease(15)), [""; 0]);
+    assert_eq!(
+        wrong(lease(40)),
+        ["controller: a has not renewed the Lease kube-system/kuryr-controller for 40 s: no controller is active"]
+    );
+    assert_eq!(wrong(|facts| kubernetes(facts).version = Ok(("v1.30.2".into(), 30))), ["API server: v1.30.2"]);
+    assert_eq!(
+        wrong(|facts| kubernetes(facts).definition = Ok(None)),
+        ["KuryrPort: the API server does not know the definition"]
+    );
+    assert_eq!(
+        wrong(|facts| kubernetes(facts).lease = Ok(None)),
+        ["controller: nobody holds the Lease kube-system/kuryr-controller: no controller is active"]
+    );
+    let not_ready = wrong(|facts| {
+        view(facts).nodes[0].ready = false;
+        view(facts).nodes[0].why = "cni plugin not initialized".into();
+    });
+    assert_eq!(not_ready, ["nodes: 0 of 1 are ready", "node n1: cni plugin not initialized"]);
+}
+
+#[test]
+fn what_does_not_answer_does_not_hide_the_rest() {
+    let found = wrong(|facts| facts.cloud = Err("Keystone at x does not answer".into()));
+    assert_eq!(found, ["Keystone: Keystone at x does not answer"]);
+    let found = wrong(|facts| facts.kubernetes = Err("no kubeconfig".into()));
+    assert_eq!(found, ["API server: no kubeconfig"]);
+}
+
+#[test]
+fn openstack_faults() {
+    let found = wrong(|facts| cloud(facts).extensions = Ok(Extensions::new(["binding"])));
+    assert_eq!(found.len(), 4);
+    assert!(found[1].starts_with("extension: standard-attr-tag is missing: what Kuryr makes"), "{found:?}");
+    let full = wrong(|facts| {
+        let quota = Quota { limit: 20, used: 19, reserved: 1 };
+        cloud(facts).quotas = Ok([("port".to_owned(), quota)].into());
+    });
+    assert_eq!(full, ["port quota: 19 of 20 ports used"]);
+    let full = wrong(|facts| cloud(facts).subnets = Ok(vec![subnet_facts(253, 253.0)]));
+    assert_eq!(full, ["pod subnet: pods-1 10.0.0.0/24: 253 used, 0 free"]);
+    assert_eq!(wrong(|facts| cloud(facts).subnets = Ok(vec![])), ["pod subnets: there are none"]);
+    let found = wrong(|facts| cloud(facts).groups = Ok(vec![group(Base::IngressOpen, Direction::Egress)]));
+    assert_eq!(
+        found,
+        ["security group: g has other rules than it should", "security group: none is tagged kuryr:base:egress-open"]
+    );
+}
+
+#[test]
+fn a_node_that_neutron_does_not_know() {
+    let found = wrong(|facts| cloud(facts).agents.as_mut().unwrap()[0].host = "host-1.example".into());
+    assert_eq!(found, ["node n1: Neutron knows no host \"host-1\", so it can bind no port there"]);
+    let found = wrong(|facts| cloud(facts).agents.as_mut().unwrap()[0].alive = false);
+    assert_eq!(found, ["node n1: Neutron has not heard of host \"host-1\" lately"]);
+    assert_eq!(wrong(|facts| cloud(facts).agents = Err("forbidden".into())), [""; 0]);
+}
+
+#[test]
+fn what_may_not_be_known_is_no_fault() {
+    let mut facts = facts();
+    cloud(&mut facts).quotas = Err("403".into());
+    cloud(&mut facts).subnets.as_mut().unwrap()[0].used = None;
+    let checks = judge(&facts);
+    assert!(checks.iter().all(|check| check.state != State::Wrong), "{checks:#?}");
+    assert!(checks.iter().any(|check| check.state == State::Note && check.detail == "unknown: 403"));
+}
+
+#[test]
+fn pods_say_why_they_wait() {
+    assert_eq!(
+        wrong(|facts| view(facts).kuryr_ports.clear()),
+        [
+            "pods: 0 have their ports, 0 are starting, 1 are stuck",
+            "default/web: waiting for 600 s: it has no KuryrPort"
+        ]
+    );
+    assert_eq!(
+        wrong(|facts| view(facts).kuryr_ports[0] = kuryr_port("web", Some(1)))[1],
+        "default/web: waiting for 600 s: it has its port, node n1 has not plugged it"
+    );
+    let reason = wrong(|facts| {
+        let mut port = kuryr_port("web", None);
+        port.status = serde_json::from_value(json!({"conditions": [
+            {"type": "Allocated", "status": "False", "reason": "Quota", "message": "the port quota is used up",
+             "lastTransitionTime": "2026-01-01T00:00:00Z"}]}))
+        .unwrap();
+        view(facts).kuryr_ports[0] = port;
+    });
+    assert_eq!(reason[1], "default/web: waiting for 600 s: the port quota is used up");
+    // One that has just come is only starting.
+    let young = wrong(|facts| {
+        view(facts).pods[0].bound = Some(facts_now());
+        view(facts).kuryr_ports.clear();
+    });
+    assert_eq!(young, [""; 0]);
+}
+
+fn facts_now() -> Timestamp {
+    facts().now
+}
+
+#[test]
+fn many_stuck_pods_are_counted_not_listed() {
+    let found = wrong(|facts| {
+        view(facts).pods =
+            (0..30).map(|n| PodView { bound: Some(Timestamp::UNIX_EPOCH), ..pod(&n.to_string()) }).collect();
+    });
+    assert_eq!(found.len(), 1 + NAMED + 1);
+    assert_eq!(found.last().unwrap(), "...: 20 more are stuck");
+}
+
+#[test]
+fn a_port_that_is_down_though_it_is_plugged() {
+    let found = wrong(|facts| cloud(facts).ports.as_mut().unwrap()[0].status = PortStatus::Down);
+    assert_eq!(found, [format!("default/web: its port {} is plugged, and Neutron says that it is down", port_id(1))]);
+    let starting = wrong(|facts| {
+        cloud(facts).ports.as_mut().unwrap()[0].status = PortStatus::Down;
+        view(facts).kuryr_ports[0] = kuryr_port("web", Some(1));
+        view(facts).pods[0].bound = None;
+    });
+    assert_eq!(starting, [""; 0]);
+}

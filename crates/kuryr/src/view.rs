@@ -1,0 +1,171 @@
+//! What `kuryr status` and `kuryr audit` read of Kubernetes, reduced to what they judge.
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{Api, Client, ResourceExt as _, api::ListParams};
+use kuryr_model::{HOST_ANNOTATION, KuryrPort, ObjectKey, PodUid};
+use std::net::IpAddr;
+
+/// What matters of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PodView {
+    pub(crate) key: ObjectKey,
+    pub(crate) uid: PodUid,
+    pub(crate) node: Option<String>,
+    pub(crate) host_network: bool,
+    /// All its containers have ended for good.
+    pub(crate) completed: bool,
+    pub(crate) deleting: bool,
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Since when it is bound to its node, as far as it says so.
+    pub(crate) bound: Option<Timestamp>,
+}
+
+impl PodView {
+    /// Whether it should have ports, be it that it has none yet.
+    pub(crate) fn wants_ports(&self) -> bool {
+        self.may_hold_ports() && self.node.is_some() && !self.deleting
+    }
+
+    /// Whether it may have ports: one that is being deleted keeps them until its sandbox is gone.
+    pub(crate) fn may_hold_ports(&self) -> bool {
+        !self.host_network && !self.completed
+    }
+
+    fn read(pod: &Pod) -> Option<Self> {
+        let spec = pod.spec.as_ref()?;
+        let status = pod.status.clone().unwrap_or_default();
+        let phase = status.phase.as_deref().unwrap_or_default();
+        let addresses = status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect();
+        let conditions = status.conditions.iter().flatten();
+        let scheduled = conditions.filter(|condition| condition.type_ == "PodScheduled" && condition.status == "True");
+        Some(Self {
+            key: ObjectKey::new(pod.namespace()?, pod.name_any()),
+            uid: PodUid(pod.metadata.uid.clone()?),
+            node: spec.node_name.clone().filter(|node| !node.is_empty()),
+            host_network: spec.host_network == Some(true),
+            completed: matches!(phase, "Succeeded" | "Failed"),
+            deleting: pod.metadata.deletion_timestamp.is_some(),
+            addresses,
+            bound: scheduled.filter_map(|condition| Some(condition.last_transition_time.as_ref()?.0)).next(),
+        })
+    }
+}
+
+/// What matters of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeView {
+    pub(crate) name: String,
+    pub(crate) ready: bool,
+    /// Why it is not ready, in its own words.
+    pub(crate) why: String,
+    /// What Neutron calls it.
+    pub(crate) host: String,
+}
+
+impl NodeView {
+    fn read(node: &Node) -> Self {
+        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let ready = conditions.filter(|condition| condition.type_ == "Ready").next_back();
+        Self {
+            name: node.name_any(),
+            ready: ready.is_some_and(|condition| condition.status == "True"),
+            why: ready.and_then(|condition| condition.message.clone()).unwrap_or_default(),
+            host: node.annotations().get(HOST_ANNOTATION).cloned().unwrap_or_else(|| node.name_any()),
+        }
+    }
+}
+
+/// The cluster as read in one go.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ClusterView {
+    pub(crate) pods: Vec<PodView>,
+    pub(crate) nodes: Vec<NodeView>,
+    pub(crate) kuryr_ports: Vec<KuryrPort>,
+}
+
+impl ClusterView {
+    /// Lists what there is.
+    pub(crate) async fn read(client: &Client) -> anyhow::Result<Self> {
+        let all = ListParams::default();
+        let pods = Api::<Pod>::all(client.clone()).list(&all).await.context("pods cannot be listed")?;
+        let nodes = Api::<Node>::all(client.clone()).list(&all).await.context("nodes cannot be listed")?;
+        let ports = Api::<KuryrPort>::all(client.clone()).list(&all).await;
+        let ports = ports.context("KuryrPorts cannot be listed (are the definitions applied? kuryr crds --apply)")?;
+        Ok(Self {
+            pods: pods.iter().filter_map(PodView::read).collect(),
+            nodes: nodes.iter().map(NodeView::read).collect(),
+            kuryr_ports: ports.items,
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A bound pod `default/<name>` with UID `uid-<name>` on node `n1`.
+    pub(crate) fn pod(name: &str) -> PodView {
+        PodView {
+            key: ObjectKey::new("default", name),
+            uid: format!("uid-{name}").into(),
+            node: Some("n1".into()),
+            host_network: false,
+            completed: false,
+            deleting: false,
+            addresses: vec![],
+            bound: None,
+        }
+    }
+
+    /// The `KuryrPort` of that pod, with port number `port` and the address 10.0.0.`port`; without port: with none.
+    pub(crate) fn kuryr_port(name: &str, port: Option<u8>) -> KuryrPort {
+        let vifs = port.map(|n| {
+            json!({
+                "interface": "eth0", "portId": port_id(n), "networkId": network_id(), "mac": format!("fa:16:3e:00:00:{n:02x}"),
+                "mtu": 1442, "addresses": [{"ip": format!("10.0.0.{n}"), "prefixLength": 24}], "plug": {"driver": "ovs"},
+            })
+        });
+        let vifs: Vec<_> = vifs.into_iter().collect();
+        serde_json::from_value(json!({
+            "apiVersion": "kuryr.openstack.org/v1", "kind": "KuryrPort",
+            "metadata": {"namespace": "default", "name": name, "uid": format!("kp-{name}")},
+            "spec": {"podUid": format!("uid-{name}"), "nodeName": "n1", "vifs": vifs},
+        }))
+        .unwrap()
+    }
+
+    pub(crate) fn port_id(n: u8) -> String {
+        format!("00000000-0000-4000-8000-0000000000{n:02x}")
+    }
+
+    pub(crate) fn network_id() -> String {
+        "00000000-0000-4000-8000-00000000ffff".to_owned()
+    }
+
+    #[test]
+    fn a_pod_is_read_as_far_as_it_matters() {
+        let value = json!({
+            "metadata": {"namespace": "a", "name": "b", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"containers": [], "nodeName": "n", "hostNetwork": true},
+            "status": {"phase": "Failed", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}], "conditions": [
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+        });
+        let pod = PodView::read(&serde_json::from_value(value).unwrap()).unwrap();
+        assert!(pod.host_network && pod.completed && pod.deleting && !pod.wants_ports());
+        assert_eq!((pod.addresses.len(), pod.bound.is_some()), (2, true));
+        assert_eq!(PodView::read(&serde_json::from_value(json!({"metadata": {}})).unwrap()), None);
+    }
+
+    #[test]
+    fn a_node_has_the_host_that_its_annotation_says() {
+        let value = json!({
+            "metadata": {"name": "n", "annotations": {"kuryr.openstack.org/host": "n.example"}},
+            "status": {"conditions": [{"type": "Ready", "status": "False", "message": "no CNI"}]},
+        });
+        let node = NodeView::read(&serde_json::from_value(value).unwrap());
+        assert_eq!(node, NodeView { name: "n".into(), ready: false, why: "no CNI".into(), host: "n.example".into() });
+    }
+}
