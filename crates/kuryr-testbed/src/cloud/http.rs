@@ -196,8 +196,14 @@ mod tests {
     fn the_template_hides_ids_tags_and_projects() {
         let id = uuid::Uuid::nil();
         assert_eq!(call(&format!("/v2.0/ports/{id}"), "").unwrap().template(), "/v2.0/ports/{id}");
-        assert_eq!(call(&format!("/v2.0/ports/{id}/tags/kuryr%3Aa"), "").unwrap().template(), "/v2.0/ports/{id}/tags/{tag}");
-        assert_eq!(call("/v2.0/quotas/abc/details.json", "").unwrap().template(), "/v2.0/quotas/{project}/details.json");
+        assert_eq!(
+            call(&format!("/v2.0/ports/{id}/tags/kuryr%3Aa"), "").unwrap().template(),
+            "/v2.0/ports/{id}/tags/{tag}"
+        );
+        assert_eq!(
+            call("/v2.0/quotas/abc/details.json", "").unwrap().template(),
+            "/v2.0/quotas/{project}/details.json"
+        );
     }
 
     #[test]

@@ -46,6 +46,31 @@ impl Server {
         format!("{}/identity/v3", self.url())
     }
 
+    /// A `clouds.yaml` with two clouds: `kuryr`, by password, and `kuryr-app`, by application credential.
+    #[must_use]
+    pub fn clouds_yaml(&self) -> String {
+        let config = self.cloud.config();
+        let (auth_url, region) = (self.auth_url(), &config.region);
+        let project = config.projects.first().map(String::as_str).unwrap_or_default();
+        let credential = &config.application_credential;
+        // JSON strings are YAML strings, whatever is in them.
+        let text = |text: &str| serde_json::Value::from(text).to_string();
+        format!(
+            "clouds:\n  kuryr:\n    region_name: {region}\n    identity_api_version: 3\n    auth:\n      auth_url: {auth_url}\n      \
+             username: {user}\n      password: {password}\n      project_name: {project}\n      user_domain_name: Default\n      \
+             project_domain_name: Default\n  kuryr-app:\n    region_name: {region}\n    identity_api_version: 3\n    \
+             auth_type: v3applicationcredential\n    auth:\n      auth_url: {auth_url}\n      \
+             application_credential_id: {id}\n      application_credential_secret: {secret}\n",
+            region = text(region),
+            auth_url = text(&auth_url),
+            user = text(&config.user),
+            password = text(&config.password),
+            project = text(project),
+            id = text(&credential.id),
+            secret = text(&credential.secret),
+        )
+    }
+
     /// The URL that the services are below.
     #[must_use]
     pub fn url(&self) -> String {
@@ -82,7 +107,11 @@ pub(super) fn serve(cloud: Cloud, listener: TcpListener) -> std::io::Result<Serv
     Ok(Server { address, cloud, stop, task })
 }
 
-async fn entry(State(app): State<App>, ConnectInfo(connection): ConnectInfo<Connection>, request: Request) -> Response<Body> {
+async fn entry(
+    State(app): State<App>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    request: Request,
+) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let request_id = format!("req-{}", uuid::Uuid::new_v4());
     let Ok(body) = to_bytes(body, MAX_BODY).await else {
@@ -217,9 +246,7 @@ fn respond(answer: Answer, request_id: &str) -> Response<Body> {
         builder = builder.header(HeaderName::from_static("x-openstack-request-id"), value);
     }
     let response = match answer.body {
-        Some(body) => {
-            builder.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string()))
-        }
+        Some(body) => builder.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string())),
         None => builder.body(Body::empty()),
     };
     response.unwrap_or_else(|error| {

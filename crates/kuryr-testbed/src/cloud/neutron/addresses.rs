@@ -42,10 +42,9 @@ pub(crate) fn read(list: &[Value]) -> Result<Vec<Request>> {
     let refuse = |reason: String| Err(Error::attribute("fixed_ips", reason));
     let mut out: Vec<Request> = Vec::new();
     for item in list {
-        let Some(map) = item.as_object() else { return refuse(format!("Invalid data format for fixed IP: '{}'", shown(item))) };
-        if let Some(key) = map.keys().find(|key| !["subnet_id", "ip_address"].contains(&key.as_str())) {
-            return refuse(format!("Invalid data format for fixed IP: '{}': unexpected key '{key}'", shown(item)));
-        }
+        let Some(map) = item.as_object() else {
+            return refuse(format!("Invalid data format for fixed IP: '{}'", shown(item)));
+        };
         let mut request = Request { subnet: None, address: None };
         if let Some(value) = map.get("ip_address") {
             let Some(ip) = value.as_str().and_then(|text| text.parse().ok()) else {
@@ -60,7 +59,7 @@ pub(crate) fn read(list: &[Value]) -> Result<Vec<Request>> {
             request.subnet = Some(id);
         }
         if let Some(ip) = request.address
-            && out.iter().any(|other| other.address == Some(ip) && other.subnet == request.subnet)
+            && out.iter().any(|other| other.address == Some(ip))
         {
             return refuse(format!("Duplicate IP address '{ip}'"));
         }
@@ -90,7 +89,6 @@ pub(crate) fn allocate(
     let subnets = subnets_of(neutron, network);
     let mut wants = Vec::new();
     match requested {
-        Some([]) => return Ok(Vec::new()),
         Some(requests) => {
             for request in requests {
                 wants.extend(want(neutron, network, &subnets, *request, router)?);
@@ -109,7 +107,9 @@ pub(crate) fn allocate(
         }
     }
     if !router {
-        wants.extend(subnets.iter().filter(|subnet| subnet.is_auto_addressed()).map(|subnet| Want::Exact(auto(subnet, mac))));
+        wants.extend(
+            subnets.iter().filter(|subnet| subnet.is_auto_addressed()).map(|subnet| Want::Exact(auto(subnet, mac))),
+        );
     }
     take(neutron, network, wants)
 }
@@ -124,7 +124,8 @@ pub(crate) fn change(neutron: &mut Neutron, port: &Port, requests: &[Request], m
     let mut wants = Vec::new();
     let mut open = Vec::new();
     for request in requests {
-        let known = |ip: &FixedIp| request.address == Some(ip.address) && request.subnet.is_none_or(|id| id == ip.subnet);
+        let known =
+            |ip: &FixedIp| request.address == Some(ip.address) && request.subnet.is_none_or(|id| id == ip.subnet);
         match left.iter().position(known) {
             Some(at) if request.address.is_some() => kept.push(left.remove(at)),
             _ if request.address.is_some() => wants.extend(want(neutron, port.network, &subnets, *request, router)?),
@@ -173,13 +174,7 @@ fn auto(subnet: &Subnet, mac: &str) -> FixedIp {
 }
 
 /// `None` when automatic addressing already covers the request.
-fn want(
-    neutron: &Neutron,
-    network: Uuid,
-    subnets: &[Subnet],
-    request: Request,
-    router: bool,
-) -> Result<Option<Want>> {
+fn want(neutron: &Neutron, network: Uuid, subnets: &[Subnet], request: Request, router: bool) -> Result<Option<Want>> {
     if subnets.is_empty() {
         return Err(Error::invalid("IP allocation requires subnets for network"));
     }
@@ -201,18 +196,20 @@ fn want(
             subnet
         }
         (None, Some(ip)) => subnets.iter().find(|subnet| usable(subnet, ip)).ok_or_else(|| {
-            let message =
-                format!("IP address {ip} is not a valid IP for any of the subnets on the specified network.");
+            let message = format!("IP address {ip} is not a valid IP for any of the subnets on the specified network.");
             Error::bad_request("InvalidIpForNetwork", message)
         })?,
         (None, None) => return Err(Error::invalid("IP allocation requires subnet_id or ip_address")),
     };
     let id = subnet.standard.id;
     match request.address {
-        Some(address) if subnet.is_auto_addressed() && !router => Err(Error::invalid(format!(
-            "IPv6 address {address} can not be directly assigned to a port on subnet {id} since the subnet is configured for \
-             automatic addresses"
-        ))),
+        Some(address) if subnet.is_auto_addressed() && !router => Err(Error::bad_request(
+            "AllocationOnAutoAddressSubnet",
+            format!(
+                "IPv6 address {address} cannot be directly assigned to a port on subnet {id} as the subnet is configured for \
+                 automatic addresses"
+            ),
+        )),
         Some(address) => Ok(Some(Want::Exact(FixedIp { subnet: id, address }))),
         None if subnet.is_auto_addressed() && !router => Ok(None),
         None => Ok(Some(Want::AnyOf(vec![id]))),

@@ -29,7 +29,9 @@ impl HostKind {
                 "port_filter": true, "connectivity": "l2", "bridge_name": "br-int", "datapath_type": "netdev",
                 "bound_drivers": { "0": "ovn" },
             }),
-            Self::Bridge => json!({ "port_filter": true, "connectivity": "l2", "bound_drivers": { "0": "linuxbridge" } }),
+            Self::Bridge => {
+                json!({ "port_filter": true, "connectivity": "l2", "bound_drivers": { "0": "linuxbridge" } })
+            }
         }
     }
 }

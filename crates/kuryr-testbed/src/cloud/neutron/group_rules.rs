@@ -109,7 +109,9 @@ impl Resource for Rule {
         singular: "security_group_rule",
         attrs: ATTRS,
         tagged: false,
-        not_found: |id| Error::not_found("SecurityGroupRuleNotFound", format!("Security group rule {id} does not exist.")),
+        not_found: |id| {
+            Error::not_found("SecurityGroupRuleNotFound", format!("Security group rule {id} does not exist"))
+        },
     };
 
     fn table(neutron: &Neutron) -> &Table<Self> {
@@ -207,8 +209,12 @@ fn remove(neutron: &mut Neutron, id: Uuid, now: Timestamp) {
 
 /// Removes the rules that name a group as their remote group.
 pub(crate) fn remove_of_remote(neutron: &mut Neutron, group: Uuid, now: Timestamp) {
-    let ids: Vec<Uuid> =
-        neutron.rules.iter().filter(|rule| rule.spec.remote_group == Some(group)).map(|rule| rule.standard.id).collect();
+    let ids: Vec<Uuid> = neutron
+        .rules
+        .iter()
+        .filter(|rule| rule.spec.remote_group == Some(group))
+        .map(|rule| rule.standard.id)
+        .collect();
     for id in ids {
         remove(neutron, id, now);
     }
@@ -238,10 +244,11 @@ impl Spec {
         };
         spec.check_range()?;
         spec.check_family()?;
+        let spec = spec.without_whole_range();
         if spec.prefix.is_some() && spec.remote_group.is_some() {
             return Err(Error::bad_request(
-                "SecurityGroupRemoteGroupAndRemoteIpPrefix",
-                "Only remote_ip_prefix or remote_group_id may be provided.",
+                "SecurityGroupMultipleRemoteEntites",
+                "Only one of remote_ip_prefix or remote_group_id or remote_address_group_id may be provided.",
             ));
         }
         if let Some(remote) = spec.remote_group {
@@ -295,6 +302,12 @@ impl Spec {
             "Ports cannot be specified for protocol {number}. Ports are only supported for protocols DCCP, SCTP, TCP, UDP, UDPLITE."
         );
         Err(Error::bad_request("SecurityGroupInvalidProtocolForPort", message))
+    }
+
+    /// All port numbers are the same as none in particular.
+    fn without_whole_range(self) -> Self {
+        let whole = (self.min, self.max) == (Some(1), Some(u16::MAX));
+        if whole { Self { min: None, max: None, ..self } } else { self }
     }
 
     fn check_family(&self) -> Result<()> {

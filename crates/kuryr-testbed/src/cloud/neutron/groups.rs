@@ -33,7 +33,7 @@ impl Resource for Group {
         singular: "security_group",
         attrs: ATTRS,
         tagged: true,
-        not_found: |id| Error::not_found("SecurityGroupNotFound", format!("Security group {id} does not exist.")),
+        not_found: |id| Error::not_found("SecurityGroupNotFound", format!("Security group {id} does not exist")),
     };
 
     fn table(neutron: &Neutron) -> &Table<Self> {
@@ -54,9 +54,12 @@ impl Resource for Group {
 
     fn attribute(&self, name: &str, neutron: &Neutron) -> Option<Value> {
         Some(match name {
-            "security_group_rules" => {
-                self.rules.iter().filter_map(|&id| neutron.rules.get(id)).map(|rule| render(neutron, rule, &[])).collect()
-            }
+            "security_group_rules" => self
+                .rules
+                .iter()
+                .filter_map(|&id| neutron.rules.get(id))
+                .map(|rule| render(neutron, rule, &[]))
+                .collect(),
             "shared" => json!(false),
             "stateful" => json!(self.stateful),
             _ => return None,
@@ -80,7 +83,9 @@ impl Resource for Group {
             let message = "Updating default security group not allowed.";
             return Err(Error::conflict("SecurityGroupCannotUpdateDefault", message));
         }
-        if body.boolean("stateful").is_some_and(|stateful| stateful != group.stateful) && neutron.port_index.uses_group(id) {
+        if body.boolean("stateful").is_some_and(|stateful| stateful != group.stateful)
+            && neutron.port_index.uses_group(id)
+        {
             return Err(in_use(id));
         }
         group.standard.update(body);
@@ -90,14 +95,10 @@ impl Resource for Group {
     }
 
     fn delete(neutron: &mut Neutron, caller: &Caller, id: Uuid) -> Result<()> {
-        let group = neutron.groups.find(id)?;
         if neutron.port_index.uses_group(id) {
             return Err(in_use(id));
         }
-        if neutron.default_groups.get(&group.standard.project) == Some(&id) && group.standard.project == caller.project {
-            let message = "Insufficient rights for removing default security group.";
-            return Err(Error::conflict("SecurityGroupCannotRemoveDefault", message));
-        }
+        // An administrator may delete a default group; the next one who needs it makes it anew.
         neutron.default_groups.retain(|_, default| *default != id);
         if let Some(group) = neutron.groups.remove(id) {
             for rule in group.rules {

@@ -182,6 +182,13 @@ impl Allocator {
 }
 
 #[cfg(test)]
+impl Allocator {
+    pub(crate) fn taken(&self) -> std::collections::BTreeSet<u128> {
+        self.used.iter().copied().collect()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -15,6 +15,8 @@ mod discovery;
 mod error;
 mod group_rules;
 mod groups;
+#[cfg(test)]
+mod invariants;
 mod ipam;
 mod networks;
 mod port_checks;
@@ -38,7 +40,6 @@ use uuid::Uuid;
 
 pub use self::binding::HostKind;
 pub(super) use self::error::Error;
-pub(super) use self::resource::Caller;
 use self::error::Result;
 use self::group_rules::Rule;
 use self::groups::Group;
@@ -46,6 +47,7 @@ use self::ipam::Allocator;
 use self::networks::Network;
 pub use self::ports::PortStatus;
 use self::ports::{Port, PortIndex};
+pub(super) use self::resource::Caller;
 use self::resource::{Resource, Table};
 use self::routers::Router;
 use self::subnet_pools::SubnetPool;

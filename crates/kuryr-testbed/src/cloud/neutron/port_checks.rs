@@ -36,7 +36,10 @@ pub(crate) fn pairs(body: &Body, port_mac: &str) -> Result<Option<Vec<AddressPai
     let mut out: Vec<AddressPair> = Vec::new();
     for item in list {
         let Some(ip) = item["ip_address"].as_str() else {
-            return Err(Error::bad_request("AddressPairMissingIP", "AllowedAddressPair must contain ip_address"));
+            return Err(Error::bad_request(
+                "AllowedAddressPairsMissingIP",
+                "AllowedAddressPair must contain ip_address",
+            ));
         };
         let valid = ip.parse::<std::net::IpAddr>().is_ok() || ip.parse::<ipnet::IpNet>().is_ok();
         if !valid {
@@ -84,8 +87,7 @@ pub(crate) fn port_security(port: &Port, body: &Body) -> Result<()> {
         let message = "Port security must be enabled and port must have an IP address in order to use security groups.";
         return Err(Error::bad_request("PortSecurityAndIPRequiredForSecurityGroups", message));
     }
-    let message =
-        "Port has security group associated. Cannot disable port security or IP address until security group is removed.";
+    let message = "Port has security group associated. Cannot disable port security or IP address until security group is removed.";
     Err(Error::conflict("PortSecurityPortHasSecurityGroup", message))
 }
 

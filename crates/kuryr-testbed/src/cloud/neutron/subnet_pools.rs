@@ -92,9 +92,8 @@ impl Resource for SubnetPool {
         let max = length(body, "max_prefixlen", longest)?.unwrap_or(longest);
         let default = length(body, "default_prefixlen", longest)?.unwrap_or(min);
         if min > max || default < min || default > max {
-            let message = format!(
-                "Illegal prefix bounds: min_prefixlen={min}, default_prefixlen={default}, max_prefixlen={max}."
-            );
+            let (name, value) = if min > max { ("max_prefixlen", max) } else { ("default_prefixlen", default) };
+            let message = format!("Illegal prefix bounds: min_prefixlen={min}, {name}={value}.");
             return Err(Error::bad_request("IllegalSubnetPoolPrefixBounds", message));
         }
         let pool = Self {
@@ -117,15 +116,17 @@ impl Resource for SubnetPool {
             let new = prefixes(list)?;
             let covered = pool.prefixes.iter().all(|old| new.iter().any(|net| net.contains(old)));
             if !covered {
-                let message = format!("Existing prefixes must be a subset of the new prefixes for subnet pool {id}.");
-                return Err(Error::bad_request("IllegalSubnetPoolUpdate", message));
+                let message = "Illegal update to prefixes: Existing prefixes must be a subset of the new prefixes.";
+                return Err(Error::bad_request("IllegalSubnetPoolPrefixUpdate", message));
             }
             pool.prefixes = new;
         }
         let longest = if pool.is_v6() { 128 } else { 32 };
-        for (name, target) in
-            [("min_prefixlen", &mut pool.min), ("max_prefixlen", &mut pool.max), ("default_prefixlen", &mut pool.default)]
-        {
+        for (name, target) in [
+            ("min_prefixlen", &mut pool.min),
+            ("max_prefixlen", &mut pool.max),
+            ("default_prefixlen", &mut pool.default),
+        ] {
             if let Some(value) = length(body, name, longest)? {
                 *target = value;
             }
@@ -148,7 +149,8 @@ fn prefixes(list: &[Value]) -> Result<Vec<IpNet>> {
     let mut out: Vec<IpNet> = Vec::new();
     for item in list {
         let net = item.as_str().and_then(|text| text.parse::<IpNet>().ok());
-        let net = net.ok_or_else(|| Error::attribute("prefixes", format!("'{}' is not a valid IP subnet", shown(item))))?;
+        let net =
+            net.ok_or_else(|| Error::attribute("prefixes", format!("'{}' is not a valid IP subnet", shown(item))))?;
         out.push(net.trunc());
     }
     match out.first() {
@@ -172,6 +174,11 @@ fn length(body: &Body, name: &str, longest: u8) -> Result<Option<u8>> {
     }
 }
 
+/// Neutron does not count this among its conflicts: it answers 500.
+fn allocation_error(message: &str) -> Error {
+    Error::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "SubnetAllocationError", message)
+}
+
 /// The default pool of a version, if there is one.
 pub(crate) fn default_pool(neutron: &Neutron, version: i64) -> Option<Uuid> {
     let found = neutron.subnet_pools.iter().find(|pool| pool.is_default && pool.is_v6() == (version == 6));
@@ -187,17 +194,13 @@ pub(crate) fn allocate(neutron: &Neutron, pool: Uuid, cidr: Option<IpNet>, lengt
         (None, length) => length.unwrap_or_else(|| i64::from(pool.default)),
     };
     if wanted < i64::from(pool.min) {
-        let message = format!(
-            "Unable to allocate subnet with prefix length {wanted}, minimum allowed prefix is {}.",
-            pool.min
-        );
+        let message =
+            format!("Unable to allocate subnet with prefix length {wanted}, minimum allowed prefix is {}.", pool.min);
         return Err(Error::bad_request("MinPrefixSubnetAllocationError", message));
     }
     let length = u8::try_from(wanted).ok().filter(|&length| length <= pool.max).ok_or_else(|| {
-        let message = format!(
-            "Unable to allocate subnet with prefix length {wanted}, maximum allowed prefix is {}.",
-            pool.max
-        );
+        let message =
+            format!("Unable to allocate subnet with prefix length {wanted}, maximum allowed prefix is {}.", pool.max);
         Error::bad_request("MaxPrefixSubnetAllocationError", message)
     })?;
     let mut taken: Vec<IpNet> =
@@ -209,13 +212,15 @@ pub(crate) fn allocate(neutron: &Neutron, pool: Uuid, cidr: Option<IpNet>, lengt
         return if inside && free {
             Ok(cidr)
         } else {
-            let message = "Failed to allocate subnet: Cannot allocate requested subnet from the available set of prefixes.";
-            Err(Error::conflict("SubnetAllocationError", message))
+            let message =
+                "Failed to allocate subnet: Cannot allocate requested subnet from the available set of prefixes.";
+            Err(allocation_error(message))
         };
     }
     pool.prefixes.iter().find_map(|&prefix| first_free(prefix, length, &taken)).ok_or_else(|| {
-        let message = format!("Failed to allocate subnet: Insufficient prefix space to allocate subnet size /{length}.");
-        Error::conflict("SubnetAllocationError", message)
+        let message =
+            format!("Failed to allocate subnet: Insufficient prefix space to allocate subnet size /{length}.");
+        allocation_error(&message)
     })
 }
 

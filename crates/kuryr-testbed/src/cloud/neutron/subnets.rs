@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::attrs::{Access, Attr, Body, Check, Kind, attr, shown};
 use super::error::{Error, Result};
 use super::ipam::{Allocator, Span, default_pools, hosts, number};
+use super::ports::Port;
 use super::resource::{Caller, Resource, Standard, Table};
 use super::{Neutron, addresses, subnet_pools};
 
@@ -125,7 +126,10 @@ impl Resource for Subnet {
             (given, Some(pool)) => subnet_pools::allocate(neutron, pool, given, body.int("prefixlen"))?,
             (Some(cidr), None) => cidr,
             (None, None) => {
-                return Err(Error::bad_request("BadRequest", "Bad subnets request: a subnetpool must be specified in the absence of a cidr."));
+                return Err(Error::bad_request(
+                    "BadRequest",
+                    "Bad subnets request: a subnetpool must be specified in the absence of a cidr.",
+                ));
             }
         };
         check_cidr(neutron, network_id, &siblings, version, cidr)?;
@@ -212,7 +216,8 @@ impl Resource for Subnet {
             .collect();
         let blocks = |port: &Uuid| {
             let router = neutron.ports.get(*port).is_some_and(|port| port.device_owner.starts_with("network:router"));
-            router || !subnet.is_auto_addressed()
+            let own = neutron.ports.get(*port).is_some_and(Port::is_of_the_network);
+            router || !(subnet.is_auto_addressed() || own)
         };
         if holders.iter().any(blocks) {
             let message = format!(
@@ -306,7 +311,10 @@ fn read_pools(cidr: IpNet, gateway: Option<IpAddr>, list: &[Value]) -> Result<Ve
     for item in list {
         let end = |key: &str| item[key].as_str().and_then(|text| text.parse::<IpAddr>().ok());
         let (Some(start), Some(end)) = (end("start"), end("end")) else {
-            return Err(Error::attribute("allocation_pools", format!("Invalid data format for IP pool: '{}'", shown(item))));
+            return Err(Error::attribute(
+                "allocation_pools",
+                format!("Invalid data format for IP pool: '{}'", shown(item)),
+            ));
         };
         let pool = Span { first: number(start), last: number(end) };
         if start.is_ipv6() != v6 || end.is_ipv6() != v6 || pool.first > pool.last {
@@ -364,7 +372,9 @@ fn nameservers(body: &Body) -> Result<Option<Vec<IpAddr>>> {
     let mut out: Vec<IpAddr> = Vec::new();
     for item in list {
         let parsed = item.as_str().and_then(|text| text.parse().ok());
-        let ip = parsed.ok_or_else(|| Error::attribute("dns_nameservers", format!("'{}' is not a valid nameserver", shown(item))))?;
+        let ip = parsed.ok_or_else(|| {
+            Error::attribute("dns_nameservers", format!("'{}' is not a valid nameserver", shown(item)))
+        })?;
         out.push(ip);
     }
     Ok(Some(out))
@@ -377,7 +387,10 @@ fn routes(body: &Body) -> Result<Option<Vec<(IpNet, IpAddr)>>> {
         let net = item["destination"].as_str().and_then(|text| text.parse::<IpNet>().ok());
         let hop = item["nexthop"].as_str().and_then(|text| text.parse::<IpAddr>().ok());
         let (Some(net), Some(hop)) = (net, hop) else {
-            return Err(Error::attribute("host_routes", format!("Invalid data format for hostroute: '{}'", shown(item))));
+            return Err(Error::attribute(
+                "host_routes",
+                format!("Invalid data format for hostroute: '{}'", shown(item)),
+            ));
         };
         out.push((net, hop));
     }

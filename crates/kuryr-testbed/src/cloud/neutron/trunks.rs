@@ -235,10 +235,7 @@ pub(crate) fn remove_subports(neutron: &mut Neutron, caller: &Caller, call: &Cal
     for item in sub_ports(call)? {
         let at = trunk.subports.iter().position(|sub| item["port_id"].as_str() == Some(&sub.port.to_string()));
         let Some(at) = at else {
-            let message = format!(
-                "SubPort on trunk {id} with parent port {} could not be found.",
-                trunk.parent
-            );
+            let message = format!("SubPort on trunk {id} with parent port {} could not be found.", trunk.parent);
             return Err(Error::not_found("SubPortNotFound", message));
         };
         removed.push(trunk.subports.remove(at).port);

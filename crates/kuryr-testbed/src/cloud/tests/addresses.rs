@@ -37,7 +37,10 @@ async fn a_port_without_fixed_ips_takes_the_next_subnet_when_one_is_full() {
     let a = port(&world.neutron, &net, json!({})).await;
     let b = port(&world.neutron, &net, json!({})).await;
     assert_eq!((&a["fixed_ips"][0]["subnet_id"], &b["fixed_ips"][0]["subnet_id"]), (&json!(first), &json!(second)));
-    assert_eq!(try_port(&world, &net, json!([{ "subnet_id": first }])).await.error(), (409, "IpAddressGenerationFailure"));
+    assert_eq!(
+        try_port(&world, &net, json!([{ "subnet_id": first }])).await.error(),
+        (409, "IpAddressGenerationFailure")
+    );
 }
 
 #[tokio::test]
@@ -65,7 +68,7 @@ async fn slaac_subnets_give_the_address_that_the_mac_makes() {
     assert_eq!(p["mac_address"], "fa:16:3e:01:02:03");
     assert_eq!(addresses(&p), ["2001:db8::f816:3eff:fe01:203"]);
     let fixed = try_port(&world, &net, json!([{ "subnet_id": sub, "ip_address": "2001:db8::5" }])).await;
-    assert_eq!(fixed.error(), (400, "InvalidInput"));
+    assert_eq!(fixed.error(), (400, "AllocationOnAutoAddressSubnet"));
 }
 
 #[tokio::test]
@@ -97,7 +100,9 @@ async fn addresses_outside_the_subnets_are_refused() {
         (&net, json!([{ "subnet_id": foreign }]), 400, "InvalidInput"),
         (&net, json!([{ "subnet_id": uuid::Uuid::nil() }]), 404, "SubnetNotFound"),
         (&net, json!([{ "ip_address": "10.1.0" }]), 400, "HTTPBadRequest"),
-        (&net, json!([{ "colour": "blue" }]), 400, "HTTPBadRequest"),
+        (&net, json!([{ "ip_address": "10.1.0.4" }, { "ip_address": "10.1.0.4" }]), 400, "HTTPBadRequest"),
+        (&net, json!([{}]), 400, "InvalidInput"),
+        (&net, json!(["10.1.0.4"]), 400, "HTTPBadRequest"),
         (&empty, json!([{ "ip_address": "10.1.0.4" }]), 400, "InvalidInput"),
     ] {
         let reply = try_port(&world, net, fixed_ips.clone()).await;

@@ -91,7 +91,8 @@ impl Client {
         headers: &[(&str, &str)],
     ) -> io::Result<Reply> {
         let rest = self.base.strip_prefix("http://").unwrap();
-        let (host, root) = rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
+        let (host, root) =
+            rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
         let body = body.map(Value::to_string).unwrap_or_default();
         let mut head = format!("{method} {root}{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
         if let Some(token) = &self.token {

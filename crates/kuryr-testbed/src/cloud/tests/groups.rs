@@ -77,13 +77,16 @@ async fn bulk_rules_are_all_made_or_none() {
         json!({ "security_group_id": group["id"], "direction": "ingress", "protocol": "tcp",
             "port_range_min": number, "port_range_max": number })
     };
-    let post = async |rules: Value| world.neutron.post("/v2.0/security-group-rules", &json!({ "security_group_rules": rules })).await;
+    let post = async |rules: Value| {
+        world.neutron.post("/v2.0/security-group-rules", &json!({ "security_group_rules": rules })).await
+    };
     let made = post(json!([one(&g, 1), one(&g, 2), one(&g, 3)])).await.expect(201);
     assert_eq!(made["security_group_rules"].as_array().unwrap().len(), 3);
     assert_eq!(post(json!([one(&g, 4), one(&g, 4)])).await.error(), (409, "DuplicateSecurityGroupRuleInPost"));
     assert_eq!(post(json!([one(&g, 4), one(&g, 1)])).await.error(), (409, "SecurityGroupRuleExists"));
     assert_eq!(post(json!([one(&g, 4), one(&h, 4)])).await.error(), (400, "SecurityGroupNotSingleGroupRules"));
-    let listed = world.neutron.get(&format!("/v2.0/security-group-rules?security_group_id={}&direction=ingress", id(&g))).await;
+    let listed =
+        world.neutron.get(&format!("/v2.0/security-group-rules?security_group_id={}&direction=ingress", id(&g))).await;
     assert_eq!(listed.expect(200)["security_group_rules"].as_array().unwrap().len(), 3);
 }
 
@@ -96,16 +99,48 @@ async fn wrong_rules_are_refused_by_name() {
         (json!({ "direction": "ingress", "ethertype": "IPv5" }), 400, "HTTPBadRequest"),
         (json!({ "direction": "ingress", "protocol": "smoke" }), 400, "SecurityGroupRuleInvalidProtocol"),
         (json!({ "direction": "ingress", "protocol": "256" }), 400, "SecurityGroupRuleInvalidProtocol"),
-        (json!({ "direction": "ingress", "port_range_min": 1, "port_range_max": 2 }), 400, "SecurityGroupProtocolRequiredWithPorts"),
-        (json!({ "direction": "ingress", "protocol": "tcp", "port_range_min": 2, "port_range_max": 1 }), 400, "SecurityGroupInvalidPortRange"),
-        (json!({ "direction": "ingress", "protocol": "tcp", "port_range_min": 1 }), 400, "SecurityGroupInvalidPortRange"),
-        (json!({ "direction": "ingress", "protocol": "tcp", "port_range_min": 1, "port_range_max": 65536 }), 400, "SecurityGroupInvalidPortValue"),
-        (json!({ "direction": "ingress", "protocol": "gre", "port_range_min": 1, "port_range_max": 1 }), 400, "SecurityGroupInvalidProtocolForPort"),
-        (json!({ "direction": "ingress", "protocol": "icmp", "port_range_max": 1 }), 400, "SecurityGroupMissingIcmpType"),
-        (json!({ "direction": "ingress", "protocol": "icmp", "port_range_min": 256 }), 400, "SecurityGroupInvalidIcmpValue"),
+        (
+            json!({ "direction": "ingress", "port_range_min": 1, "port_range_max": 2 }),
+            400,
+            "SecurityGroupProtocolRequiredWithPorts",
+        ),
+        (
+            json!({ "direction": "ingress", "protocol": "tcp", "port_range_min": 2, "port_range_max": 1 }),
+            400,
+            "SecurityGroupInvalidPortRange",
+        ),
+        (
+            json!({ "direction": "ingress", "protocol": "tcp", "port_range_min": 1 }),
+            400,
+            "SecurityGroupInvalidPortRange",
+        ),
+        (
+            json!({ "direction": "ingress", "protocol": "tcp", "port_range_min": 1, "port_range_max": 65536 }),
+            400,
+            "SecurityGroupInvalidPortValue",
+        ),
+        (
+            json!({ "direction": "ingress", "protocol": "gre", "port_range_min": 1, "port_range_max": 1 }),
+            400,
+            "SecurityGroupInvalidProtocolForPort",
+        ),
+        (
+            json!({ "direction": "ingress", "protocol": "icmp", "port_range_max": 1 }),
+            400,
+            "SecurityGroupMissingIcmpType",
+        ),
+        (
+            json!({ "direction": "ingress", "protocol": "icmp", "port_range_min": 256 }),
+            400,
+            "SecurityGroupInvalidIcmpValue",
+        ),
         (json!({ "direction": "ingress", "protocol": "ipv6-icmp" }), 400, "SecurityGroupEthertypeConflictWithProtocol"),
         (json!({ "direction": "ingress", "remote_ip_prefix": "fd00::/8" }), 400, "SecurityGroupRuleParameterConflict"),
-        (json!({ "direction": "ingress", "remote_ip_prefix": "10.0.0.0/8", "remote_group_id": g["id"] }), 400, "SecurityGroupRemoteGroupAndRemoteIpPrefix"),
+        (
+            json!({ "direction": "ingress", "remote_ip_prefix": "10.0.0.0/8", "remote_group_id": g["id"] }),
+            400,
+            "SecurityGroupMultipleRemoteEntites",
+        ),
         (json!({ "direction": "ingress", "remote_group_id": uuid::Uuid::nil() }), 404, "SecurityGroupNotFound"),
     ] {
         let reply = rule(&world, &g, attributes.clone()).await;
@@ -127,7 +162,9 @@ async fn rules_that_name_a_group_go_with_it() {
 async fn the_snapshot_shows_groups_as_they_are() {
     let world = World::new().await;
     let g = group(&world, "g").await;
-    rule(&world, &g, json!({ "direction": "ingress", "protocol": "udp", "port_range_min": 53, "port_range_max": 53 })).await.expect(201);
+    rule(&world, &g, json!({ "direction": "ingress", "protocol": "udp", "port_range_min": 53, "port_range_max": 53 }))
+        .await
+        .expect(201);
     let snapshot = world.cloud.snapshot();
     let seen = &snapshot.security_groups[&uuid::Uuid::try_parse(&id(&g)).unwrap()];
     let last = seen.rules.last().unwrap();

@@ -10,7 +10,8 @@ fn names(body: &Value) -> Vec<&str> {
 async fn world_with_ports(config: Config) -> (World, String) {
     let world = World::with(config).await;
     let net = network(&world.neutron, "n").await;
-    for (name, tags) in [("a", json!(["red"])), ("b", json!(["red", "blue"])), ("c", json!(["blue"])), ("d", json!([]))] {
+    for (name, tags) in [("a", json!(["red"])), ("b", json!(["red", "blue"])), ("c", json!(["blue"])), ("d", json!([]))]
+    {
         port(&world.neutron, &net, json!({ "name": name, "tags": tags, "device_id": format!("vm-{name}") })).await;
     }
     (world, net)
@@ -95,7 +96,8 @@ async fn the_extensions_that_kuryr_probes_are_listed() {
     let body = world.neutron.get("/v2.0/extensions?fields=alias").await.expect(200);
     let aliases: Vec<&str> =
         body["extensions"].as_array().unwrap().iter().map(|e| e["alias"].as_str().unwrap()).collect();
-    for alias in ["tag-ports-during-bulk-creation", "standard-attr-tag", "revision-if-match", "trunk", "port-security"] {
+    for alias in ["tag-ports-during-bulk-creation", "standard-attr-tag", "revision-if-match", "trunk", "port-security"]
+    {
         assert!(aliases.contains(&alias), "{alias}");
     }
     assert_eq!(world.neutron.get("/v2.0/extensions/nothing").await.error(), (404, "HTTPNotFound"));

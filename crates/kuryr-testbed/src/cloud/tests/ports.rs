@@ -21,6 +21,22 @@ async fn a_port_is_bound_by_its_host() {
 }
 
 #[tokio::test]
+async fn a_failed_binding_is_tried_again_with_the_next_update() {
+    let world = World::new().await;
+    let net = network(&world.neutron, "n").await;
+    let p = port(&world.neutron, &net, json!({ "binding:host_id": "node-1" })).await;
+    assert_eq!(p["binding:vif_type"], "binding_failed");
+    world.cloud.add_host("node-1", HostKind::Bridge);
+    let path = format!("/v2.0/ports/{}", id(&p));
+    let updated = world.neutron.put(&path, &json!({ "port": { "name": "again" } })).await.expect(200);
+    assert_eq!(updated["port"]["binding:vif_type"], "bridge");
+    let uuid = uuid::Uuid::try_parse(&id(&p)).unwrap();
+    world.cloud.set_port_status(uuid, PortStatus::Active);
+    let moved = world.neutron.put(&path, &json!({ "port": { "binding:host_id": "" } })).await.expect(200);
+    assert_eq!((&moved["port"]["binding:vif_type"], &moved["port"]["status"]), (&json!("unbound"), &json!("DOWN")));
+}
+
+#[tokio::test]
 async fn a_port_becomes_active_when_the_data_plane_says_so() {
     let world = World::new().await;
     let net = network(&world.neutron, "n").await;
@@ -217,7 +233,10 @@ async fn ports_of_a_trunk_cannot_be_deleted() {
     let sub = json!([{ "port_id": child["id"], "segmentation_type": "vlan", "segmentation_id": 100 }]);
     let body = json!({ "trunk": { "port_id": parent["id"], "sub_ports": sub } });
     let trunk = id(&world.neutron.post("/v2.0/trunks", &body).await.expect(201)["trunk"]);
-    assert_eq!(world.neutron.delete(&format!("/v2.0/ports/{}", id(&parent))).await.error(), (409, "PortInUseAsTrunkParent"));
+    assert_eq!(
+        world.neutron.delete(&format!("/v2.0/ports/{}", id(&parent))).await.error(),
+        (409, "PortInUseAsTrunkParent")
+    );
     assert_eq!(world.neutron.delete(&format!("/v2.0/ports/{}", id(&child))).await.error(), (409, "PortInUseAsSubPort"));
     let shown = world.neutron.get(&format!("/v2.0/ports/{}", id(&child))).await.expect(200);
     assert_eq!(shown["port"]["device_owner"], "trunk:subport");
@@ -225,7 +244,8 @@ async fn ports_of_a_trunk_cannot_be_deleted() {
     let again = world.neutron.put(&format!("/v2.0/trunks/{trunk}/add_subports"), &json!({ "sub_ports": sub })).await;
     assert_eq!(again.error(), (409, "TrunkPortInUse"));
     let third = port(&world.neutron, &net, json!({})).await;
-    let twice = json!({ "sub_ports": [{ "port_id": third["id"], "segmentation_type": "vlan", "segmentation_id": 100 }] });
+    let twice =
+        json!({ "sub_ports": [{ "port_id": third["id"], "segmentation_type": "vlan", "segmentation_id": 100 }] });
     let reply = world.neutron.put(&format!("/v2.0/trunks/{trunk}/add_subports"), &twice).await;
     assert_eq!(reply.error(), (409, "DuplicateSubPort"));
     world.neutron.put(&format!("/v2.0/trunks/{trunk}/remove_subports"), &json!({ "sub_ports": sub })).await.expect(200);
