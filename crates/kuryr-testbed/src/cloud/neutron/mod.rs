@@ -10,6 +10,7 @@
 mod addresses;
 mod agents;
 mod attrs;
+mod availability;
 mod binding;
 mod discovery;
 mod error;
@@ -132,6 +133,7 @@ impl Neutron {
         match collection {
             "extensions" => discovery::extensions(self, call, rest),
             "agents" => agents::handle(self, call, rest),
+            "network-ip-availabilities" => availability::handle(self, call, rest),
             "quotas" => quotas::handle(self, caller, call, rest),
             "networks" => self.collection::<Network>(caller, call, rest),
             "subnets" => self.collection::<Subnet>(caller, call, rest),
