@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use axum::http::Method;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::{World, network};
 use crate::cloud::{Fault, Service};
@@ -91,6 +93,21 @@ async fn a_cloud_that_is_away_closes_every_connection_until_it_comes_back() {
     assert!(world.neutron.send("GET", "/v2.0/ports", None, &[]).await.is_err());
     world.cloud.come_back();
     assert_eq!(world.neutron.get("/v2.0/ports").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_kept_connection_is_cut_when_the_cloud_goes_away() {
+    let world = World::new().await;
+    let mut kept = TcpStream::connect(world.server.address()).await.unwrap();
+    kept.write_all(b"GET /v3 HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut first = [0; 12];
+    kept.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    world.cloud.go_away();
+    // What was answered before may still come, but then the end does: without the cut this would wait for ever.
+    let mut rest = Vec::new();
+    let _ = kept.read_to_end(&mut rest).await;
+    assert!(TcpStream::connect(world.server.address()).await.is_ok(), "the port number stays taken");
 }
 
 #[tokio::test]
