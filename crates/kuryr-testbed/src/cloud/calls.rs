@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::http::Method;
+use tokio::sync::watch;
 
 use super::http::Service;
 
@@ -50,12 +51,21 @@ struct Log {
 }
 
 /// The log of a cloud. Cheap to clone; clones share the log.
-#[derive(Debug, Clone, Default)]
-pub struct Calls(Arc<Mutex<Log>>);
+#[derive(Debug, Clone)]
+pub struct Calls {
+    log: Arc<Mutex<Log>>,
+    pushed: watch::Sender<()>,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self { log: Arc::default(), pushed: watch::Sender::new(()) }
+    }
+}
 
 impl Calls {
     fn lock(&self) -> MutexGuard<'_, Log> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn push(&self, record: CallRecord) {
@@ -66,6 +76,22 @@ impl Calls {
             log.records.pop_front();
         }
         log.records.push_back(record);
+        drop(log);
+        self.pushed.send_replace(());
+    }
+
+    /// Waits for a call for which the function says true; one that is in the log already counts.
+    pub async fn wait_for(&self, mut wanted: impl FnMut(&CallRecord) -> bool) -> CallRecord {
+        let mut pushed = self.pushed.subscribe();
+        loop {
+            if let Some(found) = self.lock().records.iter().find(|record| wanted(record)) {
+                return found.clone();
+            }
+            if pushed.changed().await.is_err() {
+                // The sender lives as long as this does.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Forgets all calls and counts.

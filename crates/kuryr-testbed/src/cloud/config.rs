@@ -79,6 +79,7 @@ const EXTENSIONS: &[&str] = &[
     "ip-substring-filtering",
     "net-mtu",
     "net-mtu-writable",
+    "network-ip-availability",
     "pagination",
     "port-security",
     "project-id",

@@ -265,6 +265,21 @@ impl Faults {
         self.lock().entries.iter().find(|entry| entry.id == id).map_or(0, |entry| entry.hits)
     }
 
+    /// Waits until the rule has hit so many calls, or is gone.
+    pub async fn wait_for_hits(&self, id: FaultId, hits: usize) {
+        self.wait_until(|rules| rules.entries.iter().all(|entry| entry.id != id || entry.hits >= hits)).await;
+    }
+
+    async fn wait_until(&self, mut done: impl FnMut(&Rules) -> bool) {
+        let mut changed = self.changed.subscribe();
+        while !done(&self.lock()) {
+            // The sender lives as long as this does.
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Finds the rule for a call and counts it.
     pub(super) fn strike(&self, call: &Call) -> Option<(FaultId, Effect)> {
         let mut rules = self.lock();
@@ -275,7 +290,9 @@ impl Faults {
             entry.seen += 1;
             if entry.seen > entry.fault.skip {
                 entry.hits += 1;
-                return Some((entry.id, entry.fault.effect.clone()));
+                let hit = (entry.id, entry.fault.effect.clone());
+                self.changed.send_replace(());
+                return Some(hit);
             }
         }
         None
@@ -283,12 +300,7 @@ impl Faults {
 
     /// Waits until the rule is gone.
     pub(super) async fn gone(&self, id: FaultId) {
-        let mut changed = self.changed.subscribe();
-        while self.lock().entries.iter().any(|entry| entry.id == id) {
-            if changed.changed().await.is_err() {
-                return;
-            }
-        }
+        self.wait_until(|rules| rules.entries.iter().all(|entry| entry.id != id)).await;
     }
 }
 

@@ -46,6 +46,31 @@ impl Server {
         format!("{}/identity/v3", self.url())
     }
 
+    /// A `clouds.yaml` with two clouds: `kuryr`, by password, and `kuryr-app`, by application credential.
+    #[must_use]
+    pub fn clouds_yaml(&self) -> String {
+        let config = self.cloud.config();
+        let (auth_url, region) = (self.auth_url(), &config.region);
+        let project = config.projects.first().map(String::as_str).unwrap_or_default();
+        let credential = &config.application_credential;
+        // JSON strings are YAML strings, whatever is in them.
+        let text = |text: &str| serde_json::Value::from(text).to_string();
+        format!(
+            "clouds:\n  kuryr:\n    region_name: {region}\n    identity_api_version: 3\n    auth:\n      auth_url: {auth_url}\n      \
+             username: {user}\n      password: {password}\n      project_name: {project}\n      user_domain_name: Default\n      \
+             project_domain_name: Default\n  kuryr-app:\n    region_name: {region}\n    identity_api_version: 3\n    \
+             auth_type: v3applicationcredential\n    auth:\n      auth_url: {auth_url}\n      \
+             application_credential_id: {id}\n      application_credential_secret: {secret}\n",
+            region = text(region),
+            auth_url = text(&auth_url),
+            user = text(&config.user),
+            password = text(&config.password),
+            project = text(project),
+            id = text(&credential.id),
+            secret = text(&credential.secret),
+        )
+    }
+
     /// The URL that the services are below.
     #[must_use]
     pub fn url(&self) -> String {

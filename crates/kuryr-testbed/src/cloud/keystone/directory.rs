@@ -10,9 +10,7 @@ impl Keystone {
     pub(super) fn look_up(&self, call: &Call, token: &Token, path: &[&str]) -> Answer {
         let (plural, singular, items) = match path {
             ["auth", "catalog"] => return Answer::ok(json!({ "catalog": self.catalog(call), "links": {} })),
-            ["auth", "projects"] => ("projects", "project", self.projects()),
-            ["users", id, "projects"] if *id == self.user_id => ("projects", "project", self.projects()),
-            ["projects", ..] => ("projects", "project", self.projects()),
+            ["projects", ..] | ["auth" | "users", .., "projects"] => ("projects", "project", self.projects()),
             ["users", ..] => ("users", "user", vec![self.user_body(token)]),
             ["domains", ..] | ["auth", "domains"] => ("domains", "domain", vec![domain()]),
             ["services", ..] => ("services", "service", services_list()),

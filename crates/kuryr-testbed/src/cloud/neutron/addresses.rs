@@ -45,9 +45,12 @@ pub(crate) fn read(list: &[Value]) -> Result<Vec<Request>> {
         let Some(map) = item.as_object() else {
             return refuse(format!("Invalid data format for fixed IP: '{}'", shown(item)));
         };
+<<<<<<< HEAD
         if let Some(key) = map.keys().find(|key| !["subnet_id", "ip_address"].contains(&key.as_str())) {
             return refuse(format!("Invalid data format for fixed IP: '{}': unexpected key '{key}'", shown(item)));
         }
+=======
+>>>>>>> cloud
         let mut request = Request { subnet: None, address: None };
         if let Some(value) = map.get("ip_address") {
             let Some(ip) = value.as_str().and_then(|text| text.parse().ok()) else {
@@ -62,7 +65,7 @@ pub(crate) fn read(list: &[Value]) -> Result<Vec<Request>> {
             request.subnet = Some(id);
         }
         if let Some(ip) = request.address
-            && out.iter().any(|other| other.address == Some(ip) && other.subnet == request.subnet)
+            && out.iter().any(|other| other.address == Some(ip))
         {
             return refuse(format!("Duplicate IP address '{ip}'"));
         }
@@ -92,7 +95,6 @@ pub(crate) fn allocate(
     let subnets = subnets_of(neutron, network);
     let mut wants = Vec::new();
     match requested {
-        Some([]) => return Ok(Vec::new()),
         Some(requests) => {
             for request in requests {
                 wants.extend(want(neutron, network, &subnets, *request, router)?);
@@ -207,10 +209,13 @@ fn want(neutron: &Neutron, network: Uuid, subnets: &[Subnet], request: Request, 
     };
     let id = subnet.standard.id;
     match request.address {
-        Some(address) if subnet.is_auto_addressed() && !router => Err(Error::invalid(format!(
-            "IPv6 address {address} can not be directly assigned to a port on subnet {id} since the subnet is configured for \
-             automatic addresses"
-        ))),
+        Some(address) if subnet.is_auto_addressed() && !router => Err(Error::bad_request(
+            "AllocationOnAutoAddressSubnet",
+            format!(
+                "IPv6 address {address} cannot be directly assigned to a port on subnet {id} as the subnet is configured for \
+                 automatic addresses"
+            ),
+        )),
         Some(address) => Ok(Some(Want::Exact(FixedIp { subnet: id, address }))),
         None if subnet.is_auto_addressed() && !router => Ok(None),
         None => Ok(Some(Want::AnyOf(vec![id]))),

@@ -38,14 +38,16 @@ fn agent(host: &str, kind: HostKind, call: &Call) -> Value {
         HostKind::Ovs => ("ovn-controller", "OVN Controller agent"),
         HostKind::Bridge => ("neutron-linuxbridge-agent", "Linux bridge agent"),
     };
-    // An id that stays the same for a host; a host's name of more than 16 bytes gives the rest away.
-    let mut bytes = [0u8; 16];
-    for (at, byte) in host.bytes().enumerate() {
-        bytes[at % 16] = bytes[at % 16].wrapping_mul(31).wrapping_add(byte);
-    }
     json!({
-        "id": Uuid::from_bytes(bytes), "binary": binary, "host": host, "agent_type": agent_type, "topic": "n/a",
+        "id": agent_id(host), "binary": binary, "host": host, "agent_type": agent_type, "topic": "n/a",
         "alive": true, "admin_state_up": true, "availability_zone": "", "configurations": {}, "description": "",
         "heartbeat_timestamp": call.now.strftime("%Y-%m-%d %H:%M:%S").to_string(),
     })
+}
+
+/// An id that stays the same for a host: the FNV-1a hash of its name.
+fn agent_id(host: &str) -> Uuid {
+    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    Uuid::from_u128(host.bytes().fold(OFFSET, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME)))
 }

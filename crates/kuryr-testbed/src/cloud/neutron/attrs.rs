@@ -60,7 +60,7 @@ pub(crate) const fn attr(name: &'static str, access: Access, check: Check) -> At
     Attr { name, access, check }
 }
 
-/// The longest tag, in characters.
+/// The longest tag, in characters: what releases before Zed allow. Later ones allow 255, but Kuryr has to do with 60.
 pub(crate) const MAX_TAG: usize = 60;
 
 /// Attributes that every kind has. `tags` is listed by each kind, for only ports take it in a create.

@@ -110,7 +110,11 @@ impl Resource for Rule {
         attrs: ATTRS,
         tagged: false,
         not_found: |id| {
+<<<<<<< HEAD
             Error::not_found("SecurityGroupRuleNotFound", format!("Security group rule {id} does not exist."))
+=======
+            Error::not_found("SecurityGroupRuleNotFound", format!("Security group rule {id} does not exist"))
+>>>>>>> cloud
         },
     };
 
@@ -244,10 +248,11 @@ impl Spec {
         };
         spec.check_range()?;
         spec.check_family()?;
+        let spec = spec.without_whole_range();
         if spec.prefix.is_some() && spec.remote_group.is_some() {
             return Err(Error::bad_request(
-                "SecurityGroupRemoteGroupAndRemoteIpPrefix",
-                "Only remote_ip_prefix or remote_group_id may be provided.",
+                "SecurityGroupMultipleRemoteEntites",
+                "Only one of remote_ip_prefix or remote_group_id or remote_address_group_id may be provided.",
             ));
         }
         if let Some(remote) = spec.remote_group {
@@ -301,6 +306,12 @@ impl Spec {
             "Ports cannot be specified for protocol {number}. Ports are only supported for protocols DCCP, SCTP, TCP, UDP, UDPLITE."
         );
         Err(Error::bad_request("SecurityGroupInvalidProtocolForPort", message))
+    }
+
+    /// All port numbers are the same as none in particular.
+    fn without_whole_range(self) -> Self {
+        let whole = (self.min, self.max) == (Some(1), Some(u16::MAX));
+        if whole { Self { min: None, max: None, ..self } } else { self }
     }
 
     fn check_family(&self) -> Result<()> {

@@ -109,6 +109,11 @@ impl Allocator {
         }
     }
 
+    /// How many addresses are taken, in the pools or not.
+    pub(crate) fn used(&self) -> usize {
+        self.used.len()
+    }
+
     /// Takes a free address of the pools.
     pub(crate) fn take_any(&mut self) -> Option<u128> {
         let mut seen: u128 = 0;
@@ -178,6 +183,13 @@ impl Allocator {
             last = l;
         }
         self.free.insert(first, last);
+    }
+}
+
+#[cfg(test)]
+impl Allocator {
+    pub(crate) fn taken(&self) -> std::collections::BTreeSet<u128> {
+        self.used.iter().copied().collect()
     }
 }
 

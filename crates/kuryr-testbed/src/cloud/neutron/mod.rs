@@ -10,11 +10,14 @@
 mod addresses;
 mod agents;
 mod attrs;
+mod availability;
 mod binding;
 mod discovery;
 mod error;
 mod group_rules;
 mod groups;
+#[cfg(test)]
+mod invariants;
 mod ipam;
 mod networks;
 mod port_checks;
@@ -130,6 +133,7 @@ impl Neutron {
         match collection {
             "extensions" => discovery::extensions(self, call, rest),
             "agents" => agents::handle(self, call, rest),
+            "network-ip-availabilities" => availability::handle(self, call, rest),
             "quotas" => quotas::handle(self, caller, call, rest),
             "networks" => self.collection::<Network>(caller, call, rest),
             "subnets" => self.collection::<Subnet>(caller, call, rest),

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::attrs::{Access, Attr, Body, Check, Kind, attr};
 use super::error::{Error, Result};
+use super::ports::{self, Port};
 use super::resource::{Caller, Resource, Standard, Table};
 use super::{Neutron, groups};
 
@@ -133,15 +134,19 @@ impl Resource for Network {
     }
 
     fn delete(neutron: &mut Neutron, _caller: &Caller, id: Uuid) -> Result<()> {
-        let ports = neutron.port_index.on_network(id);
-        if !ports.is_empty() {
-            let ports: Vec<String> = ports.iter().map(Uuid::to_string).collect();
+        let stays = |port: &Uuid| neutron.ports.get(*port).is_some_and(Port::is_of_the_network);
+        let (own, others): (Vec<Uuid>, Vec<Uuid>) = neutron.port_index.on_network(id).into_iter().partition(stays);
+        if !others.is_empty() {
+            let ids: Vec<String> = others.iter().map(Uuid::to_string).collect();
             let message = format!(
                 "Unable to complete operation on network {id}. There are one or more ports still in use on the network, \
                  id for these ports is: {}.",
-                ports.join(",")
+                ids.join(",")
             );
             return Err(Error::conflict("NetworkInUse", message));
+        }
+        for port in own {
+            ports::remove(neutron, port);
         }
         if let Some(network) = neutron.networks.remove(id) {
             for subnet in network.subnets {

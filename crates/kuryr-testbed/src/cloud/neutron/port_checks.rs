@@ -36,7 +36,10 @@ pub(crate) fn pairs(body: &Body, port_mac: &str) -> Result<Option<Vec<AddressPai
     let mut out: Vec<AddressPair> = Vec::new();
     for item in list {
         let Some(ip) = item["ip_address"].as_str() else {
-            return Err(Error::bad_request("AddressPairMissingIP", "AllowedAddressPair must contain ip_address"));
+            return Err(Error::bad_request(
+                "AllowedAddressPairsMissingIP",
+                "AllowedAddressPair must contain ip_address",
+            ));
         };
         let valid = ip.parse::<std::net::IpAddr>().is_ok() || ip.parse::<ipnet::IpNet>().is_ok();
         if !valid {

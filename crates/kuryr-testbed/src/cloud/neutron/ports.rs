@@ -42,6 +42,9 @@ const ATTRS: &[Attr] = &[
 pub(crate) const ROUTER_INTERFACE: &str = "network:router_interface";
 pub(crate) const ROUTER_GATEWAY: &str = "network:router_gateway";
 
+/// Owners whose ports Neutron makes for a network, and deletes with it.
+const OF_THE_NETWORK: [&str; 2] = ["network:dhcp", "network:distributed"];
+
 /// Whether a port's traffic flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortStatus {
@@ -82,6 +85,11 @@ pub(crate) struct Port {
 impl Port {
     pub(crate) fn is_router_port(&self) -> bool {
         self.device_owner == ROUTER_INTERFACE || self.device_owner == ROUTER_GATEWAY
+    }
+
+    /// Whether the port goes with its network and its addresses go with their subnets.
+    pub(crate) fn is_of_the_network(&self) -> bool {
+        OF_THE_NETWORK.contains(&self.device_owner.as_str())
     }
 }
 
@@ -257,9 +265,13 @@ impl Resource for Port {
         if let Some(host) = host(body)? {
             port.host = host;
         }
-        if port.host != old.host || port.binding == Binding::Failed {
-            port.binding = bind(neutron, &port);
+        let rebind = (&port.host, &port.profile, &port.vnic_type) != (&old.host, &old.profile, &old.vnic_type);
+        if rebind && old.binding != Binding::Subport {
             port.status = PortStatus::Down;
+        }
+        // A binding that failed is tried again with every update.
+        if (rebind || old.binding == Binding::Failed) && old.binding != Binding::Subport {
+            port.binding = bind(neutron, &port);
         }
         if let Some(list) = body.list("fixed_ips") {
             let requests = addresses::read(list)?;

@@ -58,7 +58,7 @@ impl Query {
                 "tags-any" => query.filters.tags_any.get_or_insert_default().extend(tags()),
                 "not-tags" => query.filters.not_tags.get_or_insert_default().extend(tags()),
                 "not-tags-any" => query.filters.not_tags_any.extend(tags()),
-                _ => match kind.find(name) {
+                _ => match kind.find(name).filter(|_| is_filter(kind, name)) {
                     None => unknown.push(name.as_str()),
                     Some(attr) => {
                         let bad = attr.check == Check::Bool && to_bool(&Value::String(value.clone())).is_none();
@@ -146,13 +146,47 @@ impl Query {
     }
 }
 
+/// Attributes that lists cannot be filtered by.
+const NO_FILTERS: &[&str] = &[
+    "allocation_pools",
+    "allowed_address_pairs",
+    "availability_zone_hints",
+    "availability_zones",
+    "binding:profile",
+    "binding:vif_details",
+    "binding:vif_type",
+    "binding:vnic_type",
+    "created_at",
+    "dns_nameservers",
+    "external_gateway_info",
+    "host_routes",
+    "ipv4_address_scope",
+    "ipv6_address_scope",
+    "port_security_enabled",
+    "prefixes",
+    "prefixlen",
+    "routes",
+    "security_group_rules",
+    "service_types",
+    "stateful",
+    "sub_ports",
+    "subnets",
+    "updated_at",
+    "use_default_subnetpool",
+];
+
+fn is_filter(kind: &Kind, name: &str) -> bool {
+    let status_of_l3 = name == "status" && ["router", "trunk"].contains(&kind.singular);
+    !NO_FILTERS.contains(&name) && !status_of_l3
+}
+
 fn limit(text: &str) -> Result<Option<usize>> {
     match text.parse::<usize>() {
         Ok(0) => Ok(None),
         Ok(n) => Ok(Some(n)),
         Err(_) => Err(Error::bad_request(
             "BadRequest",
-            "Bad limit request: Limit must be an integer 0 or greater and not '%d'.",
+            format!("Bad limit request: Limit must be an integer 0 or greater and not '{text}'."),
         )),
     }
 }

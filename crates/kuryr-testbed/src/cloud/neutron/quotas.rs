@@ -16,14 +16,12 @@ pub(crate) fn handle(neutron: &mut Neutron, caller: &Caller, call: &Call, rest: 
             let all: Vec<Value> = neutron.quotas.keys().map(|project| limits(neutron, project, true)).collect();
             Ok(Answer::ok(json!({ "quotas": all })))
         }
-        (&Method::GET, ["tenant" | "project"]) => {
-            Ok(Answer::ok(json!({ "tenant": { "tenant_id": caller.project, "project_id": caller.project } })))
-        }
+        (&Method::GET, ["tenant"]) => Ok(Answer::ok(json!({ "tenant": { "tenant_id": caller.project } }))),
+        (&Method::GET, ["project"]) => Ok(Answer::ok(json!({ "project": { "project_id": caller.project } }))),
         (&Method::GET, [project]) => Ok(Answer::ok(json!({ "quota": limits(neutron, project, false) }))),
-        (&Method::GET, [project, "default"]) => {
+        (&Method::GET, [_, "default"]) => {
             let limits: Map<String, Value> =
                 neutron.settings.quotas.0.iter().map(|(name, limit)| ((*name).to_owned(), json!(limit))).collect();
-            let _ = project;
             Ok(Answer::ok(json!({ "quota": limits })))
         }
         (&Method::GET, [project, "details"]) => Ok(Answer::ok(json!({ "quota": details(neutron, project) }))),

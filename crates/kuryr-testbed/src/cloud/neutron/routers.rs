@@ -112,8 +112,13 @@ impl Resource for Router {
         let router = neutron.routers.find(id)?.clone();
         let ports = neutron.port_index.of_device(&id.to_string());
         let owner = |port: Uuid| neutron.ports.get(port).map(|port| port.device_owner.as_str());
-        if ports.into_iter().any(|port| owner(port) == Some(ROUTER_INTERFACE)) {
-            return Err(Error::conflict("RouterInUse", format!("Router {id} still has ports")));
+        let attached: Vec<String> = (ports.into_iter())
+            .filter(|&port| owner(port) == Some(ROUTER_INTERFACE))
+            .map(|port| port.to_string())
+            .collect();
+        if !attached.is_empty() {
+            let message = format!("Router {id} has ports still attached: {}", attached.join(", "));
+            return Err(Error::conflict("RouterInUse", message));
         }
         if let Some(gateway) = router.gateway {
             ports::remove(neutron, gateway.port);

@@ -92,9 +92,8 @@ impl Resource for SubnetPool {
         let max = length(body, "max_prefixlen", longest)?.unwrap_or(longest);
         let default = length(body, "default_prefixlen", longest)?.unwrap_or(min);
         if min > max || default < min || default > max {
-            let message = format!(
-                "Illegal prefix bounds: min_prefixlen={min}, default_prefixlen={default}, max_prefixlen={max}."
-            );
+            let (name, value) = if min > max { ("max_prefixlen", max) } else { ("default_prefixlen", default) };
+            let message = format!("Illegal prefix bounds: min_prefixlen={min}, {name}={value}.");
             return Err(Error::bad_request("IllegalSubnetPoolPrefixBounds", message));
         }
         let pool = Self {
@@ -117,8 +116,8 @@ impl Resource for SubnetPool {
             let new = prefixes(list)?;
             let covered = pool.prefixes.iter().all(|old| new.iter().any(|net| net.contains(old)));
             if !covered {
-                let message = format!("Existing prefixes must be a subset of the new prefixes for subnet pool {id}.");
-                return Err(Error::bad_request("IllegalSubnetPoolUpdate", message));
+                let message = "Illegal update to prefixes: Existing prefixes must be a subset of the new prefixes.";
+                return Err(Error::bad_request("IllegalSubnetPoolPrefixUpdate", message));
             }
             pool.prefixes = new;
         }
@@ -175,6 +174,11 @@ fn length(body: &Body, name: &str, longest: u8) -> Result<Option<u8>> {
     }
 }
 
+/// Neutron does not count this among its conflicts: it answers 500.
+fn allocation_error(message: &str) -> Error {
+    Error::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "SubnetAllocationError", message)
+}
+
 /// The default pool of a version, if there is one.
 pub(crate) fn default_pool(neutron: &Neutron, version: i64) -> Option<Uuid> {
     let found = neutron.subnet_pools.iter().find(|pool| pool.is_default && pool.is_v6() == (version == 6));
@@ -210,13 +214,21 @@ pub(crate) fn allocate(neutron: &Neutron, pool: Uuid, cidr: Option<IpNet>, lengt
         } else {
             let message =
                 "Failed to allocate subnet: Cannot allocate requested subnet from the available set of prefixes.";
+<<<<<<< HEAD
             Err(Error::conflict("SubnetAllocationError", message))
+=======
+            Err(allocation_error(message))
+>>>>>>> cloud
         };
     }
     pool.prefixes.iter().find_map(|&prefix| first_free(prefix, length, &taken)).ok_or_else(|| {
         let message =
             format!("Failed to allocate subnet: Insufficient prefix space to allocate subnet size /{length}.");
+<<<<<<< HEAD
         Error::conflict("SubnetAllocationError", message)
+=======
+        allocation_error(&message)
+>>>>>>> cloud
     })
 }
 

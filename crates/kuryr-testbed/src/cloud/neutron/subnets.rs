@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::attrs::{Access, Attr, Body, Check, Kind, attr, shown};
 use super::error::{Error, Result};
 use super::ipam::{Allocator, Span, default_pools, hosts, number};
+use super::ports::Port;
 use super::resource::{Caller, Resource, Standard, Table};
 use super::{Neutron, addresses, subnet_pools};
 
@@ -215,7 +216,8 @@ impl Resource for Subnet {
             .collect();
         let blocks = |port: &Uuid| {
             let router = neutron.ports.get(*port).is_some_and(|port| port.device_owner.starts_with("network:router"));
-            router || !subnet.is_auto_addressed()
+            let own = neutron.ports.get(*port).is_some_and(Port::is_of_the_network);
+            router || !(subnet.is_auto_addressed() || own)
         };
         if holders.iter().any(blocks) {
             let message = format!(

@@ -20,16 +20,19 @@ pub(crate) fn id_of<R: Resource>(neutron: &Neutron, text: &str) -> Result<Uuid> 
     }
 }
 
+/// The attributes to show: the given fields, or all.
+fn columns(kind: &Kind, fields: &[String]) -> Vec<&'static str> {
+    let wanted = |name: &str| fields.is_empty() || fields.iter().any(|field| field == name);
+    kind.all().filter(|attr| attr.access != Access::Hidden && wanted(attr.name)).map(|attr| attr.name).collect()
+}
+
+fn render_columns<R: Resource>(neutron: &Neutron, row: &R, columns: &[&'static str]) -> Value {
+    Value::Object(columns.iter().map(|&name| (name.to_owned(), row.value(name, neutron))).collect())
+}
+
 /// The JSON of a resource with the given fields, or all.
 pub(crate) fn render<R: Resource>(neutron: &Neutron, row: &R, fields: &[String]) -> Value {
-    let kind = R::KIND;
-    let wanted = |name: &str| fields.is_empty() || fields.iter().any(|field| field == name);
-    let map: Map<String, Value> = kind
-        .all()
-        .filter(|attr| attr.access != Access::Hidden && wanted(attr.name))
-        .map(|attr| (attr.name.to_owned(), row.value(attr.name, neutron)))
-        .collect();
-    Value::Object(map)
+    render_columns(neutron, row, &columns(R::KIND, fields))
 }
 
 fn one<R: Resource>(neutron: &Neutron, id: Uuid, fields: &[String]) -> Result<Value> {
@@ -50,7 +53,8 @@ pub(crate) fn list<R: Resource>(neutron: &mut Neutron, caller: &Caller, call: &C
         None => table.iter().filter(|row| filters.match_row(*row, neutron)).collect(),
     };
     let rows = query.page(neutron, rows)?;
-    let items: Vec<Value> = rows.iter().map(|&row| render(neutron, row, &query.fields)).collect();
+    let columns = columns(R::KIND, &query.fields);
+    let items: Vec<Value> = rows.iter().map(|&row| render_columns(neutron, row, &columns)).collect();
     let mut body = Map::from_iter([(R::KIND.plural.to_owned(), Value::Array(items))]);
     let url = format!("{}/network{}", call.base_url, call.path_text());
     let ends = (rows.first().map(|row| row.standard().id), rows.last().map(|row| row.standard().id));
@@ -153,18 +157,22 @@ pub(crate) fn delete<R: Resource>(neutron: &mut Neutron, caller: &Caller, call: 
 
 /// `If-Match: revision_number=N`.
 pub(crate) fn check_revision<R: Resource>(row: &R, call: &Call) -> Result<()> {
-    let Some(header) = &call.if_match else { return Ok(()) };
-    let wanted = header.trim().strip_prefix("revision_number=").and_then(|n| n.parse::<u64>().ok());
-    let current = row.standard().revision;
-    match wanted {
-        Some(wanted) if wanted == current => Ok(()),
-        Some(wanted) => Err(Error::new(
-            StatusCode::PRECONDITION_FAILED,
-            "RevisionNumberConstraintFailed",
-            format!("Constrained to {wanted}, but current revision is {current}"),
-        )),
-        None => Err(Error::refused(format!("Unsupported If-Match header value: {header}"))),
+    // Other entity tags are no business of Neutron's.
+    let header = call.if_match.as_deref().unwrap_or_default();
+    let mut tags = header.split(',').filter_map(|tag| tag.trim().trim_matches('"').strip_prefix("revision_number="));
+    let Some(tag) = tags.next() else { return Ok(()) };
+    let bad = |message: &str| Error::bad_request("BadRequest", format!("Bad if-match request: {message}."));
+    if tags.next().is_some() {
+        return Err(bad("Multiple revision_number etags are not supported."));
     }
+    let wanted: u64 =
+        tag.parse().map_err(|_| bad("Revision number etag must be in the format of revision_number=<int>"))?;
+    let current = row.standard().revision;
+    if wanted == current {
+        return Ok(());
+    }
+    let message = format!("Constrained to {wanted}, but current revision is {current}");
+    Err(Error::new(StatusCode::PRECONDITION_FAILED, "RevisionNumberConstraintFailed", message))
 }
 
 /// The body as a JSON object.
@@ -174,16 +182,15 @@ pub(crate) fn json_object(call: &Call) -> Result<Map<String, Value>> {
     }
     match call.json() {
         Some(Value::Object(map)) => Ok(map),
-        Some(_) => Err(Error::refused("Body contains invalid data")),
-        None => Err(Error::refused("Malformed request body: not valid JSON")),
+        _ => Err(Error::refused("Body contains invalid data")),
     }
 }
 
 fn resource_map(kind: &Kind, body: &mut Map<String, Value>) -> Result<Map<String, Value>> {
     match body.remove(kind.singular) {
         Some(Value::Object(map)) => Ok(map),
-        Some(_) => Err(Error::refused("Body contains invalid data")),
-        None => Err(Error::refused(format!("Unable to find '{}' in request body", kind.singular))),
+        Some(Value::Null) | None => Err(Error::refused(format!("Unable to find '{}' in request body", kind.singular))),
+        Some(_) => Err(Error::refused(format!("Object '{}' contains invalid data", kind.singular))),
     }
 }
 

@@ -68,7 +68,7 @@ async fn slaac_subnets_give_the_address_that_the_mac_makes() {
     assert_eq!(p["mac_address"], "fa:16:3e:01:02:03");
     assert_eq!(addresses(&p), ["2001:db8::f816:3eff:fe01:203"]);
     let fixed = try_port(&world, &net, json!([{ "subnet_id": sub, "ip_address": "2001:db8::5" }])).await;
-    assert_eq!(fixed.error(), (400, "InvalidInput"));
+    assert_eq!(fixed.error(), (400, "AllocationOnAutoAddressSubnet"));
 }
 
 #[tokio::test]
@@ -100,7 +100,9 @@ async fn addresses_outside_the_subnets_are_refused() {
         (&net, json!([{ "subnet_id": foreign }]), 400, "InvalidInput"),
         (&net, json!([{ "subnet_id": uuid::Uuid::nil() }]), 404, "SubnetNotFound"),
         (&net, json!([{ "ip_address": "10.1.0" }]), 400, "HTTPBadRequest"),
-        (&net, json!([{ "colour": "blue" }]), 400, "HTTPBadRequest"),
+        (&net, json!([{ "ip_address": "10.1.0.4" }, { "ip_address": "10.1.0.4" }]), 400, "HTTPBadRequest"),
+        (&net, json!([{}]), 400, "InvalidInput"),
+        (&net, json!(["10.1.0.4"]), 400, "HTTPBadRequest"),
         (&empty, json!([{ "ip_address": "10.1.0.4" }]), 400, "InvalidInput"),
     ] {
         let reply = try_port(&world, net, fixed_ips.clone()).await;
@@ -145,4 +147,35 @@ async fn an_update_of_fixed_ips_keeps_what_it_names_and_gives_back_the_rest() {
     assert_eq!(world.neutron.put(&path, &body).await.error(), (409, "IpAddressAlreadyAllocated"));
     assert_eq!(addresses(&world.neutron.get(&path).await.expect(200)["port"]), ["10.1.0.11"]);
     try_port(&world, &net, json!([{ "ip_address": "10.1.0.13" }])).await.expect(201);
+}
+
+#[tokio::test]
+async fn the_use_of_addresses_is_counted_by_subnet() {
+    let world = World::new().await;
+    let net = network(&world.neutron, "n").await;
+    let v4 = subnet(&world.neutron, &net, "10.1.0.0/24").await;
+    subnet(&world.neutron, &net, "fd00::/64").await;
+    port(&world.neutron, &net, json!({})).await;
+    port(&world.neutron, &net, json!({})).await;
+    let shown = world.neutron.get(&format!("/v2.0/network-ip-availabilities/{net}")).await.expect(200);
+    let subnets = &shown["network_ip_availability"]["subnet_ip_availability"];
+    assert_eq!((&subnets[0]["subnet_id"], &subnets[0]["used_ips"]), (&json!(v4), &json!(2)));
+    assert_eq!(subnets[0]["total_ips"], 253);
+    assert!(subnets[1]["total_ips"].as_f64().unwrap() > 1e19);
+    let listed = world.neutron.get("/v2.0/network-ip-availabilities?network_name=nobody").await.expect(200);
+    assert_eq!(listed["network_ip_availabilities"], json!([]));
+    let missing = world.neutron.get(&format!("/v2.0/network-ip-availabilities/{v4}")).await;
+    assert_eq!(missing.error(), (404, "NetworkNotFound"));
+}
+
+#[tokio::test]
+async fn hosts_are_listed_as_agents() {
+    let world = World::new().await;
+    world.cloud.add_host("node-1", crate::cloud::HostKind::Ovs);
+    world.cloud.add_host("node-2", crate::cloud::HostKind::Tap);
+    let agents = world.neutron.get("/v2.0/agents?host=node-1&limit=1000").await.expect(200)["agents"].take();
+    assert_eq!(agents.as_array().unwrap().len(), 1);
+    assert_eq!((&agents[0]["agent_type"], &agents[0]["alive"]), (&json!("OVN Controller agent"), &json!(true)));
+    let shown = world.neutron.get(&format!("/v2.0/agents/{}", id(&agents[0]))).await.expect(200);
+    assert_eq!(shown["agent"]["host"], "node-1");
 }

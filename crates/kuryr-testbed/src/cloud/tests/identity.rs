@@ -105,6 +105,17 @@ async fn a_token_of_no_project_may_not_use_neutron() {
 }
 
 #[tokio::test]
+async fn clouds_yaml_holds_both_ways_to_log_in() {
+    let world = World::new().await;
+    let yaml: Value = serde_saphyr::from_str(&world.server.clouds_yaml()).unwrap();
+    let password = &yaml["clouds"]["kuryr"]["auth"];
+    assert_eq!(password["auth_url"], world.server.auth_url());
+    assert_eq!((&password["username"], &password["password"]), (&json!("admin"), &json!("secret")));
+    let credential = &yaml["clouds"]["kuryr-app"]["auth"];
+    assert_eq!(credential["application_credential_id"], world.cloud.config().application_credential.id);
+}
+
+#[tokio::test]
 async fn every_answer_carries_a_request_id() {
     let world = World::new().await;
     for path in ["/v2.0/ports", "/v2.0/nothing", "/v2.0/ports/x"] {

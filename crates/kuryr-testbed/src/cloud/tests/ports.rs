@@ -21,6 +21,22 @@ async fn a_port_is_bound_by_its_host() {
 }
 
 #[tokio::test]
+async fn a_failed_binding_is_tried_again_with_the_next_update() {
+    let world = World::new().await;
+    let net = network(&world.neutron, "n").await;
+    let p = port(&world.neutron, &net, json!({ "binding:host_id": "node-1" })).await;
+    assert_eq!(p["binding:vif_type"], "binding_failed");
+    world.cloud.add_host("node-1", HostKind::Bridge);
+    let path = format!("/v2.0/ports/{}", id(&p));
+    let updated = world.neutron.put(&path, &json!({ "port": { "name": "again" } })).await.expect(200);
+    assert_eq!(updated["port"]["binding:vif_type"], "bridge");
+    let uuid = uuid::Uuid::try_parse(&id(&p)).unwrap();
+    world.cloud.set_port_status(uuid, PortStatus::Active);
+    let moved = world.neutron.put(&path, &json!({ "port": { "binding:host_id": "" } })).await.expect(200);
+    assert_eq!((&moved["port"]["binding:vif_type"], &moved["port"]["status"]), (&json!("unbound"), &json!("DOWN")));
+}
+
+#[tokio::test]
 async fn a_port_becomes_active_when_the_data_plane_says_so() {
     let world = World::new().await;
     let net = network(&world.neutron, "n").await;
