@@ -134,4 +134,10 @@ async fn serve<P: Plugs>(node: &Arc<Node<P>>, listener: UnixListener, http: TcpL
 }
 
 #[cfg(test)]
+mod api_server;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod tap;
+#[cfg(test)]
 mod tests;

@@ -24,6 +24,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 /// Plugs VIFs: the node's [`Plugger`], or in tests one that only remembers.
 pub trait Plugs: Send + Sync + 'static {
@@ -136,9 +137,11 @@ impl<P: Plugs> Node<P> {
     /// What could not be done. Everything else has been; the attachment is still remembered and this can be repeated.
     pub async fn detach(&self, attachment: &Attachment) -> Result<(), DetachError> {
         let sandbox = sandbox(attachment);
+        let (pod, uid, container) = (attachment.pod(), &attachment.pod_uid, &attachment.id.container_id);
+        let span = tracing::info_span!("detach", %pod, %uid, container);
         let mut errors = Vec::new();
         for vif in &attachment.vifs {
-            if let Err(error) = self.plugs.unplug(vif, &sandbox).await {
+            if let Err(error) = self.plugs.unplug(vif, &sandbox).instrument(span.clone()).await {
                 errors.push(error);
             }
         }
@@ -151,7 +154,7 @@ impl<P: Plugs> Node<P> {
             }
         }
         self.attachments.remove(&attachment.id).await.map_err(DetachError::Forget)?;
-        self.ports.changed.put(attachment.pod());
+        self.ports.changed.put(pod);
         Ok(())
     }
 
@@ -226,7 +229,10 @@ impl<P: Plugs> Node<P> {
         for end in audit::strays(&attachments, &ends).filter(|end| !keep.contains(end.owner.container_id.as_str())) {
             let (kind, name, port) = (end.kind.as_str(), &end.name, end.owner.port_id);
             match self.plugs.remove(end).await {
-                Ok(()) => tracing::info!(kind, name, %port, container = end.owner.container_id, "removed a stray"),
+                Ok(()) => {
+                    tracing::info!(kind, name, %port, container = end.owner.container_id, "removed a stray");
+                    self.ports.look_again_at(port);
+                }
                 Err(error) => {
                     let error = chain(&error);
                     tracing::warn!(kind, name, %port, error, "cannot remove a stray");

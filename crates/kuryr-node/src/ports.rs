@@ -9,7 +9,7 @@
 //! before its [`Claim`] is dropped: both are decided under one lock.
 
 use crate::{cni::args::PodRef, queue::Queue};
-use kuryr_model::{KuryrPort, ObjectKey, PodUid};
+use kuryr_model::{KuryrPort, ObjectKey, PodUid, PortId};
 use std::{
     collections::{HashMap, HashSet},
     pin::pin,
@@ -146,6 +146,15 @@ impl Ports {
             waiting.notify_waiters();
         }
         self.changed.put(key);
+    }
+
+    /// Has the status of the `KuryrPort` of this port looked at again: something has changed on the node.
+    pub fn look_again_at(&self, port_id: PortId) {
+        for port in self.all() {
+            if port.port_ids().any(|id| id == port_id) {
+                self.changed.put(port.key());
+            }
+        }
     }
 
     /// Notes why the API server cannot be watched; `None` when it can again.

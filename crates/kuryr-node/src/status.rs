@@ -5,7 +5,12 @@
 //! after an error and after a restart. The write names the resource version that was looked at, so that it cannot land
 //! on another `KuryrPort` of the same name; when it is refused for that, the watch is about to bring the newer one.
 
-use crate::{attachments::Attachments, node::Node, plug::error::chain, ports::Ports};
+use crate::{
+    attachments::Attachments,
+    node::{Node, Plugs},
+    plug::{HostEnd, PlugError, error::chain},
+    ports::Ports,
+};
 use futures::{StreamExt, stream::FuturesUnordered};
 use kube::{
     Api, Client, ResourceExt,
@@ -52,7 +57,7 @@ fn look(ports: &Ports, attachments: &Attachments, key: &ObjectKey) -> Option<(Ar
 }
 
 /// Writes statuses until `stop`.
-pub async fn keep<P>(node: &Node<P>, client: &Client, stop: &CancellationToken) {
+pub async fn keep<P: Plugs>(node: &Node<P>, client: &Client, stop: &CancellationToken) {
     let mut work = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -67,10 +72,27 @@ pub async fn keep<P>(node: &Node<P>, client: &Client, stop: &CancellationToken) 
 }
 
 /// Brings one status up to date, however long that takes.
-async fn settle<P>(node: &Node<P>, client: &Client, key: &ObjectKey) {
+async fn settle<P: Plugs>(node: &Node<P>, client: &Client, key: &ObjectKey) {
     let mut delay = FIRST_RETRY;
     while let Some((port, wanted)) = look(&node.ports, &node.attachments, key) {
         let (pod_uid, state) = (&port.spec.pod_uid, wanted.state);
+        if state == AttachmentState::Released {
+            match host_end_of(node, &port).await {
+                Ok(None) => {}
+                // DEL or a prune removes it, and has this looked at again.
+                Ok(Some(end)) => {
+                    let (name, container) = (end.name, end.owner.container_id);
+                    tracing::warn!(pod = %key, uid = %pod_uid, port = %end.owner.port_id, name, container, "not releasing a port that is plugged into a sandbox of which nothing is remembered");
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(pod = %key, uid = %pod_uid, error = chain(&error), "cannot look whether a port is still plugged, trying again");
+                    tokio::time::sleep(delay).await;
+                    delay = (delay * 2).min(LAST_RETRY);
+                    continue;
+                }
+            }
+        }
         match write(client, &port, &wanted).await {
             Ok(()) => {
                 tracing::debug!(pod = %key, uid = %pod_uid, ?state, "wrote the KuryrPort's status");
@@ -90,6 +112,12 @@ async fn settle<P>(node: &Node<P>, client: &Client, key: &ObjectKey) {
             }
         }
     }
+}
+
+/// A host end on this node of one of the ports. What is remembered may have been lost; what is plugged says so itself.
+async fn host_end_of<P: Plugs>(node: &Node<P>, port: &KuryrPort) -> Result<Option<HostEnd>, PlugError> {
+    let ends = node.plugs.list().await?;
+    Ok(ends.into_iter().find(|end| port.port_ids().any(|id| id == end.owner.port_id)))
 }
 
 async fn write(client: &Client, port: &KuryrPort, wanted: &Wanted) -> Result<(), kube::Error> {

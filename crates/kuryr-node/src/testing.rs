@@ -33,8 +33,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+/// The number is where the names of host ends have their share of the id.
 pub(crate) fn port_id(n: u64) -> PortId {
-    PortId(Uuid::from_u128(n.into()))
+    PortId(Uuid::from_u128(u128::from(n) << 96))
 }
 
 pub(crate) fn uid(n: u64) -> PodUid {
@@ -158,7 +159,7 @@ impl FakePlugs {
     /// The numbers of the plugged ports with their containers.
     pub(crate) fn plugged(&self) -> Vec<(u128, String)> {
         let plugged = self.plugged.lock().unwrap();
-        plugged.iter().map(|end| (end.owner.port_id.0.as_u128(), end.owner.container_id.clone())).collect()
+        plugged.iter().map(|end| (end.owner.port_id.0.as_u128() >> 96, end.owner.container_id.clone())).collect()
     }
 }
 

@@ -102,9 +102,9 @@ fn read(object: DeserializeGuard<KuryrPort>) -> (ObjectKey, Known) {
 /// What is wrong, and what to do about it where that is known.
 fn explain(error: &watcher::Error) -> String {
     let code = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        watcher::Error::WatchError(status)
+        | watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code,
-        watcher::Error::WatchError(status) => status.code,
         _ => 0,
     };
     let fix = match code {

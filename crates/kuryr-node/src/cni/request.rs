@@ -227,7 +227,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn request(command: &str, config: Value) -> Request {
+    fn request(command: &str, config: &Value) -> Request {
         serde_json::from_value(json!({
             "command": command, "containerId": "c0ffee", "netns": "/run/netns/x", "ifname": "eth0",
             "args": "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0", "path": "", "config": config,
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_good_add_is_a_call() {
-        let call = request("ADD", config("1.0.0")).validate().unwrap();
+        let call = request("ADD", &config("1.0.0")).validate().unwrap();
         assert_eq!((call.version, call.network.as_str()), (CniVersion::V1_0_0, "kuryr"));
         let Verb::Add { id: read, netns, pod } = call.verb else { panic!("{call:?}") };
         assert_eq!((read, netns), (id(), "/run/netns/x".into()));
@@ -259,7 +259,7 @@ mod tests {
                 let mut config = config(version.as_str());
                 config["prevResult"] = json!({ "cniVersion": version, "ips": [] });
                 config["cni.dev/valid-attachments"] = json!([]);
-                let result = request(verb, config).validate();
+                let result = request(verb, &config).validate();
                 assert_eq!(result.is_ok(), index >= first, "{verb} in {version:?}: {result:?}");
             }
         }
@@ -269,18 +269,18 @@ mod tests {
     fn gc_reads_the_specifications_list_and_refuses_to_guess() {
         let mut with = config("1.1.0");
         with["cni.dev/valid-attachments"] = json!([{ "containerID": "c0ffee", "ifname": "eth0" }]);
-        assert_eq!(request("GC", with.clone()).validate().unwrap().verb, Verb::Gc { valid: [id()].into() });
+        assert_eq!(request("GC", &with).validate().unwrap().verb, Verb::Gc { valid: [id()].into() });
         with["cni.dev/valid-attachments"] = Value::Null;
-        assert_eq!(request("GC", with.clone()).validate().unwrap().verb, Verb::Gc { valid: HashSet::new() });
+        assert_eq!(request("GC", &with).validate().unwrap().verb, Verb::Gc { valid: HashSet::new() });
         with["cni.dev/valid-attachments"] = json!([{ "containerID": 7 }]);
-        assert_eq!(request("GC", with).validate().unwrap_err().code, Code::Decode);
-        assert_eq!(request("GC", config("1.1.0")).validate().unwrap_err().code, Code::Configuration);
+        assert_eq!(request("GC", &with).validate().unwrap_err().code, Code::Decode);
+        assert_eq!(request("GC", &config("1.1.0")).validate().unwrap_err().code, Code::Configuration);
     }
 
     #[test]
     fn bad_requests_have_the_specifications_codes_and_name_the_thing() {
         let change = |change: fn(&mut Request)| {
-            let mut request = request("ADD", config("1.0.0"));
+            let mut request = request("ADD", &config("1.0.0"));
             change(&mut request);
             request.validate().unwrap_err()
         };
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn del_needs_neither_namespace_nor_pod() {
-        let mut request = request("DEL", config("0.3.1"));
+        let mut request = request("DEL", &config("0.3.1"));
         request.netns.clear();
         request.args.clear();
         assert_eq!(request.validate().unwrap().verb, Verb::Del { id: id() });

@@ -128,7 +128,7 @@ mod tests {
         let mut expected = json!({
             "cniVersion": "1.1.0",
             "interfaces": [
-                { "name": "tap00000000-00" },
+                { "name": "tap00000001-00" },
                 { "name": "eth0", "mac": "fa:16:3e:00:00:01", "sandbox": "/run/netns/x", "mtu": 1442 },
             ],
             "ips": [

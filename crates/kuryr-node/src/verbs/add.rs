@@ -20,6 +20,7 @@ use kuryr_model::Vif;
 use serde_json::Value;
 use std::{path::PathBuf, sync::Arc};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 /// What is to be added.
 #[derive(Clone, Debug)]
@@ -50,7 +51,9 @@ pub(super) async fn run<P: Plugs>(node: &Arc<Node<P>>, add: Add) -> Result<Value
     let waited = started.elapsed();
     node.metrics.waited(waited);
     let work = Arc::clone(node);
-    join(node.tasks.spawn(async move {
+    let span =
+        tracing::info_span!("add", pod = %add.pod.key, uid = %claim.port.spec.pod_uid, container = add.id.container_id);
+    let attaching = async move {
         let result = attach(&work, &add, &claim, &lock).await;
         if let Err(error) = &result {
             let note =
@@ -63,8 +66,8 @@ pub(super) async fn run<P: Plugs>(node: &Arc<Node<P>>, add: Add) -> Result<Value
         tracing::info!(%pod, %uid, container, ?ports, ?waited, took = ?started.elapsed(), "attached");
         drop((claim, lock, pod_lock));
         Ok(result::render(add.version, &attachment.vifs, &attachment.netns))
-    }))
-    .await
+    };
+    join(node.tasks.spawn(attaching.instrument(span))).await
 }
 
 /// The attachment that an earlier ADD of the same sandbox has made, if all of it is still there.
@@ -166,9 +169,10 @@ async fn unplug_stale<P: Plugs>(node: &Node<P>, new: &Attachment, _own_lock: &He
                 format!("the port of pod {} is in interface {} of this container already", new.pod(), stale.id.ifname);
             return Err(CniError::new(Code::Configuration, message));
         }
-        let _lock = match stale.id == new.id {
-            true => None,
-            false => Some(node.lock(&stale.id, deadline).await.ok_or_else(|| busy(&stale.id.to_string()))?),
+        let _lock = if stale.id == new.id {
+            None
+        } else {
+            Some(node.lock(&stale.id, deadline).await.ok_or_else(|| busy(&stale.id.to_string()))?)
         };
         // Its own DEL may have been faster.
         let Some(stale) = node.attachments.get(&stale.id) else { continue };

@@ -37,9 +37,12 @@ async fn forgotten<P: Plugs>(node: &Node<P>, id: &AttachmentId) {
     for end in ends.iter().filter(|end| end.owner.container_id == *container) {
         let (name, port) = (&end.name, end.owner.port_id);
         match node.plugs.remove(end).await {
-            Ok(()) => tracing::info!(container, name, %port, "removed what was left of a container"),
+            Ok(()) => {
+                tracing::info!(container, name, %port, "removed what was left of a container");
+                node.ports.look_again_at(end.owner.port_id);
+            }
             Err(error) => {
-                tracing::warn!(container, name, %port, error = chain(&error), "cannot remove what is left of a container")
+                tracing::warn!(container, name, %port, error = chain(&error), "cannot remove what is left of a container");
             }
         }
     }

@@ -10,6 +10,7 @@ mod tests;
 
 use crate::{
     cni::{CniError, Code, Request, Verb},
+    netns,
     node::{DetachError, Node, Plugs},
     plug::{PlugError, error::chain},
 };
@@ -86,7 +87,7 @@ fn busy(what: &str) -> CniError {
 /// The code for what stood in the way of a plug or an unplug; `otherwise` where the specification has none.
 fn code(error: &PlugError, otherwise: Code) -> Code {
     match error {
-        PlugError::NamespaceMissing { .. } => Code::UnknownContainer,
+        PlugError::Namespace(netns::Error::Missing { .. }) => Code::UnknownContainer,
         PlugError::Ovsdb { .. } | PlugError::Unready { .. } => Code::TryAgain,
         PlugError::Several(errors) => {
             let mut codes = errors.iter().map(|error| code(error, otherwise));
