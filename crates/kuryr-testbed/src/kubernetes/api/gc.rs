@@ -72,7 +72,7 @@ fn after_removal(server: &Arc<Shared>, key: &ObjectKey, uid: &str, owners: &[Box
     if key.storage.contains('.') {
         empty_definition(server, &key.storage);
     }
-    if &*key.storage == "customresourcedefinitions.apiextensions.k8s.io" {
+    if &*key.storage == "customresourcedefinitions.apiextensions.k8s.io" && read(server, key).is_none() {
         server.registry.remove_storage(&key.name);
         server.store.unregister(&key.name);
     }
@@ -203,6 +203,9 @@ fn empty_definition(server: &Arc<Shared>, name: &str) {
     }
     let empty = server.store.snapshot(name, None, None).is_ok_and(|(entries, _)| entries.is_empty());
     if empty {
+        // Before the definition goes, so that its end means that nothing is served any more.
+        server.registry.remove_storage(name);
+        server.store.unregister(name);
         rewrite(server, &key, |object| {
             object::drop_finalizer(object, crd::CLEANUP);
         });
