@@ -45,12 +45,6 @@ pub(crate) fn read(list: &[Value]) -> Result<Vec<Request>> {
         let Some(map) = item.as_object() else {
             return refuse(format!("Invalid data format for fixed IP: '{}'", shown(item)));
         };
-<<<<<<< HEAD
-        if let Some(key) = map.keys().find(|key| !["subnet_id", "ip_address"].contains(&key.as_str())) {
-            return refuse(format!("Invalid data format for fixed IP: '{}': unexpected key '{key}'", shown(item)));
-        }
-=======
->>>>>>> cloud
         let mut request = Request { subnet: None, address: None };
         if let Some(value) = map.get("ip_address") {
             let Some(ip) = value.as_str().and_then(|text| text.parse().ok()) else {

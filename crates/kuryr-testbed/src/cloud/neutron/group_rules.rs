@@ -110,11 +110,7 @@ impl Resource for Rule {
         attrs: ATTRS,
         tagged: false,
         not_found: |id| {
-<<<<<<< HEAD
-            Error::not_found("SecurityGroupRuleNotFound", format!("Security group rule {id} does not exist."))
-=======
             Error::not_found("SecurityGroupRuleNotFound", format!("Security group rule {id} does not exist"))
->>>>>>> cloud
         },
     };
 

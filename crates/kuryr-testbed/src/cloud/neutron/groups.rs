@@ -98,15 +98,7 @@ impl Resource for Group {
         if neutron.port_index.uses_group(id) {
             return Err(in_use(id));
         }
-<<<<<<< HEAD
-        if neutron.default_groups.get(&group.standard.project) == Some(&id) && group.standard.project == caller.project
-        {
-            let message = "Insufficient rights for removing default security group.";
-            return Err(Error::conflict("SecurityGroupCannotRemoveDefault", message));
-        }
-=======
         // An administrator may delete a default group; the next one who needs it makes it anew.
->>>>>>> cloud
         neutron.default_groups.retain(|_, default| *default != id);
         if let Some(group) = neutron.groups.remove(id) {
             for rule in group.rules {

@@ -214,21 +214,13 @@ pub(crate) fn allocate(neutron: &Neutron, pool: Uuid, cidr: Option<IpNet>, lengt
         } else {
             let message =
                 "Failed to allocate subnet: Cannot allocate requested subnet from the available set of prefixes.";
-<<<<<<< HEAD
-            Err(Error::conflict("SubnetAllocationError", message))
-=======
             Err(allocation_error(message))
->>>>>>> cloud
         };
     }
     pool.prefixes.iter().find_map(|&prefix| first_free(prefix, length, &taken)).ok_or_else(|| {
         let message =
             format!("Failed to allocate subnet: Insufficient prefix space to allocate subnet size /{length}.");
-<<<<<<< HEAD
-        Error::conflict("SubnetAllocationError", message)
-=======
         allocation_error(&message)
->>>>>>> cloud
     })
 }
 

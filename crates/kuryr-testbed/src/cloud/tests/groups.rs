@@ -139,11 +139,7 @@ async fn wrong_rules_are_refused_by_name() {
         (
             json!({ "direction": "ingress", "remote_ip_prefix": "10.0.0.0/8", "remote_group_id": g["id"] }),
             400,
-<<<<<<< HEAD
-            "SecurityGroupRemoteGroupAndRemoteIpPrefix",
-=======
             "SecurityGroupMultipleRemoteEntites",
->>>>>>> cloud
         ),
         (json!({ "direction": "ingress", "remote_group_id": uuid::Uuid::nil() }), 404, "SecurityGroupNotFound"),
     ] {
