@@ -66,8 +66,8 @@ pub(crate) struct NodeView {
 
 impl NodeView {
     fn read(node: &Node) -> Self {
-        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        let ready = conditions.filter(|condition| condition.type_ == "Ready").next_back();
+        let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let ready = conditions.rfind(|condition| condition.type_ == "Ready");
         Self {
             name: node.name_any(),
             ready: ready.is_some_and(|condition| condition.status == "True"),

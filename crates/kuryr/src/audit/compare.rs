@@ -91,7 +91,7 @@ pub(crate) fn lasting(first: &[Finding], second: Vec<Finding>) -> Vec<Finding> {
     second.into_iter().filter(|finding| first.iter().any(|before| same(before, finding))).collect()
 }
 
-fn finding(kind: Kind, subject: &str, id: impl ToString, what: String, fix: &str) -> Finding {
+fn finding(kind: Kind, subject: &str, id: &dyn ToString, what: String, fix: &str) -> Finding {
     Finding { kind, subject: subject.to_owned(), id: id.to_string(), what, fix: fix.to_owned(), prune: None }
 }
 
@@ -136,7 +136,7 @@ fn kuryr_ports(world: &World, findings: &mut Vec<Finding>) {
             let id = vif.port_id;
             if let Some(other) = holders.insert(id, key.clone()) {
                 let what = format!("both KuryrPort {other} and KuryrPort {key} have it");
-                findings.push(finding(Kind::Mismatch, "port", id, what, "delete one of the two pods"));
+                findings.push(finding(Kind::Mismatch, "port", &id, what, "delete one of the two pods"));
             }
             // On its way out the port goes before its KuryrPort.
             if held.deleting() {
@@ -145,7 +145,7 @@ fn kuryr_ports(world: &World, findings: &mut Vec<Finding>) {
             match ports.get(&id) {
                 None => {
                     let what = format!("KuryrPort {key} has it, Neutron does not");
-                    findings.push(finding(Kind::Missing, "port", id, what, "delete the pod, so that it gets another"));
+                    findings.push(finding(Kind::Missing, "port", &id, what, "delete the pod, so that it gets another"));
                 }
                 Some(port) => {
                     let host = hosts.get(held.spec.node_name.as_str()).copied();
@@ -153,7 +153,7 @@ fn kuryr_ports(world: &World, findings: &mut Vec<Finding>) {
                     if !differences.is_empty() {
                         let what = format!("is not as KuryrPort {key} says: {}", differences.join("; "));
                         let fix = "somebody changed it: undo that, or delete the pod";
-                        findings.push(finding(Kind::Mismatch, "port", id, what, fix));
+                        findings.push(finding(Kind::Mismatch, "port", &id, what, fix));
                     }
                 }
             }
@@ -219,7 +219,7 @@ fn strays(world: &World, findings: &mut Vec<Finding>) {
         let Some(Mark { purpose: Purpose::Pod(uid), .. }) = Mark::read(&world.cluster, &port.tags) else { continue };
         let name = if port.name.is_empty() { String::new() } else { format!(" {}", port.name) };
         let what = format!("made for pod{name} (UID {uid}), and no KuryrPort has it");
-        let mut finding = finding(Kind::Stray, "port", port.id, what, "prune it: kuryr audit --fix");
+        let mut finding = finding(Kind::Stray, "port", &port.id, what, "prune it: kuryr audit --fix");
         finding.prune = Some(Prunable::Port(port.id));
         findings.push(finding);
     }
@@ -235,18 +235,18 @@ fn groups(world: &World, findings: &mut Vec<Finding>) {
         match &found[..] {
             [] => {
                 let what = "no security group has this tag".to_owned();
-                findings.push(finding(Kind::Missing, "security group", purpose, what, "make it: kuryr setup"));
+                findings.push(finding(Kind::Missing, "security group", &purpose, what, "make it: kuryr setup"));
             }
             [group] if group_differs(base, group) => {
                 let what = format!("{} has other rules than it should", group.name);
-                findings.push(finding(Kind::Mismatch, "security group", group.id, what, "put it right: kuryr setup"));
+                findings.push(finding(Kind::Mismatch, "security group", &group.id, what, "put it right: kuryr setup"));
             }
             [_] => {}
             several => {
                 for group in several {
                     let what = format!("{} groups have the tag {purpose}", several.len());
                     let fix = "delete those that no port uses";
-                    findings.push(finding(Kind::Mismatch, "security group", group.id, what, fix));
+                    findings.push(finding(Kind::Mismatch, "security group", &group.id, what, fix));
                 }
             }
         }

@@ -144,7 +144,8 @@ fn a_port_that_nobody_has_may_be_pruned_and_no_other() {
 
 #[test]
 fn every_difference_between_a_port_and_its_vif_is_told() {
-    let changes: [(fn(&mut Port), &str); 6] = [
+    type Change = fn(&mut Port);
+    let changes: [(Change, &str); 6] = [
         (|port| port.mac_address = "fa:16:3e:ff:ff:ff".parse().unwrap(), "the MAC address is \"fa:16:3e:ff:ff:ff\""),
         (|port| port.fixed_ips.clear(), "the addresses is \"\" instead of \"10.0.0.1\""),
         (|port| port.network_id = port_id(1).parse().unwrap(), "the network is"),

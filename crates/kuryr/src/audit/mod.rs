@@ -13,7 +13,7 @@ mod compare;
 mod fix;
 mod node;
 
-pub(crate) use compare::{Finding, Kind};
+pub(crate) use compare::Finding;
 
 use crate::view::ClusterView;
 use anyhow::Context as _;
@@ -21,7 +21,7 @@ use clap::{Args, ValueEnum};
 use compare::World;
 use jiff::Timestamp;
 use kube::Client;
-use kuryr_model::{ClusterId, mark::cluster_tag};
+use kuryr_model::{ClusterId, KuryrPort, mark::cluster_tag};
 use kuryr_openstack::{Cloud, Filter};
 use std::{
     collections::BTreeSet,
@@ -115,7 +115,7 @@ async fn look(cluster: &ClusterId, cloud: &Cloud, client: &Client) -> anyhow::Re
     let view = ClusterView::read(client).await?;
     // Those that are named and were not in the list: made since, not there, or without our tag.
     let known: BTreeSet<_> = ports.iter().map(|port| port.id).collect();
-    let named = view.kuryr_ports.iter().flat_map(|port| port.port_ids());
+    let named = view.kuryr_ports.iter().flat_map(KuryrPort::port_ids);
     let unseen: Vec<_> = named.filter(|id| !known.contains(id)).collect();
     ports.extend(network.ports().list(&Filter::new().any("id", unseen)).await?);
     Ok(World { cluster: cluster.clone(), now: Timestamp::now(), view, ports, groups })
@@ -150,7 +150,7 @@ fn text(findings: &[Finding], fixed: &BTreeSet<usize>, out: &mut dyn Write) -> a
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{compare::Kind, *};
 
     fn finding(kind: Kind) -> Finding {
         Finding {

@@ -282,22 +282,18 @@ fn progress<'a>(now: Timestamp, pod: &PodView, port: Option<&KuryrPort>) -> Prog
     let waited = waited.map(|waited| format!("waiting for {} s: ", waited.as_secs())).unwrap_or_default();
     let controller = "look at the controller's log";
     match port {
-        None if long => Progress::Stuck(format!("{waited}it has no KuryrPort"), controller),
-        None => Progress::Starting,
-        Some(port) if port.spec.vifs.is_empty() => match port.unallocated_reason() {
-            Some(condition) => Progress::Stuck(format!("{waited}{}", condition.message), ""),
-            None if long => Progress::Stuck(format!("{waited}it has no port"), controller),
-            None => Progress::Starting,
-        },
         Some(port) if port.attachment_state() == Some(AttachmentState::Attached) => Progress::Attached,
-        Some(port) if long => {
-            let node = &port.spec.node_name;
-            Progress::Stuck(
-                format!("{waited}it has its port, node {node} has not plugged it"),
-                "look at the pod's events and the log of kuryr daemon there",
-            )
+        Some(port) if port.spec.vifs.is_empty() && port.unallocated_reason().is_some() => {
+            let why = port.unallocated_reason().map_or("", |condition| &condition.message);
+            Progress::Stuck(format!("{waited}{why}"), "")
         }
-        Some(_) => Progress::Starting,
+        _ if !long => Progress::Starting,
+        None => Progress::Stuck(format!("{waited}it has no KuryrPort"), controller),
+        Some(port) if port.spec.vifs.is_empty() => Progress::Stuck(format!("{waited}it has no port"), controller),
+        Some(port) => Progress::Stuck(
+            format!("{waited}it has its port, node {} has not plugged it", port.spec.node_name),
+            "look at the pod's events and the log of kuryr daemon there",
+        ),
     }
 }
 
