@@ -23,7 +23,9 @@ async fn a_created_object_has_identity_and_defaults() {
     assert_eq!(spec.termination_grace_period_seconds, Some(30));
     assert_eq!(made.status.unwrap().phase.as_deref(), Some("Pending"));
 
-    let generated: Pod = typed(json!({ "metadata": { "generateName": "web-" }, "spec": { "containers": [{ "name": "c", "image": "i" }] } }));
+    let generated: Pod = typed(
+        json!({ "metadata": { "generateName": "web-" }, "spec": { "containers": [{ "name": "c", "image": "i" }] } }),
+    );
     let generated = create(&pods(&client), &generated).await;
     assert!(generated.name_any().starts_with("web-") && generated.name_any().len() == 9, "{}", generated.name_any());
 }
@@ -35,9 +37,15 @@ async fn refusals_say_reason_and_details() {
     create(&pods, &pod("a")).await;
 
     let twice = refusal(pods.create(&PostParams::default(), &pod("a")).await);
-    assert_eq!((twice.code, twice.reason.as_str(), twice.message.as_str()), (409, "AlreadyExists", "pods \"a\" already exists"));
+    assert_eq!(
+        (twice.code, twice.reason.as_str(), twice.message.as_str()),
+        (409, "AlreadyExists", "pods \"a\" already exists")
+    );
     let absent = refusal(pods.get("b").await);
-    assert_eq!((absent.code, absent.reason.as_str(), absent.message.as_str()), (404, "NotFound", "pods \"b\" not found"));
+    assert_eq!(
+        (absent.code, absent.reason.as_str(), absent.message.as_str()),
+        (404, "NotFound", "pods \"b\" not found")
+    );
     assert_eq!(absent.details.unwrap().kind, "pods");
 
     let empty: Pod = typed(json!({ "metadata": { "name": "Bad_Name" }, "spec": { "containers": [] } }));
@@ -175,7 +183,7 @@ async fn lists_come_in_pages_of_one_moment() {
     create(&maps, &config_map("m4x", "k", "1")).await;
     let token = first.metadata.continue_.clone().unwrap();
     let rest = maps.list(&ListParams::default().limit(10).continue_token(&token)).await.unwrap();
-    let names: Vec<_> = rest.items.iter().map(|map| map.name_any()).collect();
+    let names: Vec<_> = rest.items.iter().map(kube::ResourceExt::name_any).collect();
     assert_eq!(names, ["m3", "m4", "m5", "m6"]);
     assert_eq!(rest.metadata.resource_version, first.metadata.resource_version);
 }
@@ -191,12 +199,15 @@ async fn selectors_narrow_lists() {
     }
     let names = async |parameters: ListParams| {
         let list = pods.list(&parameters).await.unwrap();
-        list.items.iter().map(|pod| pod.name_any()).collect::<Vec<_>>()
+        list.items.iter().map(kube::ResourceExt::name_any).collect::<Vec<_>>()
     };
     assert_eq!(names(ListParams::default().fields("spec.nodeName=n1")).await, ["a", "b"]);
     assert_eq!(names(ListParams::default().fields("spec.nodeName=")).await, ["c"]);
     assert_eq!(names(ListParams::default().labels("app in (a,c)")).await, ["a", "c"]);
-    assert_eq!(names(ListParams::default().labels("app!=a").fields("status.phase=Pending,metadata.name!=b")).await, ["c"]);
+    assert_eq!(
+        names(ListParams::default().labels("app!=a").fields("status.phase=Pending,metadata.name!=b")).await,
+        ["c"]
+    );
     let metadata = pods.list_metadata(&ListParams::default().labels("app=a")).await.unwrap();
     assert_eq!(metadata.items[0].metadata.name.as_deref(), Some("a"));
 }
@@ -232,14 +243,19 @@ async fn leases_are_renewed_and_contested() {
 async fn services_get_addresses_and_nodes_keep_their_status() {
     let (_server, client) = cluster();
     let services: Api<Service> = Api::namespaced(client.clone(), "default");
-    let service = |name: &str| typed::<Service>(json!({ "metadata": { "name": name }, "spec": { "type": "NodePort", "ports": [{ "port": 80 }] } }));
+    let service = |name: &str| {
+        typed::<Service>(
+            json!({ "metadata": { "name": name }, "spec": { "type": "NodePort", "ports": [{ "port": 80 }] } }),
+        )
+    };
     let first = create(&services, &service("a")).await.spec.unwrap();
     let second = create(&services, &service("b")).await.spec.unwrap();
     assert!(first.cluster_ip.as_deref().unwrap().starts_with("10.96."));
     assert_ne!(first.cluster_ip, second.cluster_ip);
     assert_ne!(first.ports.unwrap()[0].node_port, second.ports.unwrap()[0].node_port);
     let nodes: Api<Node> = Api::all(client);
-    let node = json!({ "metadata": { "name": "n" }, "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
+    let node =
+        json!({ "metadata": { "name": "n" }, "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
     assert!(create(&nodes, &typed(node)).await.status.unwrap().conditions.is_some());
 }
 
@@ -250,4 +266,44 @@ async fn a_dry_run_answers_and_changes_nothing() {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     assert!(maps.create(&dry, &config_map("a", "k", "1")).await.unwrap().uid().is_some());
     assert_eq!(refusal(maps.get("a").await).code, 404);
+}
+
+#[tokio::test]
+async fn events_are_recorded_counted_and_selected() {
+    use k8s_openapi::api::core::v1::Event as CoreEvent;
+    use kube::{
+        Resource as _,
+        runtime::events::{Event, EventType, Recorder, Reporter},
+    };
+    let (_server, client) = cluster();
+    let made = create(&pods(&client), &pod("a")).await;
+    let recorder = Recorder::new(client.clone(), Reporter { controller: "kuryr".into(), instance: None });
+    let event = Event {
+        type_: EventType::Warning,
+        reason: "NoAddress".into(),
+        note: Some("subnet pods-a has no free address".into()),
+        action: "Allocate".into(),
+        secondary: None,
+    };
+    for _ in 0..3 {
+        recorder.publish(&event, &made.object_ref(&())).await.unwrap();
+    }
+    let events: Api<CoreEvent> = Api::namespaced(client.clone(), "default");
+    let about = format!("involvedObject.name=a,involvedObject.uid={}", made.uid().unwrap());
+    let list = events.list(&ListParams::default().fields(&about)).await.unwrap();
+    assert_eq!(list.items.len(), 1, "repeated events are one");
+    let event = &list.items[0];
+    assert_eq!(event.message.as_deref(), Some("subnet pods-a has no free address"));
+    assert_eq!(event.series.as_ref().unwrap().count, Some(3));
+}
+
+#[tokio::test]
+async fn an_eviction_is_a_graceful_delete() {
+    let (_server, client) = cluster();
+    let pods = pods(&client);
+    let mut bound = pod("a");
+    bound.spec.as_mut().unwrap().node_name = Some("n".into());
+    create(&pods, &bound).await;
+    pods.evict("a", &kube::api::EvictParams::default()).await.unwrap();
+    assert!(pods.get("a").await.unwrap().metadata.deletion_timestamp.is_some());
 }

@@ -131,7 +131,7 @@ fn serve(
         ("list", _) => {
             let selection = list::selection(&scope.def, target.namespace.as_deref(), query)?;
             let page = list::page(server, &scope.def, &selection, query)?;
-            Ok(answer(StatusCode::OK, list::body(&scope.def, page, form), &[]))
+            Ok(answer(StatusCode::OK, list::body(&scope.def, &page, form), &[]))
         }
         ("get", _) => {
             let entry = server.store.get(&scope.def.storage, &scope.namespace, &scope.name);
@@ -180,7 +180,7 @@ fn serve(
                     _ => {}
                 }
             }
-            Ok(answer(StatusCode::OK, list::body(&scope.def, page, Form::Json), &[]))
+            Ok(answer(StatusCode::OK, list::body(&scope.def, &page, Form::Json), &[]))
         }
         _ => Err(ApiError::not_allowed()),
     }

@@ -38,7 +38,7 @@ fn take<'a>(value: &'a Value, step: &Step) -> Vec<&'a Value> {
             let at = |item: &Value| path.iter().try_fold(item.clone(), |value, part| value.get(part).cloned());
             let is = |item: &&Value| match at(item) {
                 Some(Value::String(text)) => text == *wanted,
-                Some(other) => other.to_string() == *wanted,
+                Some(other) => serde_json::from_str::<Value>(wanted).is_ok_and(|wanted| wanted == other),
                 None => false,
             };
             value.as_array().into_iter().flatten().filter(is).collect()

@@ -104,6 +104,6 @@ pub(crate) fn page(server: &Shared, def: &ResourceDef, selection: &Selection, qu
 }
 
 /// The JSON of a page.
-pub(crate) fn body(def: &ResourceDef, page: Page, form: Form) -> Vec<u8> {
-    form.many(def, &page.entries, page.meta)
+pub(crate) fn body(def: &ResourceDef, page: &Page, form: Form) -> Vec<u8> {
+    form.many(def, &page.entries, &page.meta)
 }

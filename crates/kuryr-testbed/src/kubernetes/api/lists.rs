@@ -19,7 +19,7 @@ pub(crate) enum ListKind {
 /// The merge key of a list of a built-in kind for strategic merge patch.
 pub(crate) fn strategic(parent: &str, field: &str) -> ListKind {
     let key = match (parent, field) {
-        ("metadata", "finalizers") => return ListKind::Set,
+        ("metadata", "finalizers") | ("spec", "podCIDRs") => return ListKind::Set,
         ("metadata", "ownerReferences") => "uid",
         ("containers" | "initContainers" | "ephemeralContainers", "ports") => "containerPort",
         ("spec", "ports") => "port",
@@ -39,7 +39,6 @@ pub(crate) fn strategic(parent: &str, field: &str) -> ListKind {
         (_, "hostAliases" | "podIPs" | "hostIPs") => "ip",
         ("spec", "taints") => "key",
         (_, "topologySpreadConstraints") => "topologyKey",
-        ("spec", "podCIDRs") => return ListKind::Set,
         _ => return ListKind::Atomic,
     };
     ListKind::Map(vec![key.to_owned()])

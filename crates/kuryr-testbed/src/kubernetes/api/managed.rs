@@ -106,9 +106,13 @@ pub(crate) fn value_at<'a>(object: &'a Value, path: &[String]) -> Option<&'a Val
     path.iter().try_fold(object, |value, part| match part.split_at_checked(2)? {
         ("f:", field) => value.get(field),
         ("k:", key) => value.as_array()?.iter().find(|item| is_member(item, key)),
-        ("v:", wanted) => value.as_array()?.iter().find(|item| item.to_string() == wanted),
+        ("v:", wanted) => value.as_array()?.iter().find(|item| is_value(item, wanted)),
         _ => None,
     })
+}
+
+fn is_value(item: &Value, text: &str) -> bool {
+    serde_json::from_str::<Value>(text).is_ok_and(|wanted| wanted == *item)
 }
 
 fn is_member(item: &Value, key: &str) -> bool {
@@ -134,7 +138,7 @@ pub(crate) fn remove_at(object: &mut Value, path: &[String]) {
         Value::Array(items) => {
             let at = items.iter().position(|item| match kind {
                 "k:" => is_member(item, key),
-                _ => item.to_string() == key,
+                _ => is_value(item, key),
             });
             match at {
                 Some(at) if rest.is_empty() => drop(items.remove(at)),

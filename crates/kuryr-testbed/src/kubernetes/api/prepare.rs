@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{
     defaults,
     object::{self, name},
+    protobuf,
     registry::{ResourceDef, Source},
     request::Query,
     schema,
@@ -74,7 +75,10 @@ pub(crate) fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError
         "application/json" | "" => serde_json::from_slice(body)
             .map_err(|error| ApiError::bad_request(format!("the object provided is not JSON: {error}"))),
         "application/yaml" => yaml(body),
-        _ => Err(ApiError::media_type(&["application/json", "application/yaml"])),
+        "application/vnd.kubernetes.protobuf" => protobuf::decode(body),
+        _ => {
+            Err(ApiError::media_type(&["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"]))
+        }
     }
 }
 

@@ -54,14 +54,14 @@ impl Form {
             Self::Partial => partial(&stored).to_string().into_bytes(),
             Self::Table(include) => {
                 let revision = object::text(&stored, "/metadata/resourceVersion").to_owned();
-                let table = table::table(def, vec![stored], include, json!({ "resourceVersion": revision }));
+                let table = table::table(def, vec![stored], include, &json!({ "resourceVersion": revision }));
                 table.to_string().into_bytes()
             }
         }
     }
 
     /// A list of entries; `meta` is the list's metadata.
-    pub(crate) fn many(self, def: &ResourceDef, entries: &[std::sync::Arc<Entry>], meta: Value) -> Vec<u8> {
+    pub(crate) fn many(self, def: &ResourceDef, entries: &[std::sync::Arc<Entry>], meta: &Value) -> Vec<u8> {
         match self {
             Self::Json => {
                 let mut out =

@@ -1,4 +1,6 @@
 //! Structural schemas of custom resources: pruning, defaults, validation.
+//!
+//! Rules in CEL (`x-kubernetes-validations`) are stored and served but not evaluated.
 
 use std::collections::HashMap;
 
@@ -143,7 +145,8 @@ impl Check<'_> {
 
     fn object(&self, map: &Map<String, Value>, schema: &Value, path: &str, errors: &mut Vec<FieldError>) {
         for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            if !map.contains_key(key) && !(path.is_empty() && ["metadata", "apiVersion", "kind"].contains(&key)) {
+            let elsewhere = path.is_empty() && ["metadata", "apiVersion", "kind"].contains(&key);
+            if !elsewhere && !map.contains_key(key) {
                 errors.push(FieldError::required(join(path, key), ""));
             }
         }

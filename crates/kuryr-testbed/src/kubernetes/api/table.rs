@@ -34,7 +34,7 @@ impl Include {
 }
 
 /// The table of some objects (stored form).
-pub(crate) fn table(def: &ResourceDef, objects: Vec<Value>, include: Include, meta: Value) -> Value {
+pub(crate) fn table(def: &ResourceDef, objects: Vec<Value>, include: Include, meta: &Value) -> Value {
     let now = Timestamp::now();
     let mut rows = Vec::with_capacity(objects.len());
     for object in objects {

@@ -152,7 +152,7 @@ impl Worker {
             if self.desired.borrow().is_ending() {
                 return false;
             }
-            self.publish(&pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}"));
+            self.publish(&pod, "FailedCreatePodSandBox", &format!("Failed to create pod sandbox: {message}"));
             self.clean_up().await;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -250,7 +250,7 @@ impl Worker {
                 Err(message) => {
                     let finished = Timestamp::now();
                     self.container = Container::Ended { code: 128, reason: "StartError", started: since, finished };
-                    self.publish(&pod, "Failed", format!("Error: {message}"));
+                    self.publish(&pod, "Failed", &format!("Error: {message}"));
                     128
                 }
             };
@@ -352,7 +352,11 @@ impl Worker {
             if tries == 0
                 && let Some(pod) = self.pod()
             {
-                self.publish(&pod, "FailedKillPod", format!("error killing pod: failed to destroy network: {message}"));
+                self.publish(
+                    &pod,
+                    "FailedKillPod",
+                    &format!("error killing pod: failed to destroy network: {message}"),
+                );
             }
             tries += 1;
             // A node that goes does not wait for a plugin that may have gone before.
@@ -451,7 +455,7 @@ impl Worker {
     }
 
     /// Publishes a warning on the pod, in the background.
-    fn publish(&self, pod: &Pod, reason: &str, note: String) {
+    fn publish(&self, pod: &Pod, reason: &str, note: &str) {
         let event = Event {
             type_: EventType::Warning,
             reason: reason.to_owned(),
