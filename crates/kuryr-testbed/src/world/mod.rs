@@ -1,1 +1,222 @@
-//! A world is a cloud, a Kubernetes and some nodes with Kuryr on them; the scenarios run in the embedded and in the real one.
+//! A world is a cloud, a Kubernetes and some nodes with Kuryr on them. The scenarios run in two: the embedded one, and
+//! a real OpenStack with a real Kubernetes.
+//!
+//! ```text
+//!            ┌─ embedded: cloud, API server, kubelets and data plane in this process
+//!  World ────┤                                                   both: `kuryr controller`, `kuryr daemon` as processes
+//!            └─ real: Keystone, Neutron, OVN, kube-apiserver, kubelet, containerd
+//! ```
+
+mod actions;
+mod embedded;
+mod kuryr;
+pub mod pods;
+pub mod process;
+mod real;
+mod wiring;
+
+pub use actions::{CniAnswer, Vm, mtu};
+pub use embedded::{Embedded, EmbeddedConfig};
+pub use kuryr::{Kuryr, Settings};
+pub use pods::{NewPod, Pods, addresses};
+pub use real::{Real, RealConfig};
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::{Api, Client, ResourceExt, api::DeleteParams, api::PostParams};
+use kuryr_model::{ClusterId, PodUid, Purpose, mark::cluster_tag, neutron::Port};
+use kuryr_openstack::{Cloud, Filter};
+use serde_json::json;
+use std::{path::PathBuf, time::Duration};
+use tokio::time::{Instant, timeout};
+
+/// How long the world may take to be clean again after a scenario.
+const CLEAN_WITHIN: Duration = Duration::from_secs(60);
+
+/// What is under the feet of a world.
+pub enum Ground {
+    /// All in this process.
+    Embedded(Box<Embedded>),
+    /// Somebody else's.
+    Real(Box<Real>),
+}
+
+/// A cloud, a Kubernetes and nodes, with Kuryr.
+pub struct World {
+    /// An administrator's client for Kubernetes.
+    pub client: Client,
+    /// An administrator's client for the cloud.
+    pub cloud: Cloud,
+    /// The cluster's id.
+    pub cluster: ClusterId,
+    /// Names of the nodes.
+    pub nodes: Vec<String>,
+    /// Kuryr's processes.
+    pub kuryr: Kuryr,
+    /// Where it all is.
+    pub ground: Ground,
+    namespace: String,
+}
+
+impl World {
+    /// The embedded one, with Kuryr running.
+    ///
+    /// # Errors
+    /// Something does not start.
+    pub async fn embedded(config: EmbeddedConfig) -> anyhow::Result<Self> {
+        embedded::start(config).await
+    }
+
+    /// The real one, with Kuryr running.
+    ///
+    /// # Errors
+    /// Something does not start.
+    pub async fn real(config: RealConfig) -> anyhow::Result<Self> {
+        real::start(config).await
+    }
+
+    /// The parts of the embedded world, for scenarios that need faults.
+    ///
+    /// # Errors
+    /// This is the real one.
+    pub fn inside(&self) -> anyhow::Result<&Embedded> {
+        match &self.ground {
+            Ground::Embedded(embedded) => Ok(embedded),
+            Ground::Real(_) => bail!("this needs the embedded world"),
+        }
+    }
+
+    /// The same, to change them.
+    ///
+    /// # Errors
+    /// This is the real one.
+    pub fn inside_mut(&mut self) -> anyhow::Result<&mut Embedded> {
+        match &mut self.ground {
+            Ground::Embedded(embedded) => Ok(embedded),
+            Ground::Real(_) => bail!("this needs the embedded world"),
+        }
+    }
+
+    /// Makes the namespace that the pods of a scenario are in.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub async fn use_namespace(&mut self, name: &str) -> anyhow::Result<()> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let object = serde_json::from_value(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
+        match namespaces.create(&PostParams::default(), &object).await {
+            Err(kube::Error::Api(answer)) if answer.code == 409 => {}
+            other => drop(other?),
+        }
+        name.clone_into(&mut self.namespace);
+        Ok(())
+    }
+
+    /// The pods of the scenario's namespace.
+    #[must_use]
+    pub fn pods(&self) -> Pods {
+        Pods::new(&self.client, &self.namespace)
+    }
+
+    /// The scenario's namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Makes a pod and waits until it runs.
+    ///
+    /// # Errors
+    /// It does not come to run.
+    pub async fn run_pod(&self, pod: &NewPod, name: &str) -> anyhow::Result<Pod> {
+        self.pods().create(pod).await?;
+        self.pods().running(name).await
+    }
+
+    /// The network namespace of a running pod, as its node's daemon remembers it.
+    ///
+    /// # Errors
+    /// The daemon does not know the pod.
+    pub fn netns(&self, pod: &Pod) -> anyhow::Result<PathBuf> {
+        Ok(self.attachment(pod)?.netns)
+    }
+
+    /// All ports in Neutron that carry this cluster's mark and are for pods.
+    ///
+    /// # Errors
+    /// Neutron does not tell.
+    pub async fn pod_ports(&self) -> anyhow::Result<Vec<Port>> {
+        let mut ports = self.cloud.network().ports().list(&Filter::new().tags([cluster_tag(&self.cluster)])).await?;
+        ports.retain(|port| port.tags.iter().any(|tag| matches!(tag.parse(), Ok(Purpose::Pod(_)))));
+        Ok(ports)
+    }
+
+    /// The port in Neutron of a pod.
+    ///
+    /// # Errors
+    /// It has none, or several.
+    pub async fn port_of(&self, pod: &Pod) -> anyhow::Result<Port> {
+        let uid = PodUid(pod.uid().context("a pod without UID")?);
+        let mark = [cluster_tag(&self.cluster), Purpose::Pod(uid).to_string()];
+        let mut ports = self.cloud.network().ports().list(&Filter::new().tags(mark)).await?;
+        match (ports.pop(), ports.len()) {
+            (Some(port), 0) => Ok(port),
+            (last, more) => bail!("pod {} has {} ports", pod.name_any(), usize::from(last.is_some()) + more),
+        }
+    }
+
+    /// Deletes the scenario's pods, waits until all that was made for them is gone, and asks `kuryr audit`.
+    ///
+    /// # Errors
+    /// Something is left, or the audit finds something.
+    pub async fn end_scenario(&self) -> anyhow::Result<()> {
+        let pods = self.pods();
+        pods.api().delete_collection(&DeleteParams::default(), &kube::api::ListParams::default()).await?;
+        let started = Instant::now();
+        let left = async {
+            for port in pods.ports().list_metadata(&kube::api::ListParams::default()).await? {
+                pods.port_gone(&port.name_any()).await?;
+            }
+            for pod in pods.api().list_metadata(&kube::api::ListParams::default()).await? {
+                pods.when(&pod.name_any(), "gone", pods::PATIENCE, |pod: Option<&Pod>| pod.is_none()).await?;
+                pods.port_gone(&pod.name_any()).await?;
+            }
+            anyhow::Ok(())
+        };
+        timeout(CLEAN_WITHIN, left).await.context("pods or KuryrPorts are left")??;
+        loop {
+            let (clean, report) = self.kuryr.audit(&self.nodes).await?;
+            if clean {
+                return Ok(());
+            }
+            if started.elapsed() > CLEAN_WITHIN {
+                bail!("the audit finds something:\n{report}");
+            }
+            // Nothing tells when a cloud has become clean: the audit is the question.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Ends Kuryr and, in the embedded world, everything else.
+    ///
+    /// # Errors
+    /// Something does not end.
+    pub async fn shut_down(mut self) -> anyhow::Result<()> {
+        self.kuryr.stop_all().await?;
+        match self.ground {
+            Ground::Embedded(embedded) => embedded.shut_down().await,
+            Ground::Real(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The end of every log, for whoever has to find out why a scenario failed.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let folder = &self.kuryr.settings().folder;
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut logs: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
+        logs.sort();
+        logs.iter().map(|log| format!("--- {}\n{}\n", log.display(), process::tail(log))).collect()
+    }
+}

@@ -1,6 +1,6 @@
 //! The node's side of the audit: asked of the node's daemon over its unix socket, so only on the node itself.
 
-use super::{Finding, Kind};
+use super::compare::{Finding, Kind};
 use anyhow::{Context as _, bail};
 use kuryr_node::audit::{Finding as Seen, NodeReport};
 use std::path::{Path, PathBuf};

@@ -1,0 +1,115 @@
+//! OpenStack misbehaves. What is asked each time: new pods wait with a reason and start when it is over, nothing that
+//! runs is disturbed, and nothing is lost or made twice.
+
+use super::{
+    connectivity::both_ways,
+    lifecycle::{all_apart, many},
+};
+use crate::{
+    cloud::Fault,
+    world::{NewPod, World, pods::PATIENCE},
+};
+use anyhow::{Context, ensure};
+use http::Method;
+use kuryr_model::KuryrPort;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Where ports are made, one or many.
+const PORTS: &str = "/v2.0/ports";
+
+/// Pods are made while creates of ports fail in some way for a few times.
+async fn made_despite(world: &mut World, fault: Fault) -> anyhow::Result<()> {
+    let faults = world.inside()?.cloud.faults().clone();
+    let id = faults.add(fault.on(Method::POST, PORTS));
+    let pods = many(world, 5).await?;
+    ensure!(faults.hits(id) > 0, "the fault never struck");
+    all_apart(world, &pods).await
+}
+
+pub(super) async fn neutron_answers_500(world: &mut World) -> anyhow::Result<()> {
+    made_despite(world, Fault::internal_error().times(3)).await
+}
+
+pub(super) async fn neutron_answers_503(world: &mut World) -> anyhow::Result<()> {
+    made_despite(world, Fault::unavailable().times(3)).await
+}
+
+pub(super) async fn neutron_answers_429_with_retry_after(world: &mut World) -> anyhow::Result<()> {
+    let started = Instant::now();
+    made_despite(world, Fault::too_many_requests(Duration::from_secs(2)).times(1)).await?;
+    ensure!(started.elapsed() >= Duration::from_secs(2), "asked again before the time that Neutron named");
+    Ok(())
+}
+
+pub(super) async fn an_answer_is_lost_after_the_work_was_done(world: &mut World) -> anyhow::Result<()> {
+    made_despite(world, Fault::lose_answer().times(2)).await
+}
+
+pub(super) async fn neutron_hangs(world: &mut World) -> anyhow::Result<()> {
+    let cloud = world.inside()?.cloud.clone();
+    let id = cloud.faults().add(Fault::hang().on(Method::POST, PORTS).times(1));
+    world.pods().create(&NewPod::new("waits")).await?;
+    let said = waiting_with("CloudSlow");
+    world.pods().port("waits", "waiting with its reason", PATIENCE, said).await?;
+    cloud.faults().remove(id);
+    world.pods().running("waits").await.map(drop)
+}
+
+/// A `KuryrPort` that says why there is no port.
+fn waiting_with(reason: &'static str) -> impl Fn(Option<&KuryrPort>) -> bool {
+    move |port| port.and_then(KuryrPort::unallocated_reason).is_some_and(|condition| condition.reason == reason)
+}
+
+pub(super) async fn a_quota_is_used_up(world: &mut World) -> anyhow::Result<()> {
+    let pods = world.pods();
+    world.run_pod(&NewPod::new("first"), "first").await?;
+    let embedded = world.inside()?;
+    embedded.set_port_quota(embedded.ports_used())?;
+    pods.create(&NewPod::new("second")).await?;
+    pods.port("second", "waiting with its reason", PATIENCE, waiting_with("QuotaExceeded")).await?;
+    // Deletions still go on, and what they free is taken at once, not after a retry period.
+    let started = Instant::now();
+    pods.delete("first").await?;
+    pods.running("second").await?;
+    ensure!(started.elapsed() < Duration::from_secs(15), "the freed port was taken after {:?}", started.elapsed());
+    embedded.set_port_quota(-1)
+}
+
+pub(super) async fn the_token_expires(world: &mut World) -> anyhow::Result<()> {
+    let one = world.run_pod(&NewPod::new("one"), "one").await?;
+    world.inside()?.cloud.expire_tokens();
+    let other = world.run_pod(&NewPod::new("other"), "other").await?;
+    both_ways(world, &one, &other).await
+}
+
+pub(super) async fn a_subnet_is_full(world: &mut World) -> anyhow::Result<()> {
+    // Two subnets of five free addresses each, tried in turn.
+    world.use_small_subnets().await?;
+    let pods = world.pods();
+    let running = many(world, 10).await?;
+    all_apart(world, &running).await?;
+    pods.create(&NewPod::new("eleventh")).await?;
+    let port = pods.port("eleventh", "waiting with its reason", PATIENCE, waiting_with("SubnetsFull")).await?;
+    let port = port.context("no KuryrPort")?;
+    let message = &port.unallocated_reason().context("no reason")?.message;
+    ensure!(message.contains("small-a") && message.contains("small-b"), "the message names no subnet: {message}");
+    pods.delete("pod-0").await?;
+    pods.running("eleventh").await.map(drop)
+}
+
+pub(super) async fn neutron_is_away_for_a_while(world: &mut World) -> anyhow::Result<()> {
+    let pods = world.pods();
+    let node = world.nodes[0].clone();
+    let one = world.run_pod(&NewPod::new("one").on(&node), "one").await?;
+    let two = world.run_pod(&NewPod::new("two").on(&node), "two").await?;
+    let cloud = world.inside()?.cloud.clone();
+    cloud.go_away();
+    pods.create(&NewPod::new("three").on(&node)).await?;
+    pods.port("three", "waiting with its reason", PATIENCE, waiting_with("CloudUnavailable")).await?;
+    both_ways(world, &one, &two).await.context("running pods while Neutron is away")?;
+    pods.delete("two").await?;
+    cloud.come_back();
+    pods.running("three").await?;
+    pods.gone("two").await
+}

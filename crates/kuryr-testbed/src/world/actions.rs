@@ -1,0 +1,337 @@
+//! What scenarios do to a world besides making pods.
+
+use super::{Ground, World, process::Program, process::Process, process::executable};
+use crate::dataplane::{Vm as Machine, VmPort};
+use anyhow::{Context, bail, ensure};
+use k8s_openapi::{
+    api::{coordination::v1::Lease, core::v1::Pod},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::wait::await_condition,
+};
+use kuryr_model::{
+    Mark, PortId, Purpose, VifAddress,
+    mark::{Base, cluster_tag},
+    neutron::{EtherType, Subnet},
+};
+use kuryr_node::{
+    attachments::Attachment,
+    netlink::{Socket, link::By},
+    netns,
+};
+use kuryr_openstack::{
+    Filter,
+    network::{NewPort, NewSubnet},
+};
+use serde_json::{Value, json};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
+
+/// What has a port that was bound outside Kuryr.
+pub struct Vm {
+    /// Its network namespace.
+    pub netns: PathBuf,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    port: PortId,
+    /// Goes with it.
+    _machine: Option<Machine>,
+    wire: Option<String>,
+}
+
+/// What a CNI call came to.
+pub struct CniAnswer {
+    /// Exit code 0.
+    pub success: bool,
+    /// What it printed.
+    pub output: String,
+}
+
+impl CniAnswer {
+    /// The CNI error code that it printed.
+    #[must_use]
+    pub fn code(&self) -> Option<u64> {
+        serde_json::from_str::<Value>(&self.output).ok()?.get("code")?.as_u64()
+    }
+}
+
+/// The MTU of a link in a namespace, in bytes.
+///
+/// # Errors
+/// There is no such link.
+pub fn mtu(namespace: &Path, link: &str) -> anyhow::Result<u32> {
+    let found = netns::run(namespace, || Socket::open()?.link(By::Name(link)))??;
+    Ok(found.with_context(|| format!("no link {link}"))?.mtu)
+}
+
+impl World {
+    /// How many pods are many here: fewer in the real world, whose cloud needs a second for three ports.
+    #[must_use]
+    pub fn crowd(&self) -> usize {
+        match self.ground {
+            Ground::Embedded(_) => 50,
+            Ground::Real(_) => 20,
+        }
+    }
+
+    /// What a node remembers of a running pod.
+    ///
+    /// # Errors
+    /// It remembers nothing.
+    pub fn attachment(&self, pod: &Pod) -> anyhow::Result<Attachment> {
+        let uid = pod.uid().context("a pod without UID")?;
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("the pod is on no node")?;
+        let found = self.kuryr.attachments(&node)?.into_iter().find(|attachment| attachment.pod_uid.as_str() == uid);
+        found.with_context(|| format!("node {node} has no attachment of pod {}", pod.name_any()))
+    }
+
+    /// Waits until one of our controllers leads.
+    ///
+    /// # Errors
+    /// None does, in time.
+    pub async fn leader_elected(&self) -> anyhow::Result<()> {
+        let ours: Vec<String> = self.kuryr.controllers().iter().map(|number| format!("controller-{number}")).collect();
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), "kube-system");
+        let leads = move |lease: Option<&Lease>| {
+            let holder = lease.and_then(|lease| lease.spec.as_ref()?.holder_identity.as_ref());
+            holder.is_some_and(|holder| ours.contains(holder))
+        };
+        let waited = timeout(Duration::from_secs(60), await_condition(leases, "kuryr-controller", leads)).await;
+        waited.context("no controller leads")??;
+        Ok(())
+    }
+
+    /// Waits until a node's daemon has an ADD that waits for its pod's port.
+    ///
+    /// # Errors
+    /// It has none, in time.
+    pub async fn add_waits(&self, node: &str) -> anyhow::Result<()> {
+        let waits = async {
+            loop {
+                let metrics = self.kuryr.daemon_metrics(node).await?;
+                if metrics.lines().any(|line| line.starts_with("kuryr_cni_waiting ") && !line.ends_with(" 0")) {
+                    return anyhow::Ok(());
+                }
+                // A gauge has no notification.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), waits).await.context("no ADD waits")?
+    }
+
+    /// Calls the CNI executable of a node.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub async fn cni(&self, node: &str, verb: &str, container: &str, namespace: &str) -> anyhow::Result<CniAnswer> {
+        let conf = json!({
+            "cniVersion": "1.1.0", "name": "kuryr", "type": "kuryr-cni", "kuryrSocket": self.kuryr.socket(node),
+        });
+        self.cni_raw(node, verb, container, namespace, &conf.to_string()).await
+    }
+
+    /// The same with any input.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub async fn cni_raw(
+        &self,
+        _node: &str,
+        verb: &str,
+        container: &str,
+        namespace: &str,
+        input: &str,
+    ) -> anyhow::Result<CniAnswer> {
+        let mut child = Command::new(executable("kuryr-cni")?)
+            .env_clear()
+            .env("CNI_COMMAND", verb)
+            .env("CNI_CONTAINERID", container)
+            .env("CNI_NETNS", namespace)
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_PATH", "/opt/cni/bin")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        // It may refuse without reading; that it does not listen any more is then no error.
+        if let Some(mut stdin) = child.stdin.take() {
+            let _ = stdin.write_all(input.as_bytes()).await;
+        }
+        let output = child.wait_with_output().await?;
+        Ok(CniAnswer { success: output.status.success(), output: String::from_utf8_lossy(&output.stdout).into_owned() })
+    }
+
+    /// The subnets that `kuryr setup` made.
+    ///
+    /// # Errors
+    /// Neutron does not tell.
+    pub async fn pod_subnets(&self) -> anyhow::Result<Vec<Subnet>> {
+        let mark = Mark { cluster: self.cluster.clone(), purpose: Purpose::Base(Base::Pods) };
+        Ok(self.cloud.network().subnets().list(&Filter::new().tags(mark.tags())).await?)
+    }
+
+    /// Adds an IPv6 subnet to the pod network and has the controller use it.
+    ///
+    /// # Errors
+    /// Something refuses.
+    pub async fn add_ipv6_subnet(&mut self) -> anyhow::Result<()> {
+        let first = self.pod_subnets().await?.into_iter().next().context("no pod subnet")?;
+        let new = NewSubnet::new(first.network_id, "pods-v6", EtherType::IPv6).cidr("fd00:10:10::/64".parse()?);
+        let added = self.cloud.network().subnets().create(&new).await?;
+        self.use_subnets(&[first.id.to_string(), added.id.to_string()]).await
+    }
+
+    /// Makes two subnets of five addresses each, `small-a` and `small-b`, and has the controller use only those.
+    ///
+    /// # Errors
+    /// Something refuses.
+    pub async fn use_small_subnets(&mut self) -> anyhow::Result<()> {
+        let first = self.pod_subnets().await?.into_iter().next().context("no pod subnet")?;
+        for (name, cidr) in [("small-a", "10.20.0.0/29"), ("small-b", "10.20.1.0/29")] {
+            let new = NewSubnet::new(first.network_id, name, EtherType::IPv4).cidr(cidr.parse()?);
+            self.cloud.network().subnets().create(&new).await?;
+        }
+        self.use_subnets(&["small-a".to_owned(), "small-b".to_owned()]).await
+    }
+
+    async fn use_subnets(&mut self, names: &[String]) -> anyhow::Result<()> {
+        self.inside()?.configure_network(&format!("[network]\npod_subnets = {names:?}\n"))?;
+        for controller in self.kuryr.controllers() {
+            self.kuryr.stop_controller(controller).await?;
+        }
+        self.kuryr.start_controller().await?;
+        self.leader_elected().await
+    }
+
+    /// Starts something with a port that Kuryr knows nothing of, on the first node.
+    ///
+    /// # Errors
+    /// Something refuses.
+    pub async fn start_vm(&self, name: &str) -> anyhow::Result<Vm> {
+        let node = self.nodes.first().context("no node")?;
+        let network = self.cloud.network();
+        let subnets = self.pod_subnets().await?;
+        let first = subnets.first().context("no pod subnet")?;
+        let groups = network.security_groups().list(&Filter::new().tags([cluster_tag(&self.cluster)])).await?;
+        let new = NewPort {
+            name: name.to_owned(),
+            device_owner: "compute:nova".to_owned(),
+            host_id: Some(node.clone()),
+            security_groups: groups.iter().map(|group| group.id).collect(),
+            ..NewPort::new(first.network_id)
+        };
+        let port = network.ports().create(&new).await?;
+        let mtu = network.networks().get(port.network_id).await?.mtu;
+        let addresses = port.fixed_ips.iter().filter_map(|fixed| {
+            let subnet = subnets.iter().find(|subnet| subnet.id == fixed.subnet_id)?;
+            let prefix_length = subnet.cidr.prefix_len();
+            Some(VifAddress { ip: fixed.ip_address, prefix_length, gateway: subnet.gateway_ip })
+        });
+        let addresses: Vec<VifAddress> = addresses.collect();
+        ensure!(!addresses.is_empty(), "the VM's port has no address");
+        let ips = addresses.iter().map(|address| address.ip).collect();
+        match &self.ground {
+            Ground::Embedded(embedded) => {
+                let wanted = VmPort { id: port.id, network: port.network_id, mac: port.mac_address, mtu, addresses };
+                let machine = Machine::start(embedded.netns_folder(), name, embedded.fabric.node(node)?, wanted).await?;
+                let netns = machine.netns().to_owned();
+                Ok(Vm { netns, addresses: ips, port: port.id, _machine: Some(machine), wire: None })
+            }
+            Ground::Real(real) => {
+                let wire = real.plug_vm(&port, &addresses, mtu).await?;
+                let netns = real.vm_netns();
+                Ok(Vm { netns, addresses: ips, port: port.id, _machine: None, wire: Some(wire) })
+            }
+        }
+    }
+
+    /// Takes a VM and its port away.
+    ///
+    /// # Errors
+    /// Something refuses.
+    pub async fn stop_vm(&self, vm: Vm) -> anyhow::Result<()> {
+        if let (Ground::Real(real), Some(wire)) = (&self.ground, &vm.wire) {
+            real.unplug_vm(wire).await?;
+        }
+        Ok(self.cloud.network().ports().delete(vm.port).await?)
+    }
+
+    /// Lets anything pass as an object of a custom resource.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn without_schema(&self, definition: &str) -> anyhow::Result<()> {
+        let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        let mut crd = definitions.get(definition).await?;
+        for version in &mut crd.spec.versions {
+            let open = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+            version.schema = Some(serde_json::from_value(open)?);
+        }
+        let schema = json!({"spec": {"versions": crd.spec.versions}});
+        definitions.patch(definition, &PatchParams::default(), &Patch::Merge(&schema)).await?;
+        Ok(())
+    }
+
+    /// Runs a controller with this configuration file until it ends; its exit code and output.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn controller_with(&self, config: &str) -> anyhow::Result<(Option<i32>, String)> {
+        let folder = tempfile::tempdir()?;
+        let (file, log) = (folder.path().join("kuryr.toml"), folder.path().join("log"));
+        std::fs::write(&file, config)?;
+        let settings = self.kuryr.settings();
+        let args = vec![
+            "controller".to_owned(),
+            "--listen=127.0.0.1:0".to_owned(),
+            format!("--config={}", file.display()),
+            format!("--kubeconfig={}", settings.controller_kubeconfig.display()),
+        ];
+        let program = Program {
+            name: "controller",
+            path: &executable("kuryr")?,
+            args,
+            env: [settings.cloud_env.clone(), vec![("RUST_BACKTRACE".to_owned(), "1".to_owned())]].concat(),
+            netns: None,
+            log: &log,
+        };
+        let mut process = Process::start(&program)?;
+        match timeout(Duration::from_secs(20), process.wait()).await {
+            Ok(code) => Ok((code?, std::fs::read_to_string(&log)?)),
+            Err(_) => bail!("the controller runs with this configuration: {config}"),
+        }
+    }
+
+    /// Restarts Open vSwitch's switch.
+    ///
+    /// # Errors
+    /// This is not the real world, or it does not start.
+    pub async fn restart_open_vswitch(&self) -> anyhow::Result<()> {
+        match &self.ground {
+            Ground::Real(real) => real.restart("openstack.sh", "vswitchd").await,
+            Ground::Embedded(_) => bail!("there is no Open vSwitch here"),
+        }
+    }
+
+    /// Restarts the API server.
+    ///
+    /// # Errors
+    /// It does not come back.
+    pub async fn restart_api_server(&self) -> anyhow::Result<()> {
+        match &self.ground {
+            Ground::Real(real) => real.restart("kubernetes.sh", "apiserver").await,
+            Ground::Embedded(embedded) => {
+                embedded.restart_api_server().await;
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The embedded world: everything but Kuryr's own programs is in this process.
+
+use super::{
+    Ground, Kuryr, Settings, World,
+    kuryr::NodePlace,
+    process::executable,
+    wiring::Wire,
+};
+use crate::{
+    cloud::{self, Cloud, HostKind, Latency, PortStatus},
+    dataplane::{Agent, CORE, Fabric},
+    kubernetes::{ApiServer, Kubelet, KubeletConfig, Scheduler, ServerHandle, kubeconfig},
+};
+use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client};
+use kuryr_model::ClusterId;
+use kuryr_openstack::CloudConfig;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+/// The port number of a daemon's health endpoint on its node.
+const HEALTH: u16 = 9651;
+
+/// How an embedded world is made.
+#[derive(Clone, Debug)]
+pub struct EmbeddedConfig {
+    /// Where the files of network namespaces are: of this process alone.
+    pub netns: PathBuf,
+    /// How many nodes.
+    pub nodes: usize,
+    /// How long the cloud's calls take.
+    pub latency: Latency,
+    /// Pod networks.
+    pub pod_cidrs: Vec<String>,
+    /// More lines for `kuryr.toml`.
+    pub settings: String,
+    /// Start a controller and the daemons.
+    pub start_kuryr: bool,
+}
+
+impl EmbeddedConfig {
+    /// Two nodes, a quick cloud, and Kuryr running.
+    #[must_use]
+    pub fn new(netns: &Path) -> Self {
+        Self {
+            netns: netns.to_owned(),
+            nodes: 2,
+            latency: Latency::default(),
+            pod_cidrs: vec!["10.10.0.0/20".to_owned()],
+            settings: String::new(),
+            start_kuryr: true,
+        }
+    }
+}
+
+/// The parts of an embedded world.
+pub struct Embedded {
+    /// The cloud.
+    pub cloud: Cloud,
+    /// The API server.
+    pub api: ApiServer,
+    /// The nodes' kubelets.
+    pub kubelets: BTreeMap<String, Kubelet>,
+    /// The nodes and the wires between them.
+    pub fabric: Fabric,
+    /// Where the cloud listens.
+    pub cloud_server: cloud::Server,
+    /// Where the API server listens.
+    pub api_server: ServerHandle,
+    settings: String,
+    netns: PathBuf,
+    // In the order in which they are to end.
+    _scheduler: Scheduler,
+    _agent: Agent,
+    _wire: Wire,
+    folder: TempDir,
+}
+
+/// Starts one.
+pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
+    let folder = tempfile::Builder::new().prefix("kuryr-world-").tempdir()?;
+    let at = |name: &str| folder.path().join(name);
+    let names: Vec<String> = (0..config.nodes).map(|number| format!("node{number}")).collect();
+    let name_refs: Vec<&str> = names.iter().map(String::as_str).collect();
+    let fabric = Fabric::new(&config.netns, &name_refs)?;
+
+    let cloud = Cloud::new(cloud::Config { latency: config.latency, ..cloud::Config::default() });
+    for name in &names {
+        cloud.add_host(name, HostKind::Tap);
+    }
+    let cloud_server = cloud.serve(TcpListener::bind((CORE, 0)).await?)?;
+    let api = ApiServer::new();
+    let api_server = api.serve(TcpListener::bind((CORE, 0)).await?)?;
+
+    let wire = Wire::new(&cloud);
+    let reported = cloud.clone();
+    let agent = Agent::start(&fabric, wire.desired.clone(), move |port, works| {
+        reported.set_port_status(port.0, if works { PortStatus::Active } else { PortStatus::Down });
+    })?;
+
+    fs::write(at("kubeconfig"), kubeconfig(&api_server.url()))?;
+    fs::write(at("clouds.yaml"), cloud_server.clouds_yaml())?;
+    write_config(&at("kuryr.toml"), "", &config.settings)?;
+    let settings = Settings {
+        folder: folder.path().to_owned(),
+        config: at("kuryr.toml"),
+        controller_kubeconfig: at("kubeconfig"),
+        daemon_kubeconfig: at("kubeconfig"),
+        admin_kubeconfig: at("kubeconfig"),
+        cloud_env: vec![("OS_CLIENT_CONFIG_FILE".to_owned(), at("clouds.yaml").display().to_string())],
+        log: "info".to_owned(),
+    };
+    let places = fabric.nodes().iter().map(|node| NodePlace {
+        name: node.name.clone(),
+        netns: Some(node.netns.clone()),
+        listen: (node.address, HEALTH).into(),
+    });
+    let mut kuryr = Kuryr::new(settings, places.collect())?;
+    for args in set_up(&config) {
+        let (code, output) = kuryr.run(args.clone()).await?;
+        ensure!(code == Some(0), "kuryr {} ended with {code:?}: {output}", args.join(" "));
+    }
+
+    let client = api.client("testbed");
+    let scheduler = Scheduler::start(api.client("scheduler"));
+    if config.start_kuryr {
+        kuryr.start_controller().await?;
+        for name in &names {
+            kuryr.start_daemon(name).await?;
+        }
+    }
+    let mut kubelets = BTreeMap::new();
+    for node in fabric.nodes() {
+        let home = at(&node.name);
+        let netns = config.netns.join(format!("pods-{}", node.name));
+        let conf = cni_conf(&kuryr.socket(&node.name));
+        let mut settings = KubeletConfig::new(&node.name, api.client("kubelet"), executable("kuryr-cni")?, conf, &home);
+        settings.netns_dir = netns;
+        settings.address = node.address.into();
+        kubelets.insert(node.name.clone(), Kubelet::start(settings).await?);
+    }
+
+    let sources = kuryr_openstack::Sources {
+        cloud: Some("kuryr".to_owned()),
+        clouds_file: Some(at("clouds.yaml")),
+        secret_dir: None,
+    };
+    let os = kuryr_openstack::Cloud::connect(CloudConfig::load(&sources)?).await?;
+    let cluster = cluster_id(&client).await?;
+    let embedded = Embedded {
+        cloud,
+        api,
+        kubelets,
+        fabric,
+        cloud_server,
+        api_server,
+        settings: config.settings,
+        netns: config.netns,
+        _scheduler: scheduler,
+        _agent: agent,
+        _wire: wire,
+        folder,
+    };
+    let ground = Ground::Embedded(Box::new(embedded));
+    Ok(World { client, cloud: os, cluster, nodes: names, kuryr, ground, namespace: "default".to_owned() })
+}
+
+/// What an operator does first.
+fn set_up(config: &EmbeddedConfig) -> [Vec<String>; 2] {
+    let mut setup = vec!["setup".to_owned()];
+    setup.extend(config.pod_cidrs.iter().map(|cidr| format!("--pod-cidr={cidr}")));
+    [vec!["crds".to_owned(), "--apply".to_owned()], setup]
+}
+
+/// The network configuration of a node whose daemon listens at `socket`.
+fn cni_conf(socket: &Path) -> Value {
+    json!({"cniVersion": "1.1.0", "name": "kuryr", "plugins": [{"type": "kuryr-cni", "kuryrSocket": socket}]})
+}
+
+/// A short lease, so that scenarios need not wait long for a standby.
+fn write_config(path: &Path, network: &str, more: &str) -> anyhow::Result<()> {
+    let text = format!("[openstack]\ncloud = \"kuryr\"\n{network}\n[controller]\nlease_duration = \"3s\"\nnode_cooldown = \"3s\"\n{more}");
+    Ok(fs::write(path, text)?)
+}
+
+pub(super) async fn cluster_id(client: &Client) -> anyhow::Result<ClusterId> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let metadata = namespaces.get_metadata("kube-system").await?.metadata;
+    metadata.uid.map(ClusterId).context("kube-system has no UID")
+}
+
+impl Embedded {
+    /// Where logs and configurations are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the files of network namespaces are.
+    #[must_use]
+    pub fn netns_folder(&self) -> &Path {
+        &self.netns
+    }
+
+    /// Writes `kuryr.toml` anew with a `[network]` section.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn configure_network(&self, network: &str) -> anyhow::Result<()> {
+        write_config(&self.folder.path().join("kuryr.toml"), network, &self.settings)
+    }
+
+    /// The quota of ports of Kuryr's project.
+    ///
+    /// # Errors
+    /// The cloud has no such project.
+    pub fn set_port_quota(&self, limit: i64) -> anyhow::Result<()> {
+        let name = self.cloud.config().projects.first().context("the cloud has no project")?;
+        let project = self.cloud.project_id(name).context("the cloud lost its project")?;
+        self.cloud.set_quota(&project, "port", limit);
+        Ok(())
+    }
+
+    /// How many ports there are.
+    #[must_use]
+    pub fn ports_used(&self) -> i64 {
+        i64::try_from(self.cloud.snapshot().ports.len()).unwrap_or(i64::MAX)
+    }
+
+    /// A node fails for good: its kubelet is gone, and nobody cleans up on it.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub async fn burn_down(&mut self, node: &str) -> anyhow::Result<()> {
+        self.kubelets.remove(node).with_context(|| format!("no node {node}"))?.stop().await;
+        Ok(())
+    }
+
+    /// The API server goes away for a second and comes back with all it had.
+    pub async fn restart_api_server(&self) {
+        self.api_server.restart(Duration::from_secs(1)).await;
+    }
+
+    /// Ends everything.
+    pub(super) async fn shut_down(self) {
+        for (_, kubelet) in self.kubelets {
+            kubelet.shutdown().await;
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The real world: an OpenStack and a Kubernetes that `e2e/` has started on this machine. Kuryr's processes are ours.
+
+use super::{Ground, Kuryr, Settings, World, embedded::cluster_id, kuryr::NodePlace};
+use anyhow::{Context, ensure};
+use kube::{
+    Client,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use kuryr_model::{VifAddress, neutron::Port};
+use kuryr_openstack::{Cloud, CloudConfig, Sources};
+use std::path::PathBuf;
+use tokio::process::Command;
+
+/// Where the parts of a real world are.
+#[derive(Clone, Debug)]
+pub struct RealConfig {
+    /// What Kuryr's processes are started with.
+    pub settings: Settings,
+    /// Name of the cloud in clouds.yaml.
+    pub cloud: String,
+    /// The clouds.yaml.
+    pub clouds_file: PathBuf,
+    /// The scripts that have started it all.
+    pub scripts: PathBuf,
+    /// The node.
+    pub node: String,
+    /// The unix socket of its OVSDB server.
+    pub ovsdb_socket: PathBuf,
+}
+
+/// The parts of a real world.
+pub struct Real {
+    scripts: PathBuf,
+    ovsdb_socket: PathBuf,
+}
+
+/// The network namespace of the "VM".
+const VM: &str = "kuryr-e2e-vm";
+
+pub(super) async fn start(config: RealConfig) -> anyhow::Result<World> {
+    let file = Kubeconfig::read_from(&config.settings.admin_kubeconfig)?;
+    let client = Client::try_from(kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?)?;
+    let sources =
+        Sources { cloud: Some(config.cloud.clone()), clouds_file: Some(config.clouds_file.clone()), secret_dir: None };
+    let cloud = Cloud::connect(CloudConfig::load(&sources)?).await?;
+    let cluster = cluster_id(&client).await?;
+    let place = NodePlace { name: config.node.clone(), netns: None, listen: ([127, 0, 0, 1], 9661).into() };
+    let mut kuryr = Kuryr::new(config.settings, vec![place])?;
+    kuryr.start_controller().await?;
+    kuryr.start_daemon(&config.node).await?;
+    let ground = Ground::Real(Box::new(Real { scripts: config.scripts, ovsdb_socket: config.ovsdb_socket }));
+    Ok(World { client, cloud, cluster, nodes: vec![config.node], kuryr, ground, namespace: "default".to_owned() })
+}
+
+impl Real {
+    /// Restarts a service of the stack and waits until it is back.
+    pub(super) async fn restart(&self, script: &str, service: &str) -> anyhow::Result<()> {
+        run(Command::new(self.scripts.join(script)).args(["restart", service])).await
+    }
+
+    pub(super) fn vm_netns(&self) -> PathBuf {
+        PathBuf::from("/var/run/netns").join(VM)
+    }
+
+    /// Does what nova and its host would do: an interface on the integration bridge, named after the port, in a
+    /// namespace. Its name.
+    pub(super) async fn plug_vm(&self, port: &Port, addresses: &[VifAddress], mtu: u32) -> anyhow::Result<String> {
+        let wire = format!("vm{}", &port.id.to_string()[..11]);
+        let (mac, mtu) = (port.mac_address.to_string(), mtu.to_string());
+        run(Command::new("ip").args(["netns", "add", VM])).await?;
+        run(self.vsctl().args(["add-port", "br-int", &wire, "--", "set", "Interface", &wire, "type=internal"]).args([
+            format!("mac=\"{mac}\""),
+            format!("external_ids:iface-id={}", port.id),
+            format!("external_ids:attached-mac=\"{mac}\""),
+        ]))
+        .await?;
+        run(Command::new("ip").args(["link", "set", &wire, "netns", VM])).await?;
+        let inside = |args: &[&str]| {
+            let mut command = Command::new("ip");
+            command.args(["-n", VM]).args(args);
+            command
+        };
+        run(&mut inside(&["link", "set", &wire, "address", &mac, "mtu", &mtu, "up"])).await?;
+        run(&mut inside(&["link", "set", "lo", "up"])).await?;
+        for address in addresses {
+            let text = format!("{}/{}", address.ip, address.prefix_length);
+            run(&mut inside(&["addr", "add", &text, "dev", &wire])).await?;
+        }
+        Ok(wire)
+    }
+
+    pub(super) async fn unplug_vm(&self, wire: &str) -> anyhow::Result<()> {
+        run(self.vsctl().args(["--if-exists", "del-port", "br-int", wire])).await?;
+        run(Command::new("ip").args(["netns", "delete", VM])).await
+    }
+
+    fn vsctl(&self) -> Command {
+        let mut command = Command::new("ovs-vsctl");
+        command.arg(format!("--db=unix:{}", self.ovsdb_socket.display()));
+        command
+    }
+}
+
+async fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.output().await.with_context(|| format!("{command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Joins the embedded cloud to the embedded data plane: what the one wants is what the other is told.
+
+use crate::{
+    cloud::{self, Cloud},
+    dataplane,
+};
+use kuryr_model::{
+    PortId, SecurityGroupId, SubnetId,
+    neutron::{Direction, EtherType, RuleContent},
+};
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Tells a data plane all that changes in a cloud, until it is dropped.
+pub(super) struct Wire {
+    _task: AbortOnDropHandle<()>,
+    /// What the data plane is to be made to be.
+    pub(super) desired: watch::Receiver<Arc<dataplane::Snapshot>>,
+}
+
+impl Wire {
+    pub(super) fn new(cloud: &Cloud) -> Self {
+        let mut changes = cloud.subscribe();
+        let (sender, desired) = watch::channel(Arc::new(snapshot(&cloud.snapshot())));
+        let cloud = cloud.clone();
+        let task = tokio::spawn(async move {
+            while changes.changed().await.is_ok() {
+                sender.send_replace(Arc::new(snapshot(&cloud.snapshot())));
+            }
+        });
+        Self { _task: AbortOnDropHandle::new(task), desired }
+    }
+}
+
+/// What packets can see of a cloud.
+fn snapshot(cloud: &cloud::Snapshot) -> dataplane::Snapshot {
+    let bound = cloud.ports.iter().filter(|(_, port)| !port.host.is_empty());
+    let ports = bound.filter_map(|(id, view)| Some((PortId(*id), port(view)?))).collect();
+    let groups = cloud.security_groups.iter().map(|(id, group)| {
+        (SecurityGroupId(*id), group.rules.iter().map(rule).collect())
+    });
+    let subnets = cloud.subnets.iter().map(|(id, view)| (SubnetId(*id), dataplane::Subnet { net: view.cidr }));
+    let routers = cloud.routers.values().filter(|router| router.admin_state_up).map(|router| {
+        let ports = router.interfaces.iter().filter_map(|id| cloud.ports.get(id));
+        let interfaces = ports.flat_map(|port| port.fixed_ips.iter().map(|(subnet, ip)| (SubnetId(*subnet), *ip)));
+        dataplane::Router { interfaces: interfaces.collect(), external: router.gateway.is_some() }
+    });
+    dataplane::Snapshot { ports, groups: groups.collect(), subnets: subnets.collect(), routers: routers.collect() }
+}
+
+fn port(view: &cloud::PortView) -> Option<dataplane::Port> {
+    let pairs = view.allowed_address_pairs.iter().filter_map(|pair| {
+        Some(dataplane::Pair { mac: pair.mac.parse().ok(), net: pair.ip.parse().or_else(|_| pair.ip.parse().map(|ip: std::net::IpAddr| ip.into())).ok()? })
+    });
+    Some(dataplane::Port {
+        host: view.host.clone(),
+        mac: view.mac.parse().ok()?,
+        ips: view.fixed_ips.iter().map(|(_, ip)| *ip).collect(),
+        groups: view.security_groups.iter().map(|id| SecurityGroupId(*id)).collect(),
+        port_security: view.port_security,
+        pairs: pairs.collect(),
+        up: view.admin_state_up,
+    })
+}
+
+fn rule(view: &cloud::RuleView) -> RuleContent {
+    RuleContent {
+        direction: if view.ingress { Direction::Ingress } else { Direction::Egress },
+        ethertype: if view.v6 { EtherType::IPv6 } else { EtherType::IPv4 },
+        protocol: view.protocol.clone(),
+        port_range_min: view.port_range_min,
+        port_range_max: view.port_range_max,
+        remote_ip_prefix: view.remote_ip_prefix,
+        remote_group_id: view.remote_group.map(SecurityGroupId),
+    }
+}
