@@ -1,1 +1,51 @@
-//! The embedded data plane: simulated nodes as network namespaces, security groups as nftables.
+//! The embedded data plane: nodes, wires, routing and security groups, of nothing but the Linux kernel and `nft`.
+//!
+//! ```text
+//!                 Snapshot (what the cloud wants)
+//!                     │ compile: pure, per node
+//!                     ▼
+//!      Ruleset ── changes ─▶ `nft -f -` ┐
+//!      routes  ── netlink ───────────── ┤ one worker thread inside each node's namespace
+//!      link events ◀── monitor ──────── ┘ ──▶ Agent ──▶ report(port, works)
+//!
+//!   node0 (namespace)               core (the testbed's namespace)            node1
+//!   pod ─eth0══tap1─ ▒ rules ▒ ─core════════ bridge 100.64.0.1 ════════core─ ▒ rules ▒ ─tap2══eth0─ pod
+//! ```
+//!
+//! A packet meets the checks in OVN's order: is its source the port's own, do routers join the two subnets, does the
+//! sender's egress allow it, does the receiver's ingress allow it. All checks look at the connection's first direction and
+//! are made for every packet of both, so that a connection ends when rules no longer allow it.
+//!
+//! Invariants
+//! - The rules of a port are there before its host end, and host ends that no rules are for pass nothing.
+//! - A change is applied to a node as one transaction, and only what changed is touched.
+//! - A port is reported to work when its host end is up, its rules are in and every node has a route to it.
+//! - Everything lives in namespaces and goes with them.
+//!
+//! Addresses must be unique over all networks: nodes route by them.
+
+mod agent;
+mod compile;
+mod error;
+mod fabric;
+#[cfg(test)]
+mod model_tests;
+mod namespaces;
+pub mod probe;
+mod ruleset;
+#[cfg(test)]
+mod semantics;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod vm;
+mod worker;
+
+pub use agent::Agent;
+pub use compile::compile;
+pub use error::Error;
+pub use fabric::{CORE, CORE_V6, Fabric, Node};
+pub use namespaces::{Inside, enter};
+pub use ruleset::{Ruleset, changes, initial};
+pub use snapshot::{Pair, Port, Router, Snapshot, Subnet};
+pub use vm::{Vm, VmPort};

@@ -1,0 +1,298 @@
+//! The agent: makes nodes what the cloud wants, and tells the cloud what works.
+
+use super::{
+    Error,
+    compile::compile,
+    fabric::{Fabric, Node, WIRE, index},
+    ruleset::{self, Ruleset, changes},
+    snapshot::{Port, Snapshot},
+    worker::{Job, Worker},
+};
+use futures::future::join_all;
+use ipnet::IpNet;
+use kuryr_model::{MacAddress, PortId};
+use kuryr_node::{
+    netlink::{
+        LinkEvent, Monitor, Request, Socket, neighbour,
+        route::{self, Route},
+    },
+    netns,
+    plug::mark::host_end_name,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinHandle, JoinSet},
+};
+
+/// A running agent for all nodes of a fabric. Stops when dropped; the nodes stay as they are.
+#[derive(Debug)]
+pub struct Agent {
+    task: JoinHandle<()>,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Agent {
+    /// Starts making the fabric's nodes what `desired` says, now and after every change, and calls `report` with every
+    /// port that begins or ceases to work. Needs a tokio runtime; the calling thread must be in the core's namespace.
+    ///
+    /// # Errors
+    /// A node could not be prepared, as when `nft` is missing.
+    pub fn start(
+        fabric: &Fabric,
+        desired: watch::Receiver<Arc<Snapshot>>,
+        report: impl Fn(PortId, bool) + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let (events, incoming) = mpsc::unbounded_channel();
+        let mut watchers = JoinSet::new();
+        let mut places = Vec::new();
+        for (number, node) in fabric.nodes().iter().enumerate() {
+            let (worker, subscription) = Worker::start(&node.name, Some(&node.netns))?;
+            watchers.spawn(forward(number, Monitor::new(subscription)?, events.clone()));
+            let wire = netns::run(&node.netns, || index(&mut Socket::open()?, WIRE))??;
+            places.push(Place::new(Some(node.clone()), worker, wire));
+        }
+        let (worker, _) = Worker::start("core", None)?;
+        places.push(Place::new(None, worker, index(&mut Socket::open()?, WIRE)?));
+        let state = State { places, working: BTreeSet::new(), _watchers: watchers };
+        Ok(Self { task: tokio::spawn(run(state, desired, incoming, report)) })
+    }
+}
+
+async fn forward(node: usize, mut monitor: Monitor, events: mpsc::UnboundedSender<(usize, LinkEvent)>) {
+    while let Ok(news) = monitor.next().await {
+        for event in news {
+            if events.send((node, event)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// A node, or the core, and what it has been made so far.
+#[derive(Debug)]
+struct Place {
+    /// `None` for the core.
+    node: Option<Node>,
+    worker: Worker,
+    /// Index of its end of the wire.
+    wire: u32,
+    /// Host ends that are up, with their indexes.
+    ends: BTreeMap<String, u32>,
+    /// `None`: the table must be made anew.
+    ruleset: Option<Ruleset>,
+    routes: BTreeSet<Route>,
+    neighbours: BTreeSet<(u32, IpAddr, MacAddress)>,
+}
+
+impl Place {
+    fn new(node: Option<Node>, worker: Worker, wire: u32) -> Self {
+        let (ends, routes, neighbours) = Default::default();
+        Self { node, worker, wire, ends, ruleset: Some(Ruleset::empty()), routes, neighbours }
+    }
+
+    fn is(&self, host: &str) -> bool {
+        self.node.as_ref().is_some_and(|node| node.name == host)
+    }
+}
+
+struct State {
+    places: Vec<Place>,
+    working: BTreeSet<PortId>,
+    _watchers: JoinSet<()>,
+}
+
+async fn run(
+    mut state: State,
+    mut desired: watch::Receiver<Arc<Snapshot>>,
+    mut events: mpsc::UnboundedReceiver<(usize, LinkEvent)>,
+    report: impl Fn(PortId, bool) + Send + Sync + 'static,
+) {
+    // Host ends may be there already; what a node has is looked at once and then told.
+    for number in 0..state.places.len() {
+        state.note(number, LinkEvent::Lost).await;
+    }
+    loop {
+        let snapshot = desired.borrow_and_update().clone();
+        state.reconcile(&snapshot, &report).await;
+        tokio::select! {
+            changed = desired.changed() => if changed.is_err() {
+                return;
+            },
+            Some((number, event)) = events.recv() => {
+                state.note(number, event).await;
+                while let Ok((number, event)) = events.try_recv() {
+                    state.note(number, event).await;
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    /// Takes notice of a host end that came or went.
+    async fn note(&mut self, number: usize, event: LinkEvent) {
+        let place = &mut self.places[number];
+        match event {
+            LinkEvent::Changed(link) if link.name.starts_with("tap") && link.up => {
+                // A link that was replaced between two looks has another index, and no routes.
+                if place.ends.insert(link.name, link.index) != Some(link.index) {
+                    place.forget(link.index);
+                }
+            }
+            LinkEvent::Changed(link) | LinkEvent::Gone(link) => {
+                if place.ends.get(&link.name) == Some(&link.index) {
+                    place.ends.remove(&link.name);
+                    place.forget(link.index);
+                }
+            }
+            LinkEvent::Lost => {
+                let Some(node) = place.node.clone() else { return };
+                let look = move || netns::run(&node.netns, || Socket::open()?.links());
+                match netns::spawn(look).await {
+                    Ok(Ok(Ok(links))) => {
+                        let ends = links.into_iter().filter(|link| link.name.starts_with("tap") && link.up);
+                        let ends: BTreeMap<String, u32> = ends.map(|link| (link.name, link.index)).collect();
+                        let gone: Vec<u32> = place
+                            .ends
+                            .values()
+                            .filter(|index| !ends.values().any(|end| end == *index))
+                            .copied()
+                            .collect();
+                        gone.into_iter().for_each(|index| place.forget(index));
+                        place.ends = ends;
+                    }
+                    failed => tracing::error!(number, ?failed, "a node's links cannot be listed"),
+                }
+            }
+        }
+    }
+
+    /// Makes every place what `snapshot` wants, and reports what has changed.
+    async fn reconcile(&mut self, snapshot: &Snapshot, report: &(impl Fn(PortId, bool) + Send + Sync)) {
+        let plugged: Vec<(PortId, &Port, usize, u32)> = snapshot
+            .ports
+            .iter()
+            .filter(|(_, port)| port.up)
+            .filter_map(|(id, port)| {
+                let number = self.places.iter().position(|place| place.is(&port.host))?;
+                let end = self.places[number].ends.get(&host_end_name(*id))?;
+                Some((*id, port, number, *end))
+            })
+            .collect();
+        // What stops working is said before anything is taken away, what works after all is in place.
+        let now: BTreeSet<PortId> = plugged.iter().map(|(id, ..)| *id).collect();
+        for id in self.working.difference(&now) {
+            report(*id, false);
+        }
+        self.working.retain(|id| now.contains(id));
+        let homes: Vec<Option<Node>> = self.places.iter().map(|place| place.node.clone()).collect();
+        let work = self.places.iter_mut().enumerate().map(|(number, place)| {
+            let (routes, neighbours) = routes(number, place.wire, &homes, snapshot, &plugged);
+            place.settle(snapshot, routes, neighbours)
+        });
+        let done = join_all(work).await;
+        if done.into_iter().all(|fine| fine) {
+            for id in now.difference(&self.working) {
+                report(*id, true);
+            }
+            self.working = now;
+        }
+    }
+}
+
+/// The routes and neighbours that a place should have.
+fn routes(
+    number: usize,
+    wire: u32,
+    homes: &[Option<Node>],
+    snapshot: &Snapshot,
+    plugged: &[(PortId, &Port, usize, u32)],
+) -> (BTreeSet<Route>, BTreeSet<(u32, IpAddr, MacAddress)>) {
+    let (mut routes, mut neighbours) = (BTreeMap::new(), BTreeSet::new());
+    let owned: BTreeSet<IpAddr> = snapshot.ports.values().flat_map(|port| port.ips.iter().copied()).collect();
+    for (_, port, home, end) in plugged {
+        let own = port.ips.iter().map(|ip| (*ip, port.mac));
+        // A single other address that no port has leads to the port that may use it.
+        let pairs = port
+            .pairs
+            .iter()
+            .filter(|pair| pair.net.prefix_len() == pair.net.max_prefix_len() && !owned.contains(&pair.net.addr()))
+            .map(|pair| (pair.net.addr(), pair.mac.unwrap_or(port.mac)));
+        for (ip, mac) in own.chain(pairs) {
+            let route = if *home == number {
+                neighbours.insert((*end, ip, mac));
+                Route::on(ip.into(), *end)
+            } else if let Some(node) = &homes[*home] {
+                Route::via(ip.into(), node.address_like(ip), wire)
+            } else {
+                continue;
+            };
+            routes.entry(IpNet::from(ip)).or_insert(route);
+        }
+    }
+    (routes.into_values().collect(), neighbours)
+}
+
+impl Place {
+    /// The kernel has removed what belonged to a link.
+    fn forget(&mut self, link: u32) {
+        self.routes.retain(|route| route.link != link);
+        self.neighbours.retain(|(end, ..)| *end != link);
+    }
+
+    /// Makes the place what it should be. Whether that worked.
+    async fn settle(
+        &mut self,
+        snapshot: &Snapshot,
+        routes: BTreeSet<Route>,
+        neighbours: BTreeSet<(u32, IpAddr, MacAddress)>,
+    ) -> bool {
+        let mut requests: Vec<Request> = self
+            .routes
+            .difference(&routes)
+            .filter(|old| routes.iter().all(|new| new.destination != old.destination))
+            .map(route::delete)
+            .collect();
+        requests.extend(
+            neighbours.difference(&self.neighbours).map(|(end, ip, mac)| neighbour::permanent(*end, *ip, *mac)),
+        );
+        requests.extend(routes.difference(&self.routes).map(route::replace));
+        let mut job = Job { script: String::new(), requests };
+        let wanted = self.node.as_ref().map(|node| compile(snapshot, &node.name));
+        if let Some(wanted) = &wanted {
+            job.script = match &self.ruleset {
+                Some(ruleset) => changes(ruleset, wanted),
+                None => ruleset::initial() + &changes(&Ruleset::empty(), wanted),
+            };
+        }
+        if job.script.is_empty() && job.requests.is_empty() {
+            return true;
+        }
+        match self.worker.perform(job).await {
+            Ok(()) => {
+                self.ruleset = wanted.or(self.ruleset.take());
+                (self.routes, self.neighbours) = (routes, neighbours);
+                true
+            }
+            Err(error) => {
+                let node = self.node.as_ref().map_or("core", |node| &node.name);
+                tracing::error!(node, error = kuryr_node::plug::error::chain(&error), "a node could not be changed");
+                // Nothing is known of it any more: begin anew with the next change.
+                self.ruleset = None;
+                self.routes.clear();
+                self.neighbours.clear();
+                false
+            }
+        }
+    }
+}
