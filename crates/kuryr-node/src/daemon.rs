@@ -126,9 +126,15 @@ async fn serve<P: Plugs>(node: &Arc<Node<P>>, listener: UnixListener, http: TcpL
             tracing::error!(error = chain(&error), "the socket cannot be served");
         }
     };
+    // A client that never ends its request must not keep the daemon from stopping.
+    let overdue = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(node.limits.plug * 2).await;
+    };
     // Health is served for as long as there is something to be healthy; its connections may be idle for ever.
     tokio::select! {
         () = api => {}
+        () = overdue => tracing::warn!("stopping although a connection is still open"),
         Err(error) = health.into_future() => tracing::error!(error = chain(&error), "health cannot be served"),
     }
 }

@@ -88,8 +88,12 @@ impl Metrics {
     /// Measures the steps of a plug.
     pub fn plugged(&self, times: &PlugTimes) {
         self.step("plug", times.kernel);
-        self.step("join", times.join);
-        self.step("dataplane", times.ready);
+        // Drivers without a switch have no such steps; their zeros would only blur the others' times.
+        for (step, took) in [("join", times.join), ("dataplane", times.ready)] {
+            if !took.is_zero() {
+                self.step(step, took);
+            }
+        }
     }
 
     fn step(&self, step: &'static str, took: Duration) {
@@ -117,8 +121,10 @@ mod tests {
         metrics.request("ADD", Some(Code::TryAgain), Duration::from_secs(60));
         metrics.request("EXPLODE", Some(Code::Environment), Duration::ZERO);
         metrics.waited(Duration::from_millis(1));
+        metrics.plugged(&PlugTimes { kernel: Duration::from_millis(2), ..PlugTimes::default() });
         metrics.attachments.set(7);
         let text = metrics.render();
+        assert!(!text.contains("dataplane"), "{text}");
         for line in [
             "kuryr_cni_request_duration_seconds_bucket{le=\"0.004\",verb=\"ADD\",code=\"0\"} 1",
             "kuryr_cni_request_duration_seconds_count{verb=\"ADD\",code=\"11\"} 1",

@@ -59,7 +59,7 @@ pub enum ClaimError {
         pod: ObjectKey,
     },
     /// It did not come in time.
-    #[error("pod {pod} has no port after {}s: {reason}", .waited.as_secs())]
+    #[error("pod {pod} has no port after {:.0} s: {reason}", .waited.as_secs_f64())]
     Timeout {
         /// The pod.
         pod: ObjectKey,
@@ -379,7 +379,7 @@ mod tests {
         assert!(reason(&ports).await.ends_with("cannot see KuryrPorts: connection refused"));
         ports.replace(HashMap::new());
         let text = reason(&ports).await;
-        assert_eq!(text, "pod shop/web-0 has no port after 60s: the controller has not answered: is it running?");
+        assert_eq!(text, "pod shop/web-0 has no port after 60 s: the controller has not answered: is it running?");
         let mut full = kuryr_port("web-0", 1);
         full.spec.vifs.clear();
         testing::unallocated(&mut full, "subnet pods-a has no free address");

@@ -157,3 +157,6 @@ mod tests {
         assert_eq!(wanted(&port, false, false, None), released);
     }
 }
+
+#[cfg(test)]
+mod handshake;

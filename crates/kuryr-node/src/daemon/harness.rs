@@ -21,11 +21,20 @@ pub(super) struct Daemon {
 
 impl Daemon {
     pub(super) async fn start<P: Plugs>(folder: &Path, client: Client, plugs: P) -> Self {
+        Self::start_with(folder, client, plugs, |_| ()).await
+    }
+
+    pub(super) async fn start_with<P: Plugs>(
+        folder: &Path,
+        client: Client,
+        plugs: P,
+        change: impl FnOnce(&mut DaemonConfig),
+    ) -> Self {
         let mut config = DaemonConfig::new("node-1");
         config.socket = folder.join("run/cni.sock");
         config.state_folder = folder.join("state");
         config.http_address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        config.add_timeout = Duration::from_millis(300);
+        change(&mut config);
         let (socket, http, shutdown) = (config.socket.clone(), config.http_address, CancellationToken::new());
         let task = tokio::spawn(run_with(config, client, plugs, shutdown.clone()));
         while !socket.exists() {

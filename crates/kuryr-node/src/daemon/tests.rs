@@ -4,6 +4,7 @@ use super::{api_server::api_server, harness::Daemon, *};
 use crate::testing::{self, FakePlugs, kuryr_port, uid};
 use kuryr_model::kuryr_port::AttachmentState;
 use serde_json::json;
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_pod_goes_from_assigned_to_attached_to_released() {
@@ -95,7 +96,9 @@ async fn an_add_in_vain_is_an_event_on_the_pod_and_a_malformed_kuryr_port_harms_
     malformed["spec"]["vifs"][0]["mac"] = "not a MAC".into();
     api.put(&malformed);
     api.put(&kuryr_port("web-2", 2));
-    let daemon = Daemon::start(folder.path(), client, Arc::<FakePlugs>::default()).await;
+    let patience = |config: &mut DaemonConfig| config.add_timeout = Duration::from_millis(500);
+    let daemon = Daemon::start_with(folder.path(), client, Arc::<FakePlugs>::default(), patience).await;
+    daemon.ready().await;
     let (status, error) = daemon.cni("ADD", "a", 1).await;
     assert_eq!((status, &error["code"], &error["cniVersion"]), (500, &11.into(), &"1.0.0".into()));
     assert!(error["msg"].as_str().unwrap().contains("not a MAC"), "{error}");

@@ -41,7 +41,7 @@ pub(super) async fn run<P: Plugs>(node: &Arc<Node<P>>, add: Add) -> Result<Value
     };
     let Some(lock) = node.lock(&add.id, deadline).await else { return Err(busy(&add.id.to_string())) };
     if let Some(attachment) = in_order(node, &add).await {
-        tracing::info!(%pod, uid = %attachment.pod_uid, container = add.id.container_id, "attached already, everything is in order");
+        tracing::info!("attached already, everything is in order");
         return Ok(result::render(add.version, &attachment.vifs, &attachment.netns));
     }
     let claim = tokio::select! {
@@ -51,8 +51,6 @@ pub(super) async fn run<P: Plugs>(node: &Arc<Node<P>>, add: Add) -> Result<Value
     let waited = started.elapsed();
     node.metrics.waited(waited);
     let work = Arc::clone(node);
-    let span =
-        tracing::info_span!("add", pod = %add.pod.key, uid = %claim.port.spec.pod_uid, container = add.id.container_id);
     let attaching = async move {
         let result = attach(&work, &add, &claim, &lock).await;
         if let Err(error) = &result {
@@ -62,12 +60,11 @@ pub(super) async fn run<P: Plugs>(node: &Arc<Node<P>>, add: Add) -> Result<Value
         }
         let attachment = result?;
         let ports: Vec<_> = attachment.vifs.iter().map(|vif| vif.port_id).collect();
-        let (pod, uid, container) = (attachment.pod(), &attachment.pod_uid, &add.id.container_id);
-        tracing::info!(%pod, %uid, container, ?ports, ?waited, took = ?started.elapsed(), "attached");
+        tracing::info!(?ports, ?waited, took = ?started.elapsed(), "attached");
         drop((claim, lock, pod_lock));
         Ok(result::render(add.version, &attachment.vifs, &attachment.netns))
     };
-    join(node.tasks.spawn(attaching.instrument(span))).await
+    join(node.tasks.spawn(attaching.in_current_span())).await
 }
 
 /// The attachment that an earlier ADD of the same sandbox has made, if all of it is still there.
@@ -117,11 +114,12 @@ async fn attach<P: Plugs>(
         boot_id: node.boot_id.clone(),
         since: jiff::Timestamp::now(),
     });
-    unplug_stale(node, &attachment, lock).await?;
+    let deadline = Instant::now() + node.limits.plug;
+    unplug_stale(node, &attachment, deadline, lock).await?;
     node.attachments.insert(Arc::clone(&attachment)).await.map_err(|error| {
         CniError::new(Code::Io, format!("cannot remember pod {}", add.pod.key)).details(chain(&error))
     })?;
-    match plug(node, &attachment).await {
+    match plug(node, &attachment, deadline).await {
         Ok(()) => {
             node.attachments.attached(&add.id);
             Ok(attachment)
@@ -158,8 +156,12 @@ fn vifs(add: &Add, vifs: &[Vif]) -> Result<Vec<Vif>, CniError> {
 
 /// Unplugs the sandboxes that have the same ports: an earlier one of this pod, of which DEL was lost or is to come,
 /// or this one, where not all was in order.
-async fn unplug_stale<P: Plugs>(node: &Node<P>, new: &Attachment, _own_lock: &Held<LockKey>) -> Result<(), CniError> {
-    let deadline = Instant::now() + node.limits.plug;
+async fn unplug_stale<P: Plugs>(
+    node: &Node<P>,
+    new: &Attachment,
+    deadline: Instant,
+    _own_lock: &Held<LockKey>,
+) -> Result<(), CniError> {
     for stale in node.attachments.all() {
         if stale.id != new.id && !new.vifs.iter().any(|vif| stale.has_port(vif.port_id)) {
             continue;
@@ -183,8 +185,7 @@ async fn unplug_stale<P: Plugs>(node: &Node<P>, new: &Attachment, _own_lock: &He
     Ok(())
 }
 
-async fn plug<P: Plugs>(node: &Node<P>, attachment: &Attachment) -> Result<(), PlugError> {
-    let deadline = Instant::now() + node.limits.plug;
+async fn plug<P: Plugs>(node: &Node<P>, attachment: &Attachment, deadline: Instant) -> Result<(), PlugError> {
     let sandbox = sandbox(attachment);
     for vif in &attachment.vifs {
         let times: PlugTimes = node.plugs.plug(vif, &sandbox, deadline).await?;

@@ -9,13 +9,17 @@ mod status;
 mod tests;
 
 use crate::{
-    cni::{CniError, Code, Request, Verb},
+    cni::{CniError, Code, Request, Verb, args},
     netns,
     node::{DetachError, Node, Plugs},
     plug::{PlugError, error::chain},
 };
 use serde_json::Value;
 use std::{sync::Arc, time::Instant};
+use tracing::{
+    Instrument,
+    field::{Empty, display},
+};
 
 /// Serves one request; the result of ADD, nothing for the others.
 ///
@@ -25,24 +29,21 @@ use std::{sync::Arc, time::Instant};
 /// Why it could not be done, for the runtime.
 pub async fn serve<P: Plugs>(node: &Arc<Node<P>>, request: &Request) -> Result<Option<Value>, CniError> {
     let started = Instant::now();
-    let result = run(node, request).await;
-    let took = started.elapsed();
-    node.metrics.request(&request.command, result.as_ref().err().map(|error| error.code), took);
     let (verb, container, ifname) = (&request.command, &request.container_id, &request.ifname);
+    let span = tracing::info_span!("cni", verb, container, ifname, pod = Empty, uid = Empty);
+    if let Ok(pod) = args::parse(&request.args) {
+        span.record("pod", display(&pod.key));
+        span.record("uid", pod.uid.as_ref().map(display));
+    }
+    let result = run(node, request).instrument(span.clone()).await;
+    let took = started.elapsed();
+    node.metrics.request(verb, result.as_ref().err().map(|error| error.code), took);
+    let _entered = span.entered();
     match &result {
-        Ok(_) => tracing::debug!(verb, container, ifname, ?took, "done"),
+        Ok(_) => tracing::debug!(?took, "done"),
         Err(error) => {
             let code = error.code as u32;
-            tracing::warn!(
-                verb,
-                container,
-                ifname,
-                args = request.args,
-                ?took,
-                code,
-                details = error.details,
-                "{error}"
-            );
+            tracing::warn!(?took, code, details = error.details, "{error}");
         }
     }
     result
@@ -72,7 +73,7 @@ async fn uninterrupted<P: Plugs, F>(
 where
     F: Future<Output = Result<(), CniError>> + Send + 'static,
 {
-    join(node.tasks.spawn(work(Arc::clone(node)))).await.map(|()| None)
+    join(node.tasks.spawn(work(Arc::clone(node)).in_current_span())).await.map(|()| None)
 }
 
 async fn join<T>(task: tokio::task::JoinHandle<Result<T, CniError>>) -> Result<T, CniError> {

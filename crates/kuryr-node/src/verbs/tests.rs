@@ -242,7 +242,7 @@ async fn an_add_waits_for_its_port_and_says_why_it_waited_in_vain() {
     let error = run(&node, "ADD", "a", 1).await.unwrap_err();
     assert_eq!(started.elapsed().as_secs(), 60);
     assert_eq!(error.code, Code::TryAgain);
-    assert_eq!(error.message, "pod shop/web-1 has no port after 60s: subnet pods-a has no free address");
+    assert_eq!(error.message, "pod shop/web-1 has no port after 60 s: subnet pods-a has no free address");
     let event = events.recv().await.unwrap();
     assert_eq!((event.reason, event.note), (Reason::PortNotReady, error.message));
 }
