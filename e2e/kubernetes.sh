@@ -45,6 +45,8 @@ up() {
   join "$plane"
   timed "kubelet" ensure kubelet
   await kubelet 30 "registered $NODE" kubectl get node "$NODE"
+  # Without it no pod may be made.
+  await controller-manager 30 "made the default service account" kubectl get serviceaccount default
   say "Kubernetes is up: . $STATE/env; kubectl get nodes      (no pod network yet: e2e/kubernetes.sh cni bridge, or e2e/kuryr.sh up)"
 }
 

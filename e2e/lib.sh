@@ -112,8 +112,12 @@ session_of() { # PID: the processes whose session's leader is or was PID
   done
 }
 
-gone() { # PID SECONDS: waits for a process to end
-  timeout "$2" tail --pid="$1" -s 0.05 -f /dev/null
+gone() { # PID START SECONDS: waits for a process to end; it is no child of ours, so there is nothing to be told by
+  local deadline=$((SECONDS + $3))
+  while same_process "$1" "$2"; do
+    ((SECONDS < deadline)) || return 1
+    sleep 0.05
+  done
 }
 
 # stop NAME [SECONDS]: asks (with ask_NAME_to_stop, if there is such a function, else by SIGTERM), waits, and kills what is left of
@@ -124,7 +128,7 @@ stop() {
   if [ "$boot" = "$BOOT" ]; then
     if same_process "$pid" "$start"; then
       if declare -F "ask_${name}_to_stop" >/dev/null; then "ask_${name}_to_stop"; else kill -TERM "$pid"; fi 2>/dev/null || true
-      gone "$pid" "$limit" || kill -KILL "$pid" 2>/dev/null || true
+      gone "$pid" "$start" "$limit" || kill -KILL "$pid" 2>/dev/null || true
     fi
     # Another process with this number means that the session has been over for long: the kernel gives no number away that is in use.
     if [ "$name" != containerd ] && { ! read_stat "$pid" || [ "${STAT[19]}" = "$start" ]; }; then

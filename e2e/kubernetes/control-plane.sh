@@ -28,7 +28,7 @@ start_controller_manager() {
   start controller-manager kube-controller-manager --bind-address=127.0.0.1 --kubeconfig="$CONFIG/controller-manager.kubeconfig" \
     --service-account-private-key-file="$KEYS/service-accounts.key" --root-ca-file="$KEYS/ca.crt" \
     --use-service-account-credentials --leader-elect=false --flex-volume-plugin-dir="$KUBERNETES/kubelet/plugins"
-  await controller-manager 30 "made the default service account" kubectl get serviceaccount default
+  await controller-manager 30 "become healthy" answers "https://127.0.0.1:$port/healthz"
 }
 
 start_scheduler() {

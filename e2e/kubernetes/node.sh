@@ -110,6 +110,7 @@ stop_containers() {
   local shims shim id child
   shims=$(our_shims)
   while read -r shim id; do
+    [ -n "$id" ] || continue
     for child in $(pgrep --parent "$shim"); do kill -KILL "$child" 2>/dev/null || true; done
   done <<<"$shims"
   if alive containerd; then
