@@ -24,7 +24,8 @@ pub fn client(url: &str, user_agent: &str) -> anyhow::Result<kube::Client> {
     use anyhow::Context as _;
     let uri = url.parse::<http::Uri>().with_context(|| format!("{url:?} is not a URL"))?;
     let mut config = kube::Config::new(uri);
-    let agent = http::HeaderValue::from_str(user_agent).with_context(|| format!("{user_agent:?} is not a user agent"))?;
+    let agent =
+        http::HeaderValue::from_str(user_agent).with_context(|| format!("{user_agent:?} is not a user agent"))?;
     config.headers.push((http::header::USER_AGENT, agent));
     kube::Client::try_from(config).context("cannot make a Kubernetes client")
 }

@@ -25,8 +25,8 @@ impl Scheduler {
 }
 
 enum Change {
-    Node(watcher::Event<Node>),
-    Pod(watcher::Event<Pod>),
+    Node(Box<watcher::Event<Node>>),
+    Pod(Box<watcher::Event<Pod>>),
 }
 
 /// Namespace and name.
@@ -43,9 +43,13 @@ struct State {
 }
 
 async fn run(client: Client) {
-    let nodes = watcher(Api::<Node>::all(client.clone()), watcher::Config::default()).default_backoff().map_ok(Change::Node);
+    let nodes = watcher(Api::<Node>::all(client.clone()), watcher::Config::default())
+        .default_backoff()
+        .map_ok(|event| Change::Node(Box::new(event)));
     let waiting = watcher::Config::default().fields("spec.nodeName=");
-    let pods = watcher(Api::<Pod>::all(client.clone()), waiting).default_backoff().map_ok(Change::Pod);
+    let pods = watcher(Api::<Pod>::all(client.clone()), waiting)
+        .default_backoff()
+        .map_ok(|event| Change::Pod(Box::new(event)));
     let mut changes = std::pin::pin!(stream::select(nodes, pods));
     let mut state = State::default();
     while let Some(change) = changes.next().await {
@@ -61,20 +65,33 @@ fn key(pod: &Pod) -> PodKey {
     (pod.namespace().unwrap_or_default(), pod.name_any())
 }
 
+/// Keeps a map like the cluster; `fresh` collects a list until it is complete.
+fn update<K: Ord, V>(
+    map: &mut BTreeMap<K, V>,
+    fresh: &mut Option<BTreeMap<K, V>>,
+    event: watcher::Event<V>,
+    key: impl Fn(&V) -> K,
+) {
+    match event {
+        watcher::Event::Init => *fresh = Some(BTreeMap::new()),
+        watcher::Event::InitApply(object) => {
+            fresh.get_or_insert_default().insert(key(&object), object);
+        }
+        watcher::Event::InitDone => *map = fresh.take().unwrap_or_default(),
+        watcher::Event::Apply(object) => {
+            map.insert(key(&object), object);
+        }
+        watcher::Event::Delete(object) => {
+            map.remove(&key(&object));
+        }
+    }
+}
+
 impl State {
     fn observe(&mut self, change: Change) {
-        use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
         match change {
-            Change::Node(Init) => self.fresh_nodes = Some(BTreeMap::new()),
-            Change::Node(InitApply(node)) => drop(self.fresh_nodes.as_mut().map(|nodes| nodes.insert(node.name_any(), node))),
-            Change::Node(InitDone) => self.nodes = self.fresh_nodes.take().unwrap_or_default(),
-            Change::Node(Apply(node)) => drop(self.nodes.insert(node.name_any(), node)),
-            Change::Node(Delete(node)) => drop(self.nodes.remove(&node.name_any())),
-            Change::Pod(Init) => self.fresh_pods = Some(BTreeMap::new()),
-            Change::Pod(InitApply(pod)) => drop(self.fresh_pods.as_mut().map(|pods| pods.insert(key(&pod), pod))),
-            Change::Pod(InitDone) => self.pending = self.fresh_pods.take().unwrap_or_default(),
-            Change::Pod(Apply(pod)) => drop(self.pending.insert(key(&pod), pod)),
-            Change::Pod(Delete(pod)) => drop(self.pending.remove(&key(&pod))),
+            Change::Node(event) => update(&mut self.nodes, &mut self.fresh_nodes, *event, Node::name_any),
+            Change::Pod(event) => update(&mut self.pending, &mut self.fresh_pods, *event, key),
         }
     }
 
@@ -106,7 +123,8 @@ impl State {
 
     /// The node whose turn it is.
     fn choose(&mut self, pod: &Pod) -> Option<String> {
-        let fitting: Vec<&String> = self.nodes.iter().filter(|(_, node)| fits(pod, node)).map(|(name, _)| name).collect();
+        let fitting: Vec<&String> =
+            self.nodes.iter().filter(|(_, node)| fits(pod, node)).map(|(name, _)| name).collect();
         let node = (*fitting.get(self.turn % fitting.len().max(1))?).clone();
         self.turn = self.turn.wrapping_add(1);
         Some(node)

@@ -48,7 +48,9 @@ pub(crate) async fn widgets(client: &Client) -> Api<DynamicObject> {
 }
 
 fn widget(name: &str, spec: Value) -> DynamicObject {
-    typed(json!({ "apiVersion": "example.com/v1", "kind": "Widget", "metadata": { "name": name }, "spec": spec, "status": { "phase": "x" } }))
+    typed(
+        json!({ "apiVersion": "example.com/v1", "kind": "Widget", "metadata": { "name": name }, "spec": spec, "status": { "phase": "x" } }),
+    )
 }
 
 #[tokio::test]
@@ -60,7 +62,7 @@ async fn custom_resources_are_served_as_soon_as_they_are_defined() {
     assert!(made.data.get("status").is_none(), "a create brings no status");
     create(&widgets, &widget("b", json!({ "nodeName": "n2" }))).await;
     let list = widgets.list(&ListParams::default().fields("spec.nodeName=n2")).await.unwrap();
-    assert_eq!(list.items.iter().map(|w| w.name_any()).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(list.items.iter().map(kube::ResourceExt::name_any).collect::<Vec<_>>(), ["b"]);
     let refused = refusal(widgets.list(&ListParams::default().fields("spec.mtu=1500")).await);
     assert_eq!((refused.code, refused.message.as_str()), (400, "field label not supported: spec.mtu"));
 }
@@ -81,7 +83,8 @@ async fn a_custom_status_is_a_resource_of_its_own() {
     let (_server, client) = cluster();
     let widgets = widgets(&client).await;
     create(&widgets, &widget("a", json!({ "nodeName": "n1" }))).await;
-    let both = json!({ "spec": { "nodeName": "n2" }, "status": { "phase": "Ready" }, "metadata": { "labels": { "x": "y" } } });
+    let both =
+        json!({ "spec": { "nodeName": "n2" }, "status": { "phase": "Ready" }, "metadata": { "labels": { "x": "y" } } });
     let status = widgets.patch_status("a", &PatchParams::default(), &Patch::Merge(&both)).await.unwrap();
     assert_eq!(status.data["spec"]["nodeName"], "n1");
     assert_eq!(status.data["status"]["phase"], "Ready");

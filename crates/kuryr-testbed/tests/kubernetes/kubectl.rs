@@ -16,7 +16,12 @@ struct Kubectl {
 impl Kubectl {
     /// `None` if this machine has no kubectl.
     async fn new(server: &ApiServer) -> Option<Self> {
-        let found = Command::new("kubectl").args(["version", "--client"]).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+        let found = Command::new("kubectl")
+            .args(["version", "--client"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .await;
         if !found.is_ok_and(|status| status.success()) {
             println!("no kubectl here: not tested");
             return None;
@@ -56,20 +61,35 @@ impl Kubectl {
 async fn kubectl_works_with_pods() {
     let (server, _client) = cluster();
     let Some(kubectl) = Kubectl::new(&server).await else { return };
-    let pod = |image: &str| json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "a", "labels": { "app": "x" } },
-        "spec": { "containers": [{ "name": "c", "image": image }] } });
+    let pod = |image: &str| {
+        json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "a", "labels": { "app": "x" } },
+        "spec": { "containers": [{ "name": "c", "image": image }] } })
+    };
     assert!(kubectl.run("apply -f -", Some(&pod("one"))).await.contains("pod/a created"));
     assert!(kubectl.run("apply -f -", Some(&pod("one"))).await.contains("pod/a unchanged"));
     assert!(kubectl.run("apply -f -", Some(&pod("two"))).await.contains("pod/a configured"));
-    assert!(kubectl.run("apply --server-side --force-conflicts -f -", Some(&pod("three"))).await.contains("serverside-applied"));
+    assert!(
+        kubectl
+            .run("apply --server-side --force-conflicts -f -", Some(&pod("three")))
+            .await
+            .contains("serverside-applied")
+    );
     let wide = kubectl.run("get pods -o wide", None).await;
-    assert!(wide.contains("READY") && wide.contains("NODE") && wide.contains("0/1") && wide.contains("Pending"), "{wide}");
+    assert!(
+        wide.contains("READY") && wide.contains("NODE") && wide.contains("0/1") && wide.contains("Pending"),
+        "{wide}"
+    );
     assert!(kubectl.run("get pods -A -l app=x --no-headers", None).await.starts_with("default"));
     assert!(kubectl.run("get pod a -o jsonpath={.spec.containers[0].image}", None).await.contains("three"));
     assert!(kubectl.run("describe pod a", None).await.contains("three"));
     assert!(kubectl.run("label pod a tier=front", None).await.contains("labeled"));
     assert!(kubectl.run("annotate pod a note=hello", None).await.contains("annotated"));
-    assert!(kubectl.run("wait --for=jsonpath={.status.phase}=Pending pod/a --timeout=10s", None).await.contains("condition met"));
+    assert!(
+        kubectl
+            .run("wait --for=jsonpath={.status.phase}=Pending pod/a --timeout=10s", None)
+            .await
+            .contains("condition met")
+    );
     let watched = kubectl.run("get pods -w --request-timeout=2s", None).await;
     assert!(watched.contains("Pending"), "{watched}");
     let mut typo = pod("two");

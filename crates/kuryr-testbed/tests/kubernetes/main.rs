@@ -1,5 +1,13 @@
 //! The embedded Kubernetes as its clients see it: kube-rs, kubectl, a CNI plugin.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::needless_pass_by_value,
+    reason = "all of this is a test"
+)]
+
 mod applying;
 mod collecting;
 mod custom;
@@ -43,7 +51,9 @@ fn config_maps(client: &Client) -> Api<ConfigMap> {
 }
 
 fn pod(name: &str) -> Pod {
-    typed(json!({ "metadata": { "name": name, "labels": { "app": name } }, "spec": { "containers": [{ "name": "c", "image": "i" }] } }))
+    typed(
+        json!({ "metadata": { "name": name, "labels": { "app": name } }, "spec": { "containers": [{ "name": "c", "image": "i" }] } }),
+    )
 }
 
 fn config_map(name: &str, key: &str, value: &str) -> ConfigMap {

@@ -92,7 +92,8 @@ impl Rig {
     /// Nothing of any pod is left on the node.
     fn assert_clean(&self) {
         for folder in ["netns", "sandboxes"] {
-            let left: Vec<_> = fs::read_dir(self.path(folder)).into_iter().flatten().map(|f| f.unwrap().path()).collect();
+            let left: Vec<_> =
+                fs::read_dir(self.path(folder)).into_iter().flatten().map(|f| f.unwrap().path()).collect();
             assert!(left.is_empty(), "{left:?}");
         }
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
@@ -235,7 +236,8 @@ async fn a_program_that_ends_ends_its_pod() {
         let script = script.replace("$HOME_", rig.folder.path().to_str().unwrap());
         create(&pods(&rig.client), &program(name, &["sh", "-c", &script], policy)).await;
         let ended = |pod: Option<&Pod>| {
-            pod.and_then(|pod| pod.status.as_ref()?.phase.as_deref()).is_some_and(|phase| matches!(phase, "Succeeded" | "Failed"))
+            pod.and_then(|pod| pod.status.as_ref()?.phase.as_deref())
+                .is_some_and(|phase| matches!(phase, "Succeeded" | "Failed"))
         };
         let pod = soon("the end", await_condition(pods(&rig.client), name, ended)).await.unwrap().unwrap();
         let status = pod.status.unwrap();

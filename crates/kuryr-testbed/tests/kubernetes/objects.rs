@@ -23,7 +23,9 @@ async fn a_created_object_has_identity_and_defaults() {
     assert_eq!(spec.termination_grace_period_seconds, Some(30));
     assert_eq!(made.status.unwrap().phase.as_deref(), Some("Pending"));
 
-    let generated: Pod = typed(json!({ "metadata": { "generateName": "web-" }, "spec": { "containers": [{ "name": "c", "image": "i" }] } }));
+    let generated: Pod = typed(
+        json!({ "metadata": { "generateName": "web-" }, "spec": { "containers": [{ "name": "c", "image": "i" }] } }),
+    );
     let generated = create(&pods(&client), &generated).await;
     assert!(generated.name_any().starts_with("web-") && generated.name_any().len() == 9, "{}", generated.name_any());
 }
@@ -35,9 +37,15 @@ async fn refusals_say_reason_and_details() {
     create(&pods, &pod("a")).await;
 
     let twice = refusal(pods.create(&PostParams::default(), &pod("a")).await);
-    assert_eq!((twice.code, twice.reason.as_str(), twice.message.as_str()), (409, "AlreadyExists", "pods \"a\" already exists"));
+    assert_eq!(
+        (twice.code, twice.reason.as_str(), twice.message.as_str()),
+        (409, "AlreadyExists", "pods \"a\" already exists")
+    );
     let absent = refusal(pods.get("b").await);
-    assert_eq!((absent.code, absent.reason.as_str(), absent.message.as_str()), (404, "NotFound", "pods \"b\" not found"));
+    assert_eq!(
+        (absent.code, absent.reason.as_str(), absent.message.as_str()),
+        (404, "NotFound", "pods \"b\" not found")
+    );
     assert_eq!(absent.details.unwrap().kind, "pods");
 
     let empty: Pod = typed(json!({ "metadata": { "name": "Bad_Name" }, "spec": { "containers": [] } }));
@@ -175,7 +183,7 @@ async fn lists_come_in_pages_of_one_moment() {
     create(&maps, &config_map("m4x", "k", "1")).await;
     let token = first.metadata.continue_.clone().unwrap();
     let rest = maps.list(&ListParams::default().limit(10).continue_token(&token)).await.unwrap();
-    let names: Vec<_> = rest.items.iter().map(|map| map.name_any()).collect();
+    let names: Vec<_> = rest.items.iter().map(kube::ResourceExt::name_any).collect();
     assert_eq!(names, ["m3", "m4", "m5", "m6"]);
     assert_eq!(rest.metadata.resource_version, first.metadata.resource_version);
 }
@@ -191,12 +199,15 @@ async fn selectors_narrow_lists() {
     }
     let names = async |parameters: ListParams| {
         let list = pods.list(&parameters).await.unwrap();
-        list.items.iter().map(|pod| pod.name_any()).collect::<Vec<_>>()
+        list.items.iter().map(kube::ResourceExt::name_any).collect::<Vec<_>>()
     };
     assert_eq!(names(ListParams::default().fields("spec.nodeName=n1")).await, ["a", "b"]);
     assert_eq!(names(ListParams::default().fields("spec.nodeName=")).await, ["c"]);
     assert_eq!(names(ListParams::default().labels("app in (a,c)")).await, ["a", "c"]);
-    assert_eq!(names(ListParams::default().labels("app!=a").fields("status.phase=Pending,metadata.name!=b")).await, ["c"]);
+    assert_eq!(
+        names(ListParams::default().labels("app!=a").fields("status.phase=Pending,metadata.name!=b")).await,
+        ["c"]
+    );
     let metadata = pods.list_metadata(&ListParams::default().labels("app=a")).await.unwrap();
     assert_eq!(metadata.items[0].metadata.name.as_deref(), Some("a"));
 }
@@ -232,14 +243,19 @@ async fn leases_are_renewed_and_contested() {
 async fn services_get_addresses_and_nodes_keep_their_status() {
     let (_server, client) = cluster();
     let services: Api<Service> = Api::namespaced(client.clone(), "default");
-    let service = |name: &str| typed::<Service>(json!({ "metadata": { "name": name }, "spec": { "type": "NodePort", "ports": [{ "port": 80 }] } }));
+    let service = |name: &str| {
+        typed::<Service>(
+            json!({ "metadata": { "name": name }, "spec": { "type": "NodePort", "ports": [{ "port": 80 }] } }),
+        )
+    };
     let first = create(&services, &service("a")).await.spec.unwrap();
     let second = create(&services, &service("b")).await.spec.unwrap();
     assert!(first.cluster_ip.as_deref().unwrap().starts_with("10.96."));
     assert_ne!(first.cluster_ip, second.cluster_ip);
     assert_ne!(first.ports.unwrap()[0].node_port, second.ports.unwrap()[0].node_port);
     let nodes: Api<Node> = Api::all(client);
-    let node = json!({ "metadata": { "name": "n" }, "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
+    let node =
+        json!({ "metadata": { "name": "n" }, "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
     assert!(create(&nodes, &typed(node)).await.status.unwrap().conditions.is_some());
 }
 

@@ -182,6 +182,11 @@ async fn ten_thousand_pods_are_fine() {
         }
     }
     assert_eq!(total, 10_000);
-    println!("created in {created:?}, listed in {:?}, watch p50 {:?} p99 {:?}", begun.elapsed(), latencies[100], latencies[198]);
+    println!(
+        "created in {created:?}, listed in {:?}, watch p50 {:?} p99 {:?}",
+        begun.elapsed(),
+        latencies[100],
+        latencies[198]
+    );
     assert!(latencies[100].as_millis() < 20, "a typical event took {:?}", latencies[100]);
 }

@@ -14,7 +14,12 @@ use super::{
 };
 
 /// Applies a configuration; creates the object if it does not exist.
-pub(crate) fn apply(server: &Shared, scope: &Scope, options: &WriteOptions, mut config: Value) -> Result<Written, ApiError> {
+pub(crate) fn apply(
+    server: &Shared,
+    scope: &Scope,
+    options: &WriteOptions,
+    mut config: Value,
+) -> Result<Written, ApiError> {
     let def = &scope.def;
     prepare::check_kind(def, &config)?;
     object::strip_nulls(&mut config);
@@ -115,7 +120,8 @@ fn merge(
         }
     }
     // What this manager applied before and leaves out now goes away, unless somebody else owns it too.
-    let before = managers.iter().find(|manager| is_me(manager)).map(|manager| manager.fields.clone()).unwrap_or_default();
+    let before =
+        managers.iter().find(|manager| is_me(manager)).map(|manager| manager.fields.clone()).unwrap_or_default();
     for path in before.difference(&wanted).collect::<Vec<_>>().into_iter().rev() {
         let shared = managers.iter().filter(|manager| !is_me(manager)).any(|manager| {
             manager.fields.contains(path)
@@ -177,7 +183,8 @@ fn resolve_conflicts(
     }
     let list = causes.iter().map(|(who, field)| format!("{who}: {field}")).collect::<Vec<_>>().join("\n");
     let plural = if causes.len() == 1 { "" } else { "s" };
-    let mut error = ApiError::new(409, "Conflict", format!("Apply failed with {} conflict{plural}: {list}", causes.len()));
+    let mut error =
+        ApiError::new(409, "Conflict", format!("Apply failed with {} conflict{plural}: {list}", causes.len()));
     error.details = json!({ "causes": causes.iter().map(|(who, field)| {
         json!({ "reason": "FieldManagerConflict", "message": who, "field": field })
     }).collect::<Vec<_>>() });

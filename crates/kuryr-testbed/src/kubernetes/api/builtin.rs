@@ -49,7 +49,9 @@ impl Builtin {
 }
 
 /// Through the type and back. The types carry `apiVersion` and `kind`, so these are put in and taken out again.
-fn typed<T: DeserializeOwned + Serialize + k8s_openapi::Resource>(mut object: Value) -> Result<Value, serde_json::Error> {
+fn typed<T: DeserializeOwned + Serialize + k8s_openapi::Resource>(
+    mut object: Value,
+) -> Result<Value, serde_json::Error> {
     let map = super::object::map(&mut object);
     map.insert("apiVersion".into(), T::API_VERSION.into());
     map.insert("kind".into(), T::KIND.into());
@@ -85,7 +87,11 @@ const POD_FIELDS: &[&str] = &[
     "status.nominatedNodeName",
 ];
 
-const fn base(kind: &'static str, plural: &'static str, normalize: fn(Value) -> Result<Value, serde_json::Error>) -> Builtin {
+const fn base(
+    kind: &'static str,
+    plural: &'static str,
+    normalize: fn(Value) -> Result<Value, serde_json::Error>,
+) -> Builtin {
     Builtin {
         group: "",
         version: "v1",
@@ -210,7 +216,10 @@ static BUILTINS: &[Builtin] = &[
         ..base("PriorityClass", "priorityclasses", typed::<scheduling::v1::PriorityClass>)
     },
     Builtin { group: "rbac.authorization.k8s.io", ..base("Role", "roles", typed::<rbac::v1::Role>) },
-    Builtin { group: "rbac.authorization.k8s.io", ..base("RoleBinding", "rolebindings", typed::<rbac::v1::RoleBinding>) },
+    Builtin {
+        group: "rbac.authorization.k8s.io",
+        ..base("RoleBinding", "rolebindings", typed::<rbac::v1::RoleBinding>)
+    },
     Builtin {
         group: "rbac.authorization.k8s.io",
         namespaced: false,

@@ -12,15 +12,18 @@ use super::{
 /// Column names; those with priority 1 are shown by `-o wide`.
 pub(crate) fn headers(def: &ResourceDef) -> Vec<(&'static str, i64)> {
     let (main, wide): (&[&str], &[&str]) = match def.plural.as_str() {
-        "pods" => (&["Name", "Ready", "Status", "Restarts", "Age"], &["IP", "Node", "Nominated Node", "Readiness Gates"]),
+        "pods" => {
+            (&["Name", "Ready", "Status", "Restarts", "Age"], &["IP", "Node", "Nominated Node", "Readiness Gates"])
+        }
         "nodes" => (
             &["Name", "Status", "Roles", "Age", "Version"],
             &["Internal-IP", "External-IP", "OS-Image", "Kernel-Version", "Container-Runtime"],
         ),
         "namespaces" => (&["Name", "Status", "Age"], &[]),
-        "events" => {
-            (&["Last Seen", "Type", "Reason", "Object", "Message"], &["Subobject", "Source", "First Seen", "Count", "Name"])
-        }
+        "events" => (
+            &["Last Seen", "Type", "Reason", "Object", "Message"],
+            &["Subobject", "Source", "First Seen", "Count", "Name"],
+        ),
         "leases" => (&["Name", "Holder", "Age"], &[]),
         "configmaps" => (&["Name", "Data", "Age"], &[]),
         "secrets" => (&["Name", "Type", "Data", "Age"], &[]),

@@ -39,7 +39,12 @@ pub(crate) struct CustomVersion {
 /// The resources that a definition (stored form) defines: one for each served version.
 pub(crate) fn definitions(crd: &Value) -> Vec<Arc<ResourceDef>> {
     let versions = crd.pointer("/spec/versions").and_then(Value::as_array);
-    versions.into_iter().flatten().filter(|version| version["served"] == true).map(|v| Arc::new(definition(crd, v))).collect()
+    versions
+        .into_iter()
+        .flatten()
+        .filter(|version| version["served"] == true)
+        .map(|v| Arc::new(definition(crd, v)))
+        .collect()
 }
 
 fn strings(value: Option<&Value>) -> Vec<String> {

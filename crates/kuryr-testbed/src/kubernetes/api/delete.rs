@@ -53,7 +53,9 @@ impl DeleteOptions {
                 None | Some("Background") => Propagation::Background,
                 Some("Foreground") => Propagation::Foreground,
                 Some("Orphan") => Propagation::Orphan,
-                Some(other) => return Err(ApiError::bad_request(format!("propagationPolicy: Unsupported value: {other:?}"))),
+                Some(other) => {
+                    return Err(ApiError::bad_request(format!("propagationPolicy: Unsupported value: {other:?}")));
+                }
             },
             uid: body.pointer("/preconditions/uid").and_then(Value::as_str).map(str::to_owned),
             revision: body.pointer("/preconditions/resourceVersion").and_then(Value::as_str).map(str::to_owned),

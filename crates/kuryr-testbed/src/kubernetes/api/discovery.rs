@@ -70,7 +70,9 @@ fn subresources(def: &ResourceDef) -> Vec<(&'static str, Value, &'static [&'stat
     for sub in def.builtin().map(|builtin| builtin.subresources).unwrap_or_default() {
         list.push(match *sub {
             "binding" => ("binding", own("Binding"), &["create"][..]),
-            "eviction" => ("eviction", json!({ "group": "policy", "version": "v1", "kind": "Eviction" }), &["create"][..]),
+            "eviction" => {
+                ("eviction", json!({ "group": "policy", "version": "v1", "kind": "Eviction" }), &["create"][..])
+            }
             sub => (sub, own(&def.kind), &["update"][..]),
         });
     }
@@ -120,7 +122,8 @@ pub(crate) fn aggregated(registry: &Registry, core: bool) -> Value {
         let versions: Vec<Value> = versions
             .iter()
             .map(|version| {
-                let resources = served(registry, &name, version).iter().map(|def| aggregated_resource(def)).collect::<Vec<_>>();
+                let resources =
+                    served(registry, &name, version).iter().map(|def| aggregated_resource(def)).collect::<Vec<_>>();
                 json!({ "version": version, "freshness": "Current", "resources": resources })
             })
             .collect();

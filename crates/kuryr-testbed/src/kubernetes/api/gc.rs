@@ -144,8 +144,8 @@ fn release_dependents(server: &Shared, key: &ObjectKey, uid: &str) {
         rewrite(server, &dependent, |object| without_owner(object, uid));
     }
     rewrite(server, key, |object| {
-            object::drop_finalizer(object, ORPHAN);
-        });
+        object::drop_finalizer(object, ORPHAN);
+    });
 }
 
 fn delete_dependents_first(server: &Arc<Shared>, key: &ObjectKey, uid: &str) {

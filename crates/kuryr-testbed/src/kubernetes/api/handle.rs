@@ -11,7 +11,8 @@ use http::{HeaderMap, StatusCode, header, request::Parts};
 use serde_json::{Value, json};
 
 use super::{
-    Shared, builtin::StatusRule,
+    Shared,
+    builtin::StatusRule,
     delete::{self, DeleteOptions, Deleted},
     discovery,
     faults::{self, FaultEffect},
@@ -96,7 +97,9 @@ fn plain(server: &Shared, parts: &Parts) -> Response {
         ["openapi", "v2"] => Some(openapi::v2()),
         ["openapi", "v3"] => Some(openapi::index(registry)),
         ["openapi", "v3", place @ ..] => openapi::document(registry, &place.join("/")),
-        [] => Some(json!({ "paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"] })),
+        [] => Some(
+            json!({ "paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"] }),
+        ),
         _ => None,
     };
     found.map_or_else(|| ApiError::no_such_path().into_response(), |value| json_answer(&value))
@@ -111,7 +114,8 @@ fn serve(
     parts: &Parts,
     body: &Bytes,
 ) -> Result<Response, ApiError> {
-    let def = server.registry.find(&target.group, &target.version, &target.resource).ok_or_else(ApiError::no_such_path)?;
+    let def =
+        server.registry.find(&target.group, &target.version, &target.resource).ok_or_else(ApiError::no_such_path)?;
     check_place(&def, target, verb)?;
     let headers = &parts.headers;
     let form = Form::negotiate(headers, query.get("includeObject"))?;
@@ -127,7 +131,7 @@ fn serve(
         ("list", _) => {
             let selection = list::selection(&scope.def, target.namespace.as_deref(), query)?;
             let page = list::page(server, &scope.def, &selection, query)?;
-            Ok(answer(StatusCode::OK, list::body(&scope.def, page, form), &[]))
+            Ok(answer(StatusCode::OK, list::body(&scope.def, &page, form), &[]))
         }
         ("get", _) => {
             let entry = server.store.get(&scope.def.storage, &scope.namespace, &scope.name);
@@ -136,7 +140,8 @@ fn serve(
         }
         ("create", Some("binding")) => {
             pods::bind(server, &scope, &prepare::decode(headers, body)?)?;
-            let status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
+            let status =
+                json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
             Ok(answer(StatusCode::CREATED, status.to_string(), &[]))
         }
         ("create", Some("eviction")) => evict(server, &scope, query, headers, body),
@@ -161,9 +166,7 @@ fn serve(
             let options = delete_options(query, headers, body)?;
             let deleted = delete::delete(server, &scope.def, &scope.namespace, &scope.name, &options)?;
             Ok(match &deleted {
-                Deleted::Gone(entry) if !scope.def.is_core("pods") => {
-                    json_answer(&delete::success(&scope.def, entry))
-                }
+                Deleted::Gone(entry) if !scope.def.is_core("pods") => json_answer(&delete::success(&scope.def, entry)),
                 deleted => answer(StatusCode::OK, form.one(&scope.def, deleted.entry().value()), &[]),
             })
         }
@@ -177,7 +180,7 @@ fn serve(
                     _ => {}
                 }
             }
-            Ok(answer(StatusCode::OK, list::body(&scope.def, page, Form::Json), &[]))
+            Ok(answer(StatusCode::OK, list::body(&scope.def, &page, Form::Json), &[]))
         }
         _ => Err(ApiError::not_allowed()),
     }
@@ -194,7 +197,9 @@ fn check_place(def: &ResourceDef, target: &Target, verb: &str) -> Result<(), Api
     }
     match target.subresource.as_deref() {
         None => Ok(()),
-        Some("status") if def.status && def.builtin().is_none_or(|builtin| builtin.status != StatusRule::None) => Ok(()),
+        Some("status") if def.status && def.builtin().is_none_or(|builtin| builtin.status != StatusRule::None) => {
+            Ok(())
+        }
         Some(sub) if def.builtin().is_some_and(|builtin| builtin.subresources.contains(&sub)) => Ok(()),
         Some(_) => Err(ApiError::no_such_path()),
     }
@@ -210,7 +215,13 @@ fn delete_options(query: &Query, headers: &HeaderMap, body: &[u8]) -> Result<Del
     DeleteOptions::parse(query, &body)
 }
 
-fn evict(server: &Shared, scope: &Scope, query: &Query, headers: &HeaderMap, body: &[u8]) -> Result<Response, ApiError> {
+fn evict(
+    server: &Shared,
+    scope: &Scope,
+    query: &Query,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Response, ApiError> {
     let eviction = prepare::decode(headers, body)?;
     let options = DeleteOptions::parse(query, &eviction["deleteOptions"])?;
     delete::delete(server, &scope.def, &scope.namespace, &scope.name, &options)?;
@@ -235,7 +246,8 @@ fn start_watch(
     let initial_events = query.flag("sendInitialEvents");
     if initial_events && query.get("resourceVersionMatch") != Some("NotOlderThan") {
         let field = "resourceVersionMatch";
-        let error = FieldError::forbidden(field, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        let error =
+            FieldError::forbidden(field, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
         return Err(ApiError::new(422, "Invalid", format!("ListOptions is invalid: {field}: {}", error.message)));
     }
     let revision = match query.get("resourceVersion") {

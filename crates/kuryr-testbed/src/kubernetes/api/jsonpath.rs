@@ -38,7 +38,7 @@ fn take<'a>(value: &'a Value, step: &Step) -> Vec<&'a Value> {
             let at = |item: &Value| path.iter().try_fold(item.clone(), |value, part| value.get(part).cloned());
             let is = |item: &&Value| match at(item) {
                 Some(Value::String(text)) => text == *wanted,
-                Some(other) => other.to_string() == *wanted,
+                Some(other) => serde_json::from_str::<Value>(wanted).is_ok_and(|wanted| wanted == other),
                 None => false,
             };
             value.as_array().into_iter().flatten().filter(is).collect()
@@ -102,7 +102,9 @@ mod tests {
         let object = json!({ "metadata": { "labels": { "app.io/name": "x" } },
             "status": { "ips": [{ "ip": "a" }, { "ip": "b" }],
                 "conditions": [{ "type": "Ready", "status": "True" }, { "type": "Bound", "status": "False" }] } });
-        let found = |path: &str| find(&object, path).into_iter().map(|v| v.as_str().unwrap_or("?").to_owned()).collect::<Vec<_>>();
+        let found = |path: &str| {
+            find(&object, path).into_iter().map(|v| v.as_str().unwrap_or("?").to_owned()).collect::<Vec<_>>()
+        };
         assert_eq!(found(".status.conditions[?(@.type==\"Ready\")].status"), ["True"]);
         assert_eq!(found(".status.conditions[?(@.type=='Bound')].status"), ["False"]);
         assert_eq!(found(".status.ips[*].ip"), ["a", "b"]);

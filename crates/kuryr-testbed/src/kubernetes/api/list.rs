@@ -46,12 +46,7 @@ impl Continue {
 }
 
 /// Reads the page that a query asks for.
-pub(crate) fn page(
-    server: &Shared,
-    def: &ResourceDef,
-    selection: &Selection,
-    query: &Query,
-) -> Result<Page, ApiError> {
+pub(crate) fn page(server: &Shared, def: &ResourceDef, selection: &Selection, query: &Query) -> Result<Page, ApiError> {
     let revision = query.number("resourceVersion");
     let exact = query.get("resourceVersionMatch") == Some("Exact");
     if query.get("resourceVersion").is_some() && revision.is_none() {
@@ -65,7 +60,8 @@ pub(crate) fn page(
     if let Some(revision) = revision.filter(|revision| *revision > server.store.revision()) {
         let message = format!("Too large resource version: {revision}, current: {}", server.store.revision());
         let mut error = ApiError::new(504, "Timeout", message);
-        error.details = json!({ "causes": [{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }] });
+        error.details =
+            json!({ "causes": [{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }] });
         error.retry_after = Some(1);
         return Err(error);
     }
@@ -76,7 +72,10 @@ pub(crate) fn page(
         }
         None => None,
     };
-    let limit = query.number("limit").filter(|limit| *limit > 0).map_or(usize::MAX, |limit| limit.try_into().unwrap_or(usize::MAX));
+    let limit = query
+        .number("limit")
+        .filter(|limit| *limit > 0)
+        .map_or(usize::MAX, |limit| limit.try_into().unwrap_or(usize::MAX));
     let at = token.as_ref().map(|token| token.revision).or(if exact { revision } else { None });
     let after = token.as_ref().map(|token| &token.after);
     let (mut entries, revision) = server.store.snapshot(&def.storage, at, after).map_err(|Expired { oldest }| {
@@ -105,6 +104,6 @@ pub(crate) fn page(
 }
 
 /// The JSON of a page.
-pub(crate) fn body(def: &ResourceDef, page: Page, form: Form) -> Vec<u8> {
-    form.many(def, &page.entries, page.meta)
+pub(crate) fn body(def: &ResourceDef, page: &Page, form: Form) -> Vec<u8> {
+    form.many(def, &page.entries, &page.meta)
 }

@@ -19,20 +19,26 @@ pub(crate) enum ListKind {
 /// The merge key of a list of a built-in kind for strategic merge patch.
 pub(crate) fn strategic(parent: &str, field: &str) -> ListKind {
     let key = match (parent, field) {
-        ("metadata", "finalizers") => return ListKind::Set,
+        ("metadata", "finalizers") | ("spec", "podCIDRs") => return ListKind::Set,
         ("metadata", "ownerReferences") => "uid",
         ("containers" | "initContainers" | "ephemeralContainers", "ports") => "containerPort",
         ("spec", "ports") => "port",
         (_, "conditions" | "addresses") => "type",
-        (_, "containers" | "initContainers" | "ephemeralContainers" | "env" | "volumes" | "imagePullSecrets" | "secrets") => {
-            "name"
-        }
+        (
+            _,
+            "containers"
+            | "initContainers"
+            | "ephemeralContainers"
+            | "env"
+            | "volumes"
+            | "imagePullSecrets"
+            | "secrets",
+        ) => "name",
         (_, "volumeMounts") => "mountPath",
         (_, "volumeDevices") => "devicePath",
         (_, "hostAliases" | "podIPs" | "hostIPs") => "ip",
         ("spec", "taints") => "key",
         (_, "topologySpreadConstraints") => "topologyKey",
-        ("spec", "podCIDRs") => return ListKind::Set,
         _ => return ListKind::Atomic,
     };
     ListKind::Map(vec![key.to_owned()])
@@ -94,7 +100,9 @@ impl<'a> Shape<'a> {
                 Some("set") => ListKind::Set,
                 Some("map") => {
                     let keys = schema["x-kubernetes-list-map-keys"].as_array();
-                    ListKind::Map(keys.into_iter().flatten().filter_map(|key| key.as_str().map(str::to_owned)).collect())
+                    ListKind::Map(
+                        keys.into_iter().flatten().filter_map(|key| key.as_str().map(str::to_owned)).collect(),
+                    )
                 }
                 _ => ListKind::Atomic,
             },
@@ -104,7 +112,9 @@ impl<'a> Shape<'a> {
     /// Whether an object here is one value.
     pub(crate) fn is_atomic_map(self) -> bool {
         match self {
-            Self::Builtin { field, .. } => matches!(field, "selector" | "nodeSelector" | "resourceFieldRef" | "fieldRef"),
+            Self::Builtin { field, .. } => {
+                matches!(field, "selector" | "nodeSelector" | "resourceFieldRef" | "fieldRef")
+            }
             Self::Schema(Some(schema)) => schema["x-kubernetes-map-type"] == "atomic",
             Self::Schema(None) | Self::Custom(_) => false,
         }

@@ -49,7 +49,9 @@ pub(crate) fn fields_of(object: &Value, shape: Shape<'_>) -> Fields {
         match key.as_str() {
             "apiVersion" | "kind" => {}
             "metadata" => {
-                for (key, value) in value.as_object().into_iter().flatten().filter(|(k, _)| !UNOWNED.contains(&k.as_str())) {
+                for (key, value) in
+                    value.as_object().into_iter().flatten().filter(|(k, _)| !UNOWNED.contains(&k.as_str()))
+                {
                     let mut path = vec!["f:metadata".to_owned(), format!("f:{key}")];
                     collect(value, shape.field("metadata").field(key), &mut path, &mut fields);
                 }
@@ -104,9 +106,13 @@ pub(crate) fn value_at<'a>(object: &'a Value, path: &[String]) -> Option<&'a Val
     path.iter().try_fold(object, |value, part| match part.split_at_checked(2)? {
         ("f:", field) => value.get(field),
         ("k:", key) => value.as_array()?.iter().find(|item| is_member(item, key)),
-        ("v:", wanted) => value.as_array()?.iter().find(|item| item.to_string() == wanted),
+        ("v:", wanted) => value.as_array()?.iter().find(|item| is_value(item, wanted)),
         _ => None,
     })
+}
+
+fn is_value(item: &Value, text: &str) -> bool {
+    serde_json::from_str::<Value>(text).is_ok_and(|wanted| wanted == *item)
 }
 
 fn is_member(item: &Value, key: &str) -> bool {
@@ -132,7 +138,7 @@ pub(crate) fn remove_at(object: &mut Value, path: &[String]) {
         Value::Array(items) => {
             let at = items.iter().position(|item| match kind {
                 "k:" => is_member(item, key),
-                _ => item.to_string() == key,
+                _ => is_value(item, key),
             });
             match at {
                 Some(at) if rest.is_empty() => drop(items.remove(at)),
@@ -295,7 +301,10 @@ mod tests {
             "spec": { "containers": [{ "name": "c", "image": "i", "command": ["sh"] }] } });
         let fields = fields_of(&pod, POD);
         let tree = to_tree(&fields);
-        assert_eq!(tree["f:spec"]["f:containers"]["k:{\"name\":\"c\"}"], json!({ ".": {}, "f:name": {}, "f:image": {}, "f:command": {} }));
+        assert_eq!(
+            tree["f:spec"]["f:containers"]["k:{\"name\":\"c\"}"],
+            json!({ ".": {}, "f:name": {}, "f:image": {}, "f:command": {} })
+        );
         assert_eq!(tree["f:metadata"], json!({ "f:labels": { "f:a": {} }, "f:finalizers": { "v:\"x/y\"": {} } }));
         assert_eq!(from_tree(&tree), fields);
         for path in &fields {

@@ -32,6 +32,7 @@ mod openapi;
 mod patch;
 mod pods;
 mod prepare;
+mod protobuf;
 mod registry;
 mod request;
 mod response;

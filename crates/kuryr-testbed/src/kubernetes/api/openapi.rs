@@ -48,7 +48,8 @@ pub(crate) fn document(registry: &Registry, wanted: &str) -> Option<Value> {
                 for name in ["apiVersion", "kind"] {
                     properties.insert(name.into(), json!({ "type": "string" }));
                 }
-                properties.insert("metadata".into(), json!({ "type": "object", "description": "Standard object metadata." }));
+                properties
+                    .insert("metadata".into(), json!({ "type": "object", "description": "Standard object metadata." }));
             }
             let name = def.group.rsplit('.').collect::<Vec<_>>().join(".");
             schemas[format!("{name}.{}.{}", def.version, def.kind)] = schema;

@@ -39,7 +39,11 @@ pub(crate) fn patch(
             write::modify(server, scope, options, |current| {
                 let mut wanted = current.clone();
                 json_patch::patch(&mut wanted, &operations).map_err(|error| {
-                    ApiError::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {error}"))
+                    ApiError::new(
+                        422,
+                        "Invalid",
+                        format!("the server rejected our request due to an error in our request: {error}"),
+                    )
                 })?;
                 Ok(wanted)
             })

@@ -68,7 +68,11 @@ pub(crate) fn validate(pod: &Value, errors: &mut Vec<FieldError>) {
         for (index, port) in container["ports"].as_array().into_iter().flatten().enumerate() {
             if !(1..=65535).contains(&port["containerPort"].as_i64().unwrap_or_default()) {
                 let field = format!("{path}.ports[{index}].containerPort");
-                errors.push(FieldError::invalid(field, &port["containerPort"], "must be between 1 and 65535, inclusive"));
+                errors.push(FieldError::invalid(
+                    field,
+                    &port["containerPort"],
+                    "must be between 1 and 65535, inclusive",
+                ));
             }
         }
     }
@@ -125,7 +129,10 @@ pub(crate) fn bind(server: &Shared, scope: &Scope, binding: &Value) -> Result<st
         let conflict = |why: String| Err(ApiError::conflict(def, &scope.name, &why));
         let wanted = object::text(binding, "/metadata/uid");
         if !wanted.is_empty() && wanted != object::uid(&pod) {
-            return conflict(format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {}", object::uid(&pod)));
+            return conflict(format!(
+                "Precondition failed: UID in precondition: {wanted}, UID in object meta: {}",
+                object::uid(&pod)
+            ));
         }
         if object::deleting(&pod) {
             return conflict(format!("pod {} is being deleted, cannot be assigned to a host", scope.name));

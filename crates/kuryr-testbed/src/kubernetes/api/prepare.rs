@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{
     defaults,
     object::{self, name},
+    protobuf,
     registry::{ResourceDef, Source},
     request::Query,
     schema,
@@ -74,7 +75,10 @@ pub(crate) fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError
         "application/json" | "" => serde_json::from_slice(body)
             .map_err(|error| ApiError::bad_request(format!("the object provided is not JSON: {error}"))),
         "application/yaml" => yaml(body),
-        _ => Err(ApiError::media_type(&["application/json", "application/yaml"])),
+        "application/vnd.kubernetes.protobuf" => protobuf::decode(body),
+        _ => {
+            Err(ApiError::media_type(&["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"]))
+        }
     }
 }
 
@@ -111,7 +115,10 @@ pub(crate) fn shape(def: &ResourceDef, body: Value, fields: FieldValidation) -> 
     let mut stored = def.store(body);
     object::meta(&mut stored);
     let cannot = |error: &dyn std::fmt::Display| {
-        ApiError::bad_request(format!("{} in version \"{}\" cannot be handled as a {}: {error}", def.kind, def.version, def.kind))
+        ApiError::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {}: {error}",
+            def.kind, def.version, def.kind
+        ))
     };
     let mut unknown = Vec::new();
     let mut shaped = match &def.source {
@@ -125,7 +132,8 @@ pub(crate) fn shape(def: &ResourceDef, body: Value, fields: FieldValidation) -> 
         }
         Source::Custom(version) => {
             let given = stored["metadata"].take();
-            let typed = serde_json::from_value::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>(given.clone());
+            let typed =
+                serde_json::from_value::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>(given.clone());
             let typed = typed.and_then(serde_json::to_value).map_err(|error| cannot(&error))?;
             lost_fields(&given, &typed, "metadata", &mut unknown);
             object::map(&mut stored).remove("metadata");
@@ -235,7 +243,10 @@ fn validate_meta(def: &ResourceDef, object: &Value, errors: &mut Vec<FieldError>
     for (index, owner) in owners.into_iter().flatten().enumerate() {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if object::text(owner, &format!("/{field}")).is_empty() {
-                errors.push(FieldError::required(format!("metadata.ownerReferences[{index}].{field}"), "must not be empty"));
+                errors.push(FieldError::required(
+                    format!("metadata.ownerReferences[{index}].{field}"),
+                    "must not be empty",
+                ));
             }
         }
     }

@@ -54,18 +54,20 @@ impl Form {
             Self::Partial => partial(&stored).to_string().into_bytes(),
             Self::Table(include) => {
                 let revision = object::text(&stored, "/metadata/resourceVersion").to_owned();
-                let table = table::table(def, vec![stored], include, json!({ "resourceVersion": revision }));
+                let table = table::table(def, vec![stored], include, &json!({ "resourceVersion": revision }));
                 table.to_string().into_bytes()
             }
         }
     }
 
     /// A list of entries; `meta` is the list's metadata.
-    pub(crate) fn many(self, def: &ResourceDef, entries: &[std::sync::Arc<Entry>], meta: Value) -> Vec<u8> {
+    pub(crate) fn many(self, def: &ResourceDef, entries: &[std::sync::Arc<Entry>], meta: &Value) -> Vec<u8> {
         match self {
             Self::Json => {
-                let mut out = Vec::with_capacity(entries.iter().map(|entry| entry.body.len() + 80).sum::<usize>() + 200);
-                let head = json!({ "apiVersion": def.api_version(), "kind": def.list_kind, "metadata": meta }).to_string();
+                let mut out =
+                    Vec::with_capacity(entries.iter().map(|entry| entry.body.len() + 80).sum::<usize>() + 200);
+                let head =
+                    json!({ "apiVersion": def.api_version(), "kind": def.list_kind, "metadata": meta }).to_string();
                 out.extend_from_slice(head.trim_end_matches('}').as_bytes());
                 // The trimmed braces: those of the metadata and of the list.
                 out.extend_from_slice(b"},\"items\":[");

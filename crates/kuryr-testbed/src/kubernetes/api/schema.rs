@@ -143,7 +143,8 @@ impl Check<'_> {
 
     fn object(&self, map: &Map<String, Value>, schema: &Value, path: &str, errors: &mut Vec<FieldError>) {
         for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            if !map.contains_key(key) && !(path.is_empty() && ["metadata", "apiVersion", "kind"].contains(&key)) {
+            let elsewhere = path.is_empty() && ["metadata", "apiVersion", "kind"].contains(&key);
+            if !elsewhere && !map.contains_key(key) {
                 errors.push(FieldError::required(join(path, key), ""));
             }
         }
@@ -224,12 +225,18 @@ impl Check<'_> {
             if let Some(first) = branches.first() {
                 self.value(value, first, path, errors);
             }
-            errors.push(FieldError::invalid(path, &json!(""), &format!("{path:?} must validate at least one schema (anyOf)")));
+            errors.push(FieldError::invalid(
+                path,
+                &json!(""),
+                &format!("{path:?} must validate at least one schema (anyOf)"),
+            ));
         }
         if let Some(branches) = schema["oneOf"].as_array() {
             let passed = branches.iter().filter(|branch| passes(branch)).count();
             if passed != 1 {
-                let why = format!("{path:?} must validate one and only one schema (oneOf). Found {passed} valid alternatives");
+                let why = format!(
+                    "{path:?} must validate one and only one schema (oneOf). Found {passed} valid alternatives"
+                );
                 errors.push(FieldError::invalid(path, &json!(""), &why));
             }
         }
@@ -353,7 +360,8 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_pruned_and_named() {
-        let mut value = json!({ "spec": { "mtu": 1, "mtuu": 2, "any": { "x": 1 }, "routes": [{ "to": "a", "via": "b" }] } });
+        let mut value =
+            json!({ "spec": { "mtu": 1, "mtuu": 2, "any": { "x": 1 }, "routes": [{ "to": "a", "via": "b" }] } });
         let mut unknown = Vec::new();
         prune(&mut value, &version().schema, "", &mut unknown);
         assert_eq!(unknown, ["spec.mtuu", "spec.routes[0].via"]);

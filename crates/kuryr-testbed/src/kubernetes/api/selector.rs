@@ -94,7 +94,8 @@ fn parse_fields(selector: &str, selectable: &[Box<str>]) -> Result<Vec<FieldTerm
                  invalid selector: '{selector}'; can't understand '{term}'"
             )));
         };
-        let known = ["metadata.name", "metadata.namespace"].contains(&field) || selectable.iter().any(|f| &**f == field);
+        let known =
+            ["metadata.name", "metadata.namespace"].contains(&field) || selectable.iter().any(|f| &**f == field);
         if !known {
             return Err(ApiError::bad_request(format!("field label not supported: {field}")));
         }
@@ -171,7 +172,8 @@ mod tests {
     #[test]
     fn label_selectors_follow_kubernetes() {
         let labels = [("app", "web"), ("tier", "front"), ("rank", "7")];
-        for yes in ["", "app=web", "app==web", "app in (web, db),tier", "!zone", "zone!=a", "zone notin (a)", "rank>6"] {
+        for yes in ["", "app=web", "app==web", "app in (web, db),tier", "!zone", "zone!=a", "zone notin (a)", "rank>6"]
+        {
             assert!(matches(yes, &labels), "{yes:?} should match");
         }
         for no in ["app=db", "app notin (web)", "zone", "!app", "app!=web", "zone in (a,b)", "rank<7"] {

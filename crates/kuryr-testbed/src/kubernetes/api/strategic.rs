@@ -59,7 +59,8 @@ fn merge_map(target: &mut Value, changes: &Map<String, Value>, field: &str) -> R
         map.retain(|key, _| keys.iter().any(|kept| kept == key));
     }
     // Lists that the patch orders: the named members in that order, after those it does not name.
-    for (key, order) in changes.iter().filter_map(|(key, order)| Some((key.strip_prefix("$setElementOrder/")?, order))) {
+    for (key, order) in changes.iter().filter_map(|(key, order)| Some((key.strip_prefix("$setElementOrder/")?, order)))
+    {
         if let (Some(Value::Array(items)), Some(order)) = (map.get_mut(key), order.as_array()) {
             let rank = |item: &Value| match strategic(field, key) {
                 ListKind::Map(keys) => {

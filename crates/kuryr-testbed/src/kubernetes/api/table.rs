@@ -34,7 +34,7 @@ impl Include {
 }
 
 /// The table of some objects (stored form).
-pub(crate) fn table(def: &ResourceDef, objects: Vec<Value>, include: Include, meta: Value) -> Value {
+pub(crate) fn table(def: &ResourceDef, objects: Vec<Value>, include: Include, meta: &Value) -> Value {
     let now = Timestamp::now();
     let mut rows = Vec::with_capacity(objects.len());
     for object in objects {
@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn durations_read_as_in_kubectl() {
-        let said: Vec<String> = [-5, 0, 119, 130, 600, 10_860, 90_000, 180_000, 864_000].into_iter().map(duration).collect();
+        let said: Vec<String> =
+            [-5, 0, 119, 130, 600, 10_860, 90_000, 180_000, 864_000].into_iter().map(duration).collect();
         assert_eq!(said, ["0s", "0s", "119s", "2m10s", "10m", "3h1m", "25h", "2d2h", "10d"]);
     }
 }

@@ -166,7 +166,9 @@ impl Watch {
         }
         let def = &self.request.def;
         let mark = match self.request.form {
-            Form::Partial => json!({ "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": meta }),
+            Form::Partial => {
+                json!({ "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": meta })
+            }
             Form::Json => json!({ "apiVersion": def.api_version(), "kind": def.kind, "metadata": meta }),
             Form::Table(_) => json!({
                 "apiVersion": "meta.k8s.io/v1", "kind": "Table", "columnDefinitions": [], "rows": [],

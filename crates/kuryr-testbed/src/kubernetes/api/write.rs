@@ -29,12 +29,7 @@ fn random_suffix() -> String {
 }
 
 /// Creates the object in `body`.
-pub(crate) fn create(
-    server: &Shared,
-    scope: &Scope,
-    options: &WriteOptions,
-    body: Value,
-) -> Result<Written, ApiError> {
+pub(crate) fn create(server: &Shared, scope: &Scope, options: &WriteOptions, body: Value) -> Result<Written, ApiError> {
     prepare::check_kind(&scope.def, &body)?;
     let written = server.store.write(|tx| create_in(tx, server, scope, options, body))?;
     server.after_write(&scope.def, options, &written.entry);
@@ -163,7 +158,9 @@ pub(crate) fn update_in(
     place(scope, &mut new)?;
     check_identity(scope, current, &old, &new)?;
 
-    for key in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName"] {
+    for key in
+        ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName"]
+    {
         copy_meta(&mut new, &old, key);
     }
     keep_what_is_not_written(scope, &old, &mut new);
@@ -176,7 +173,9 @@ pub(crate) fn update_in(
         let before = object::finalizers(&old);
         let added: Vec<String> = object::finalizers(&new).into_iter().filter(|item| !before.contains(item)).collect();
         if !added.is_empty() {
-            let why = format!("no new finalizers can be added if the object is being deleted, found new finalizers {added:?}");
+            let why = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+            );
             errors.push(FieldError::forbidden("metadata.finalizers", &why));
         }
     }
@@ -260,7 +259,8 @@ fn keep_what_is_not_written(scope: &Scope, old: &Value, new: &mut Value) {
         };
         set_meta(new, "managedFields", managed);
     } else {
-        let keys: Vec<String> = old.as_object().into_iter().chain(new.as_object()).flat_map(|map| map.keys().cloned()).collect();
+        let keys: Vec<String> =
+            old.as_object().into_iter().chain(new.as_object()).flat_map(|map| map.keys().cloned()).collect();
         for key in keys.iter().filter(|key| *key != "status" && *key != "metadata") {
             copy_field(new, old, key);
         }

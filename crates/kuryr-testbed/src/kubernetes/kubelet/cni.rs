@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn plugins_get_name_and_version_of_their_list() {
-        let conf = json!({ "cniVersion": "1.0.0", "name": "kuryr", "plugins": [{ "type": "kuryr-cni", "socket": "/s" }] });
+        let conf =
+            json!({ "cniVersion": "1.0.0", "name": "kuryr", "plugins": [{ "type": "kuryr-cni", "socket": "/s" }] });
         let cni = Cni { plugin: "/bin/false".into(), conf, env: Vec::new(), timeout: Duration::from_secs(1) };
         assert_eq!(
             cni.plugins(),

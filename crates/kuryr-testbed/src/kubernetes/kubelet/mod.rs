@@ -227,7 +227,8 @@ impl Kubelet {
     /// What the node holds of a pod, with path of the namespace, container id and pid.
     pub fn sandbox(&self, namespace: &str, name: &str) -> Option<Sandbox> {
         let sandboxes = lock(&self.shared.sandboxes);
-        let mut found: Vec<&Sandbox> = sandboxes.values().filter(|s| s.namespace == namespace && s.name == name).collect();
+        let mut found: Vec<&Sandbox> =
+            sandboxes.values().filter(|s| s.namespace == namespace && s.name == name).collect();
         // Of two pods of one name the one that is not yet torn down is meant: the later one.
         found.sort_by_key(|sandbox| sandbox.result.is_some());
         found.pop().cloned()
@@ -309,10 +310,11 @@ impl Drop for Kubelet {
 
 /// Keeps one worker for each pod of the node.
 async fn watch_pods(shared: Arc<Shared>, leftovers: Vec<Sandbox>) {
-    let mut leftovers: HashMap<String, Vec<Sandbox>> = leftovers.into_iter().fold(HashMap::new(), |mut map, sandbox| {
-        map.entry(sandbox.uid.clone()).or_insert_with(Vec::new).push(sandbox);
-        map
-    });
+    let mut leftovers: HashMap<String, Vec<Sandbox>> =
+        leftovers.into_iter().fold(HashMap::new(), |mut map, sandbox| {
+            map.entry(sandbox.uid.clone()).or_insert_with(Vec::new).push(sandbox);
+            map
+        });
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", shared.config.node));
     let pods = watcher(Api::<Pod>::all(shared.config.client.clone()), config).default_backoff();
     let mut pods = std::pin::pin!(pods);

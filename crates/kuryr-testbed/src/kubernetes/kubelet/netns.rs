@@ -108,7 +108,9 @@ pub(crate) fn remove(path: &Path) -> Result<(), NetnsError> {
         Err(error) => return Err(NetnsError::new("unmount", path, error)),
     }
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(NetnsError::new("remove the file of", path, error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(NetnsError::new("remove the file of", path, error))
+        }
         _ => Ok(()),
     }
 }

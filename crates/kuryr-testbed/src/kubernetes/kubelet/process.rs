@@ -106,7 +106,8 @@ pub(crate) async fn start(container_id: &str, program: Program) -> Result<Proces
         // Registered here, so that a caller that was stopped meanwhile leaves nothing unknown behind.
         running().insert(key, process.clone());
         let _ = started.send(Ok(process));
-        let code = child.wait().ok().and_then(|status| status.code().or_else(|| status.signal().map(|signal| 128 + signal)));
+        let code =
+            child.wait().ok().and_then(|status| status.code().or_else(|| status.signal().map(|signal| 128 + signal)));
         exit_tx.send_replace(Some(code.unwrap_or(255)));
     });
     thread.map_err(ProcessError::Thread)?;

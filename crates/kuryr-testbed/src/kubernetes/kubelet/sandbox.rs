@@ -134,7 +134,7 @@ mod tests {
         };
         assert_eq!(sandbox.container_id.len(), 64);
         records.save(&sandbox).unwrap();
-        assert_eq!(records.load().unwrap(), [sandbox.clone()]);
+        assert_eq!(records.load().unwrap(), std::slice::from_ref(&sandbox));
         records.remove(&sandbox.container_id).unwrap();
         records.remove(&sandbox.container_id).unwrap();
         assert!(records.load().unwrap().is_empty());

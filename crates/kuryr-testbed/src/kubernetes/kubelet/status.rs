@@ -7,10 +7,20 @@ use serde_json::{Value, json};
 /// The state of the pod's container.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Container {
-    Running { since: Timestamp },
+    Running {
+        since: Timestamp,
+    },
     /// It will be started again.
-    Waiting { reason: &'static str, message: String },
-    Ended { code: i32, reason: &'static str, started: Timestamp, finished: Timestamp },
+    Waiting {
+        reason: &'static str,
+        message: String,
+    },
+    Ended {
+        code: i32,
+        reason: &'static str,
+        started: Timestamp,
+        finished: Timestamp,
+    },
 }
 
 fn time(at: Timestamp) -> String {
@@ -107,7 +117,9 @@ mod tests {
 
     #[test]
     fn a_running_pod_is_ready_and_says_where() {
-        let pod: Pod = serde_json::from_value(json!({ "metadata": { "uid": "u" }, "spec": { "containers": [{ "name": "c" }] } })).unwrap();
+        let pod: Pod =
+            serde_json::from_value(json!({ "metadata": { "uid": "u" }, "spec": { "containers": [{ "name": "c" }] } }))
+                .unwrap();
         let now = Timestamp::now();
         let report = Report {
             pod: &pod,

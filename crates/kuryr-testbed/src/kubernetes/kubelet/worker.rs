@@ -70,7 +70,12 @@ enum Ran {
 }
 
 impl Worker {
-    pub(crate) fn new(node: Arc<Shared>, desired: watch::Receiver<Desired>, leftovers: Vec<Sandbox>, seen: Instant) -> Self {
+    pub(crate) fn new(
+        node: Arc<Shared>,
+        desired: watch::Receiver<Desired>,
+        leftovers: Vec<Sandbox>,
+        seen: Instant,
+    ) -> Self {
         let container = Container::Waiting { reason: "ContainerCreating", message: String::new() };
         Self { node, desired, leftovers, seen, seen_at: Timestamp::now(), sandbox: None, container, restarts: 0 }
     }
@@ -147,7 +152,7 @@ impl Worker {
             if self.desired.borrow().is_ending() {
                 return false;
             }
-            self.publish(&pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}"));
+            self.publish(&pod, "FailedCreatePodSandBox", &format!("Failed to create pod sandbox: {message}"));
             self.clean_up().await;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -207,7 +212,9 @@ impl Worker {
     fn note_running(&self, pod: &Pod) {
         let mut timings = lock(&self.node.timings);
         let own = |timing: &&mut PodTiming| {
-            timing.seen == self.seen_at && timing.name == pod.name_any() && Some(&timing.namespace) == pod.namespace().as_ref()
+            timing.seen == self.seen_at
+                && timing.name == pod.name_any()
+                && Some(&timing.namespace) == pod.namespace().as_ref()
         };
         if let Some(timing) = timings.iter_mut().rev().find(own).filter(|timing| timing.running.is_zero()) {
             let total = self.seen.elapsed();
@@ -243,7 +250,7 @@ impl Worker {
                 Err(message) => {
                     let finished = Timestamp::now();
                     self.container = Container::Ended { code: 128, reason: "StartError", started: since, finished };
-                    self.publish(&pod, "Failed", format!("Error: {message}"));
+                    self.publish(&pod, "Failed", &format!("Error: {message}"));
                     128
                 }
             };
@@ -251,7 +258,8 @@ impl Worker {
             if policy == "Never" || (policy == "OnFailure" && code == 0) {
                 return Ran::Finished(code);
             }
-            let message = format!("back-off {} ms restarting the container, which ended with {code}", pause.as_millis());
+            let message =
+                format!("back-off {} ms restarting the container, which ended with {code}", pause.as_millis());
             self.container = Container::Waiting { reason: "CrashLoopBackOff", message };
             self.report("Running").await;
             tokio::select! {
@@ -341,8 +349,14 @@ impl Worker {
             let Err(error) = deleted else { break };
             let message = chain(&error);
             tracing::debug!(message, pod = sandbox.name, "CNI DEL failed");
-            if tries == 0 && let Some(pod) = self.pod() {
-                self.publish(&pod, "FailedKillPod", format!("error killing pod: failed to destroy network: {message}"));
+            if tries == 0
+                && let Some(pod) = self.pod()
+            {
+                self.publish(
+                    &pod,
+                    "FailedKillPod",
+                    &format!("error killing pod: failed to destroy network: {message}"),
+                );
             }
             tries += 1;
             // A node that goes does not wait for a plugin that may have gone before.
@@ -381,7 +395,11 @@ impl Worker {
             self.report(status::final_phase(code)).await;
         }
         let preconditions = Preconditions { uid: pod.uid(), resource_version: None };
-        let options = DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
+        let options = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(preconditions),
+            ..DeleteParams::default()
+        };
         let pods = self.pods(&pod);
         self.persist(|| async { pods.delete(&pod.name_any(), &options).await.map(drop) }).await;
     }
@@ -437,7 +455,7 @@ impl Worker {
     }
 
     /// Publishes a warning on the pod, in the background.
-    fn publish(&self, pod: &Pod, reason: &str, note: String) {
+    fn publish(&self, pod: &Pod, reason: &str, note: &str) {
         let event = Event {
             type_: EventType::Warning,
             reason: reason.to_owned(),
