@@ -97,3 +97,21 @@ async fn a_namespace_empties_itself_and_takes_nothing_new() {
     let uid = space.uid().unwrap();
     soon("the namespace's end", await_condition(namespaces, "team", is_deleted(&uid))).await.unwrap();
 }
+
+#[tokio::test]
+async fn pods_do_not_outlive_their_node() {
+    use k8s_openapi::api::core::v1::Node;
+    use kuryr_testbed::kubernetes::ApiServerConfig;
+    let config = ApiServerConfig { orphaned_pods_after: Duration::from_millis(10), ..ApiServerConfig::default() };
+    let client = ApiServer::with_config(config).client("test");
+    let nodes: Api<Node> = Api::all(client.clone());
+    create(&nodes, &typed(json!({ "metadata": { "name": "n" } }))).await;
+    let mut bound = pod("bound");
+    bound.spec.as_mut().unwrap().node_name = Some("n".into());
+    let bound = create(&pods(&client), &bound).await;
+    create(&pods(&client), &pod("unbound")).await;
+    nodes.delete("n", &DeleteParams::default()).await.unwrap();
+    let uid = bound.uid().unwrap();
+    soon("the pod's end", await_condition(pods(&client), "bound", is_deleted(&uid))).await.unwrap();
+    assert!(pods(&client).get("unbound").await.is_ok());
+}

@@ -13,6 +13,7 @@ mod collecting;
 mod custom;
 mod faults;
 mod kubectl;
+mod model;
 mod nodes;
 mod objects;
 mod watching;

@@ -267,3 +267,43 @@ async fn a_dry_run_answers_and_changes_nothing() {
     assert!(maps.create(&dry, &config_map("a", "k", "1")).await.unwrap().uid().is_some());
     assert_eq!(refusal(maps.get("a").await).code, 404);
 }
+
+#[tokio::test]
+async fn events_are_recorded_counted_and_selected() {
+    use k8s_openapi::api::core::v1::Event as CoreEvent;
+    use kube::{
+        Resource as _,
+        runtime::events::{Event, EventType, Recorder, Reporter},
+    };
+    let (_server, client) = cluster();
+    let made = create(&pods(&client), &pod("a")).await;
+    let recorder = Recorder::new(client.clone(), Reporter { controller: "kuryr".into(), instance: None });
+    let event = Event {
+        type_: EventType::Warning,
+        reason: "NoAddress".into(),
+        note: Some("subnet pods-a has no free address".into()),
+        action: "Allocate".into(),
+        secondary: None,
+    };
+    for _ in 0..3 {
+        recorder.publish(&event, &made.object_ref(&())).await.unwrap();
+    }
+    let events: Api<CoreEvent> = Api::namespaced(client.clone(), "default");
+    let about = format!("involvedObject.name=a,involvedObject.uid={}", made.uid().unwrap());
+    let list = events.list(&ListParams::default().fields(&about)).await.unwrap();
+    assert_eq!(list.items.len(), 1, "repeated events are one");
+    let event = &list.items[0];
+    assert_eq!(event.message.as_deref(), Some("subnet pods-a has no free address"));
+    assert_eq!(event.series.as_ref().unwrap().count, Some(3));
+}
+
+#[tokio::test]
+async fn an_eviction_is_a_graceful_delete() {
+    let (_server, client) = cluster();
+    let pods = pods(&client);
+    let mut bound = pod("a");
+    bound.spec.as_mut().unwrap().node_name = Some("n".into());
+    create(&pods, &bound).await;
+    pods.evict("a", &kube::api::EvictParams::default()).await.unwrap();
+    assert!(pods.get("a").await.unwrap().metadata.deletion_timestamp.is_some());
+}

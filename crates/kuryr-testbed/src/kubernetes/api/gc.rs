@@ -69,6 +69,9 @@ fn after_removal(server: &Arc<Shared>, key: &ObjectKey, uid: &str, owners: &[Box
     if !key.namespace.is_empty() && server.store.population(&key.namespace) == 0 {
         empty_namespace(server, &key.namespace);
     }
+    if &*key.storage == "nodes" {
+        tokio::spawn(delete_orphaned_pods(Arc::downgrade(server), key.clone()));
+    }
     if key.storage.contains('.') {
         empty_definition(server, &key.storage);
     }
@@ -169,6 +172,21 @@ fn delete_dependents_first(server: &Arc<Shared>, key: &ObjectKey, uid: &str) {
         rewrite(server, key, |object| {
             object::drop_finalizer(object, FOREGROUND);
         });
+    }
+}
+
+/// Deletes the pods of a node that is gone and stays gone: no kubelet will do it.
+async fn delete_orphaned_pods(server: Weak<Shared>, node: ObjectKey) {
+    let Some(pause) = server.upgrade().map(|server| server.config.orphaned_pods_after) else { return };
+    tokio::time::sleep(pause).await;
+    let Some(server) = server.upgrade().filter(|server| read(server, &node).is_none()) else { return };
+    let Some(def) = server.registry.find("", "v1", "pods") else { return };
+    let Ok((pods, _)) = server.store.snapshot("pods", None, None) else { return };
+    for pod in pods.iter().filter(|pod| pod.field("spec.nodeName") == &*node.name) {
+        let options = DeleteOptions { grace: Some(0), uid: Some(pod.uid.to_string()), ..DeleteOptions::default() };
+        if let Err(error) = delete::delete(&server, &def, &pod.namespace, &pod.name, &options) {
+            tracing::debug!(%error, name = %pod.name, "could not delete the pod of a node that is gone");
+        }
     }
 }
 

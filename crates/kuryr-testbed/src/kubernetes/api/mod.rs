@@ -46,7 +46,7 @@ mod table;
 mod watch;
 mod write;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, extract::Request, middleware};
 use http::{HeaderValue, header};
@@ -67,12 +67,14 @@ pub struct ApiServerConfig {
     pub history: usize,
     /// Where Services get their cluster IPs from.
     pub service_cidr: ipnet::Ipv4Net,
+    /// How long after its node a pod is deleted by force (40 s in Kubernetes).
+    pub orphaned_pods_after: Duration,
 }
 
 impl Default for ApiServerConfig {
     fn default() -> Self {
         let service_cidr = ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 96, 0, 0), 16);
-        Self { history: 20_000, service_cidr }
+        Self { history: 20_000, service_cidr, orphaned_pods_after: Duration::from_secs(2) }
     }
 }
 
@@ -163,7 +165,8 @@ impl ApiServer {
         ServerHandle::start(self.clone(), listener)
     }
 
-    /// A client that talks to this server within the process and calls itself `user_agent`.
+    /// A client that talks to this server within the process and calls itself `user_agent`. It does not notice when a
+    /// [`ServerHandle`] is suspended; what should notice talks to the handle's URL.
     pub fn client(&self, user_agent: &str) -> kube::Client {
         let agent = HeaderValue::from_str(user_agent).unwrap_or(HeaderValue::from_static("unknown"));
         let named = move |mut request: Request| {

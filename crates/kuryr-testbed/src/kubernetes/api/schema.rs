@@ -1,4 +1,6 @@
 //! Structural schemas of custom resources: pruning, defaults, validation.
+//!
+//! Rules in CEL (`x-kubernetes-validations`) are stored and served but not evaluated.
 
 use std::collections::HashMap;
 
