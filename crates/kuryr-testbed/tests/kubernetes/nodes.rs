@@ -65,8 +65,11 @@ impl Rig {
     }
 
     async fn kubelet(&self) -> Kubelet {
+        self.kubelet_with(self.server.client("kubelet")).await
+    }
+
+    async fn kubelet_with(&self, client: Client) -> Kubelet {
         let conf = json!({ "cniVersion": "1.0.0", "name": "kuryr", "plugins": [{ "type": "fake-cni" }] });
-        let client = self.server.client("kubelet");
         let mut config = KubeletConfig::new("n1", client, self.path("fake-cni"), conf, self.folder.path());
         config.backoff.0 = Duration::from_millis(20);
         Kubelet::start(config).await.unwrap()
@@ -178,15 +181,17 @@ async fn a_failed_add_is_reported_undone_and_tried_again() {
     let ids: Vec<_> = ids.lines().map(|line| line.split(' ').nth(1).unwrap()).collect();
     assert!(ids[0] == ids[1] && ids[0] != ids[3], "a new attempt is a new sandbox: {ids:?}");
     let events: Api<Event> = Api::namespaced(rig.client.clone(), "default");
-    let reported = |event: Option<&Event>| event.is_some();
-    let list = loop {
-        let list = events.list(&ListParams::default().fields("reason=FailedCreatePodSandBox")).await.unwrap();
-        match list.items.first() {
-            Some(event) => break event.clone(),
-            None => drop(soon("an event", await_condition(events.clone(), "none", reported))),
+    let event = soon("the event", async {
+        loop {
+            let list = events.list(&ListParams::default().fields("reason=FailedCreatePodSandBox")).await.unwrap();
+            match list.items.into_iter().next() {
+                Some(event) => break event,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
         }
-    };
-    assert!(list.note.unwrap().contains("subnet pods-a has no free address"));
+    })
+    .await;
+    assert!(event.note.unwrap().contains("subnet pods-a has no free address"));
     kubelet.shutdown().await;
     rig.assert_clean();
 }
@@ -348,5 +353,56 @@ async fn a_pod_recreated_under_its_name_is_another_pod() {
     kubelet.shutdown().await;
     assert_eq!(rig.calls().iter().filter(|verb| *verb == "ADD").count(), 5);
     assert!(rig.calls().iter().filter(|verb| *verb == "DEL").count() >= 5);
+    rig.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stubborn_program_is_killed_when_its_grace_ends() {
+    if !is_root() {
+        return;
+    }
+    let rig = Rig::new();
+    let kubelet = rig.kubelet().await;
+    let script = "trap '' TERM; echo ready; while :; do sleep 1000 & wait; done";
+    create(&pods(&rig.client), &program("a", &["sh", "-c", script], "Always")).await;
+    let pod = rig.running("a").await;
+    let pid = kubelet.sandbox("default", "a").unwrap().pid.unwrap();
+    soon("the trap", async {
+        while fs::read_to_string(rig.path("log/default_a.log")).unwrap_or_default() != "ready\n" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    pods(&rig.client).delete("a", &DeleteParams::default()).await.unwrap();
+    assert!(alive(pid), "it ignores SIGTERM and has 20 s");
+    // A second, shorter grace period counts.
+    let begun = std::time::Instant::now();
+    pods(&rig.client).delete("a", &DeleteParams::default().grace_period(1)).await.unwrap();
+    rig.gone(&pod).await;
+    assert!(begun.elapsed() < Duration::from_secs(15) && !alive(pid));
+    rig.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_start_and_end_across_an_outage_of_the_server() {
+    if !is_root() {
+        return;
+    }
+    let rig = Rig::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let handle = rig.server.serve(listener).unwrap();
+    let kubelet = rig.kubelet_with(kuryr_testbed::kubernetes::client(&handle.url(), "kubelet").unwrap()).await;
+    create(&pods(&rig.client), &program("old", &["sleep", "1000"], "Always")).await;
+    let old = rig.running("old").await;
+    let pid = kubelet.sandbox("default", "old").unwrap().pid.unwrap();
+    handle.suspend().await;
+    create(&pods(&rig.client), &pod("new")).await;
+    pods(&rig.client).delete("old", &DeleteParams::default()).await.unwrap();
+    assert!(alive(pid), "nobody can have told the kubelet");
+    handle.resume().await;
+    rig.gone(&old).await;
+    rig.running("new").await;
+    assert!(!alive(pid));
+    kubelet.shutdown().await;
     rig.assert_clean();
 }
