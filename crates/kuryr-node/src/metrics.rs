@@ -31,6 +31,8 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Histogram>,
     steps: Family<StepLabels, Histogram>,
+    /// ADDs that wait for their pods' ports.
+    pub waiting: Gauge,
     /// Attachments of this node.
     pub attachments: Gauge,
     /// 1 once the `KuryrPort`s have been listed.
@@ -41,12 +43,22 @@ pub struct Metrics {
     pub status_failures: Counter,
 }
 
+/// An ADD that waits.
+#[derive(Debug)]
+pub struct Waits(Gauge);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("kuryr");
         let requests = Family::new_with_constructor(histogram as fn() -> Histogram);
         let steps = Family::new_with_constructor(histogram as fn() -> Histogram);
-        let (attachments, watch_synced) = (Gauge::default(), Gauge::default());
+        let (waiting, attachments, watch_synced) = (Gauge::default(), Gauge::default(), Gauge::default());
         let (watch_failures, status_failures) = (Counter::default(), Counter::default());
         registry.register_with_unit(
             "cni_request_duration",
@@ -60,11 +72,12 @@ impl Default for Metrics {
             Unit::Seconds,
             steps.clone(),
         );
+        registry.register("cni_waiting", "ADDs that wait for their pods' ports now", waiting.clone());
         registry.register("attachments", "Sandboxes that have their pods' ports", attachments.clone());
         registry.register("watch_synced", "Whether the KuryrPorts of this node have been listed", watch_synced.clone());
         registry.register("watch_failures", "Failures of the watch of KuryrPorts", watch_failures.clone());
         registry.register("status_failures", "Failures to write the status of a KuryrPort", status_failures.clone());
-        Self { registry, requests, steps, attachments, watch_synced, watch_failures, status_failures }
+        Self { registry, requests, steps, waiting, attachments, watch_synced, watch_failures, status_failures }
     }
 }
 
@@ -78,6 +91,13 @@ impl Metrics {
         let known = ["ADD", "DEL", "CHECK", "GC", "STATUS"].into_iter().find(|known| *known == verb);
         let labels = RequestLabels { verb: known.unwrap_or("other"), code: code.map_or(0, |code| code as u32) };
         self.requests.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// Counts an ADD as waiting until the result is dropped.
+    #[must_use]
+    pub fn waits(&self) -> Waits {
+        self.waiting.inc();
+        Waits(self.waiting.clone())
     }
 
     /// Measures how long an ADD waited for its `KuryrPort`.

@@ -44,10 +44,12 @@ pub(super) async fn run<P: Plugs>(node: &Arc<Node<P>>, add: Add) -> Result<Value
         tracing::info!("attached already, everything is in order");
         return Ok(result::render(add.version, &attachment.vifs, &attachment.netns));
     }
+    let waits = node.metrics.waits();
     let claim = tokio::select! {
         claim = node.ports.claim(&add.pod, deadline.saturating_duration_since(Instant::now())) => claim.map_err(|error| refused(node, &add, &error))?,
         () = node.stopping.cancelled() => return Err(CniError::new(Code::TryAgain, "the kuryr daemon is being restarted")),
     };
+    drop(waits);
     let waited = started.elapsed();
     node.metrics.waited(waited);
     let work = Arc::clone(node);

@@ -23,7 +23,7 @@ pub(super) async fn a_port_tells_whose_it_is(world: &mut World) -> anyhow::Resul
 pub(super) async fn many(world: &World, count: usize) -> anyhow::Result<Vec<Pod>> {
     let pods = world.pods();
     let names: Vec<String> = (0..count).map(|number| format!("pod-{number}")).collect();
-    try_join_all(names.iter().map(|name| async { pods.create(&NewPod::new(name)).await })).await?;
+    pods.create_all(&names).await?;
     try_join_all(names.iter().map(|name| pods.running(name))).await
 }
 

@@ -15,7 +15,7 @@ pub(super) async fn the_controller_is_killed_during_fifty_creates_and_deletes(wo
     let work = tokio::spawn({
         let (pods, names) = (pods.clone(), names.clone());
         async move {
-            try_join_all(names.iter().map(|name| async { pods.create(&NewPod::new(name)).await })).await?;
+            pods.create_all(&names).await?;
             try_join_all(names.iter().map(|name| pods.running(name))).await?;
             try_join_all(names.iter().map(|name| pods.delete(name))).await?;
             try_join_all(names.iter().map(|name| pods.gone(name))).await?;

@@ -7,15 +7,16 @@ use k8s_openapi::{
     api::{coordination::v1::Lease, core::v1::Pod},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
+use ipnet::IpNet;
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
     runtime::wait::await_condition,
 };
 use kuryr_model::{
-    Mark, PortId, Purpose, VifAddress,
+    Mark, NetworkId, PortId, Purpose, VifAddress,
     mark::{Base, cluster_tag},
-    neutron::{EtherType, Subnet},
+    neutron::Subnet,
 };
 use kuryr_node::{
     attachments::Attachment,
@@ -184,8 +185,7 @@ impl World {
     /// Something refuses.
     pub async fn add_ipv6_subnet(&mut self) -> anyhow::Result<()> {
         let first = self.pod_subnets().await?.into_iter().next().context("no pod subnet")?;
-        let new = NewSubnet::new(first.network_id, "pods-v6", EtherType::IPv6).cidr("fd00:10:10::/64".parse()?);
-        let added = self.cloud.network().subnets().create(&new).await?;
+        let added = self.add_subnet(first.network_id, "pods-v6", "fd00:10:10::/64").await?;
         self.use_subnets(&[first.id.to_string(), added.id.to_string()]).await
     }
 
@@ -196,10 +196,23 @@ impl World {
     pub async fn use_small_subnets(&mut self) -> anyhow::Result<()> {
         let first = self.pod_subnets().await?.into_iter().next().context("no pod subnet")?;
         for (name, cidr) in [("small-a", "10.20.0.0/29"), ("small-b", "10.20.1.0/29")] {
-            let new = NewSubnet::new(first.network_id, name, EtherType::IPv4).cidr(cidr.parse()?);
-            self.cloud.network().subnets().create(&new).await?;
+            self.add_subnet(first.network_id, name, cidr).await?;
         }
         self.use_subnets(&["small-a".to_owned(), "small-b".to_owned()]).await
+    }
+
+    async fn add_subnet(&self, network_id: NetworkId, name: &str, cidr: &str) -> anyhow::Result<Subnet> {
+        let cidr: IpNet = cidr.parse()?;
+        let new = NewSubnet {
+            network_id,
+            ip_version: if cidr.addr().is_ipv4() { 4 } else { 6 },
+            cidr: Some(cidr),
+            subnetpool_id: None,
+            name: name.to_owned(),
+            description: String::new(),
+            enable_dhcp: false,
+        };
+        Ok(self.cloud.network().subnets().create(&new).await?)
     }
 
     async fn use_subnets(&mut self, names: &[String]) -> anyhow::Result<()> {

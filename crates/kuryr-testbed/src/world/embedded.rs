@@ -92,7 +92,7 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
     let name_refs: Vec<&str> = names.iter().map(String::as_str).collect();
     let fabric = Fabric::new(&config.netns, &name_refs)?;
 
-    let cloud = Cloud::new(cloud::Config { latency: config.latency, ..cloud::Config::default() });
+    let cloud = Cloud::new(cloud::Config { latency: config.latency.clone(), ..cloud::Config::default() });
     for name in &names {
         cloud.add_host(name, HostKind::Tap);
     }
@@ -187,7 +187,7 @@ fn cni_conf(socket: &Path) -> Value {
 
 /// A short lease, so that scenarios need not wait long for a standby.
 fn write_config(path: &Path, network: &str, more: &str) -> anyhow::Result<()> {
-    let text = format!("[openstack]\ncloud = \"kuryr\"\n{network}\n[controller]\nlease_duration = \"3s\"\nnode_cooldown = \"3s\"\n{more}");
+    let text = format!("[openstack]\ncloud = \"kuryr\"\n{network}\n[controller]\nlease_duration = \"3s\"\nnode_cooldown = \"3s\"\n[daemon]\nadd_timeout = \"20s\"\n{more}");
     Ok(fs::write(path, text)?)
 }
 

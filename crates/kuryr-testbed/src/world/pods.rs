@@ -1,6 +1,7 @@
 //! Pods in a world: made, waited for, deleted. All waiting is on watches.
 
 use anyhow::Context;
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, ResourceExt,
@@ -98,6 +99,15 @@ impl Pods {
         let object = serde_json::from_value(pod.object())?;
         let made = self.pods.create(&PostParams::default(), &object).await.with_context(|| format!("pod {}", pod.name))?;
         made.uid().context("a pod without UID")
+    }
+
+    /// Asks for pods of these names, all at once.
+    ///
+    /// # Errors
+    /// The API server refuses one.
+    pub async fn create_all(&self, names: &[String]) -> anyhow::Result<()> {
+        let pods: Vec<NewPod> = names.iter().map(NewPod::new).collect();
+        try_join_all(pods.iter().map(|pod| self.create(pod))).await.map(drop)
     }
 
     /// Waits until a pod runs; as it is then.

@@ -59,13 +59,13 @@ impl Process {
             .stderr(file)
             .kill_on_drop(true);
         let runtime = tokio::runtime::Handle::current();
-        let spawn = || {
+        let mut spawn = || {
             let _runtime = runtime.enter();
             command.spawn()
         };
         let child = match program.netns {
             Some(path) => netns::run(path, spawn)?,
-            None => { spawn }(),
+            None => spawn(),
         };
         let child = child.with_context(|| format!("cannot start {}", program.path.display()))?;
         Ok(Self { name: program.name.to_owned(), child, log: program.log.to_owned() })
