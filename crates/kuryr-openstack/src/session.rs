@@ -21,6 +21,8 @@ const REQUEST_ID: &str = "x-openstack-request-id";
 const RETRIES: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Whoever is to wait longer than this for a busy service is told so and decides.
+const LONGEST_WISH: Duration = Duration::from_secs(10);
 
 /// One request that was made, for metrics.
 #[derive(Clone, Copy, Debug)]
@@ -131,7 +133,8 @@ impl Session {
                 Err(error) => error,
             };
             let pause = pause(retries, error.refusal().and_then(|refusal| refusal.retry_after));
-            if retries == RETRIES || !repeatable(&request.method, &error) || Instant::now() + pause >= deadline {
+            let too_long = pause > LONGEST_WISH || Instant::now() + pause >= deadline;
+            if retries == RETRIES || too_long || !repeatable(&request.method, &error) {
                 return Err(error);
             }
             retries += 1;
@@ -162,7 +165,8 @@ impl Session {
         }
         let overloaded = match &result {
             Ok(answer) => matches!(answer.status.as_u16(), 429 | 503),
-            Err(kind) => matches!(kind, ErrorKind::Timeout(_)),
+            // A caller in a hurry says nothing about the service.
+            Err(kind) => matches!(kind, ErrorKind::Timeout(after) if *after >= self.options.timeout),
         };
         permit.report(if overloaded { Outcome::Overloaded } else { Outcome::Fine });
         drop(permit);

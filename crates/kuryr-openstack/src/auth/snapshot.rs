@@ -63,3 +63,31 @@ impl fmt::Debug for Snapshot {
         f.debug_struct("Snapshot").field("identity", &self.identity).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(seconds: u64) -> Snapshot {
+        let token = HeaderValue::from_static("secret-token");
+        Snapshot::new(token, Catalog::default(), Identity::default(), Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn it_is_renewed_ahead_of_its_expiry_once() {
+        for (lifetime, fresh, stale) in [(3600, 3290, 3310), (100, 70, 90)] {
+            let snapshot = snapshot(lifetime);
+            let at = |seconds| Instant::now() + Duration::from_secs(seconds);
+            assert!(!snapshot.stale(at(fresh)));
+            assert!(snapshot.stale(at(stale)) && !snapshot.expired(at(stale)));
+            assert!(snapshot.expired(at(lifetime + 1)));
+            assert!(snapshot.claim_renewal() && !snapshot.claim_renewal());
+        }
+    }
+
+    #[test]
+    fn it_is_not_shown() {
+        let snapshot = snapshot(1);
+        assert!(!format!("{snapshot:?} {:?}", snapshot.header()).contains("secret-token"));
+    }
+}

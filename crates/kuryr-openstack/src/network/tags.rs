@@ -5,6 +5,7 @@ use crate::Error;
 use http::Method;
 use kuryr_model::{NetworkId, PortId, RouterId, SecurityGroupId, SubnetId, SubnetPoolId, TrunkId};
 use serde::Serialize;
+use std::fmt;
 
 /// An object that has tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,20 @@ pub enum Tagged {
     SecurityGroup(SecurityGroupId),
     /// A trunk.
     Trunk(TrunkId),
+}
+
+impl fmt::Display for Tagged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(id) => write!(f, "network {id}"),
+            Self::Subnet(id) => write!(f, "subnet {id}"),
+            Self::SubnetPool(id) => write!(f, "subnet pool {id}"),
+            Self::Port(id) => write!(f, "port {id}"),
+            Self::Router(id) => write!(f, "router {id}"),
+            Self::SecurityGroup(id) => write!(f, "security group {id}"),
+            Self::Trunk(id) => write!(f, "trunk {id}"),
+        }
+    }
 }
 
 impl Tagged {

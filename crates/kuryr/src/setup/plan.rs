@@ -117,7 +117,7 @@ impl fmt::Display for Step {
             Self::CreateGroup(base) => write!(f, "make security group {}", group_name(*base)),
             Self::AddRules(group, rules) => write!(f, "add {} rules to security group {group}", rules.len()),
             Self::DeleteRule(id) => write!(f, "delete security group rule {id}"),
-            Self::Tag(object, _) => write!(f, "tag {object:?}"),
+            Self::Tag(object, _) => write!(f, "tag {object}"),
             Self::RemoveInterface(Interface { router, subnet }) => {
                 write!(f, "part router {router} from subnet {subnet}")
             }

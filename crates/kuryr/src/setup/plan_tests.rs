@@ -210,7 +210,7 @@ fn nothing_is_removed_under_the_feet_of_pods() {
         });
     }
     let error = teardown::plan(&neutron.found).unwrap_err().to_string();
-    assert!(error.starts_with("12 ports still use what is to be removed: default/web (00000000-"), "{error}");
+    assert!(error.starts_with("ports still use what is to be removed, 12 in all: default/web (00000000-"), "{error}");
     assert!(error.contains(", ...; delete the pods"), "{error}");
 }
 

@@ -197,6 +197,8 @@ async fn subnets(settings: &Settings, cluster: &Known<ClusterId>, cloud: &Cloud)
         let cluster = cluster.as_ref().map_err(|error| anyhow::anyhow!(error.clone()))?;
         let mark = Mark { cluster: cluster.clone(), purpose: Purpose::Base(Base::Pods) };
         subnets = network.subnets().list(&Filter::new().tags(mark.tags())).await?;
+        // In the order in which the controller tries them.
+        subnets.sort_by_key(|subnet| (subnet.cidr.addr().is_ipv6(), subnet.name.clone(), subnet.id));
     }
     let mut uses = BTreeMap::new();
     let networks: BTreeSet<_> = subnets.iter().map(|subnet| subnet.network_id).collect();

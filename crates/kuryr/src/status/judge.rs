@@ -151,7 +151,8 @@ fn nodes(nodes: &[NodeView], checks: &mut Vec<Check>) {
         checks.push(check(Area::Kubernetes, "nodes", State::Note, "there are none", ""));
         return;
     }
-    let all = if ready == nodes.len() { State::Ok } else { State::Wrong };
+    // The nodes themselves follow: a fault counts once.
+    let all = if ready == nodes.len() { State::Ok } else { State::Note };
     checks.push(check(Area::Kubernetes, "nodes", all, format!("{ready} of {} are ready", nodes.len()), ""));
     for node in nodes.iter().filter(|node| !node.ready).take(NAMED) {
         let why = if node.why.is_empty() { "not ready" } else { &node.why };
@@ -308,7 +309,8 @@ fn pods(now: Timestamp, view: &ClusterView, checks: &mut Vec<Check>) {
         }
     }
     let detail = format!("{attached} have their ports, {starting} are starting, {} are stuck", stuck.len());
-    let state = if stuck.is_empty() { State::Ok } else { State::Wrong };
+    // The pods themselves follow: a fault counts once.
+    let state = if stuck.is_empty() { State::Ok } else { State::Note };
     checks.push(check(Area::Pods, "pods", state, detail, ""));
     for (pod, why, fix) in stuck.iter().take(NAMED) {
         checks.push(check(Area::Pods, &pod.key.to_string(), State::Wrong, why, fix));
