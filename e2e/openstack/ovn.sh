@@ -2,8 +2,8 @@
 # Open vSwitch with the userspace datapath (no kernel module is needed), and OVN: northbound and southbound databases,
 # northd, and the controller of this machine's chassis.
 
-OVN_NB=unix:$RUN/ovn/nb.sock
-OVN_SB=unix:$RUN/ovn/sb.sock
+OVN_NB=unix:$RUN/ovn/ovnnb_db.sock
+OVN_SB=unix:$RUN/ovn/ovnsb_db.sock
 
 start_ovsdb() {
   mkdir -p "$RUN/ovs" "$OPENSTACK/ovs"
@@ -29,7 +29,7 @@ start_ovn_nb() { start_ovn_database nb ovn-nbctl; }
 start_ovn_sb() { start_ovn_database sb ovn-sbctl; }
 
 start_ovn_database() { # nb|sb CLIENT
-  local file=$OPENSTACK/ovn/$1.db socket=$RUN/ovn/$1.sock
+  local file=$OPENSTACK/ovn/$1.db socket=$RUN/ovn/ovn${1}_db.sock
   mkdir -p "$RUN/ovn" "$OPENSTACK/ovn"
   [ -f "$file" ] || run_logged "ovn-$1" ovsdb-tool create "$file" "/usr/share/ovn/ovn-$1.ovsschema"
   start "ovn-$1" ovsdb-server "$file" --remote="punix:$socket" --pidfile="$RUN/ovn/ovn${1}_db.pid" --unixctl="$RUN/ovn/ovn${1}_db.ctl"
