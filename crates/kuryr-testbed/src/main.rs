@@ -1,3 +1,70 @@
-//! The command line of the testbed.
+//! The command line of the testbed: try Kuryr, test it, measure it, with nothing but Linux.
 
-fn main() {}
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use kuryr_testbed::{
+    dataplane::enter,
+    scenarios::{Place, RealArgs, trials},
+    world::EmbeddedConfig,
+};
+use libtest_mimic::Arguments;
+use std::{io::stderr, process::ExitCode};
+
+/// An embedded OpenStack and an embedded Kubernetes with Kuryr between them.
+#[derive(Parser)]
+#[command(name = "kuryr-testbed", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the scenarios, in the embedded world or, with --real, in the one that e2e/ has started
+    Scenarios(ScenariosArgs),
+}
+
+#[derive(clap::Args)]
+struct ScenariosArgs {
+    /// Run in the real world
+    #[command(flatten)]
+    real: RealArgs,
+
+    /// Only scenarios whose name has this in it
+    filter: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "this is where the program speaks to a person")]
+fn complain(text: &str) {
+    eprintln!("kuryr-testbed: {text}");
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let filter = std::env::var("KURYR_LOG").unwrap_or_else(|_| "warn".to_owned());
+    tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter).init();
+    match cli.command {
+        Command::Scenarios(args) => scenarios(args),
+    }
+}
+
+fn scenarios(args: ScenariosArgs) -> anyhow::Result<ExitCode> {
+    let arguments = Arguments { test_threads: Some(1), filter: args.filter, ..Arguments::default() };
+    let conclusion = if args.real.real {
+        libtest_mimic::run(&arguments, trials(&Place::Real(args.real.config()?)))
+    } else {
+        let inside = enter().context("the testbed's own namespaces")?;
+        libtest_mimic::run(&arguments, trials(&Place::Embedded(EmbeddedConfig::new(inside.directory()))))
+    };
+    Ok(conclusion.exit_code())
+}

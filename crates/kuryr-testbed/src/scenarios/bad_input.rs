@@ -25,7 +25,10 @@ pub(super) async fn a_malformed_kuryr_port_is_skipped(world: &mut World) -> anyh
 
 pub(super) async fn malformed_cni_input_is_refused(world: &mut World) -> anyhow::Result<()> {
     let node = world.nodes[0].clone();
-    for (input, code) in [("", 6), ("{", 6), ("[]", 6), (r#"{"cniVersion": "9.0.0", "name": "kuryr", "type": "kuryr-cni"}"#, 1)] {
+    let socket = world.kuryr.socket(&node);
+    let future =
+        json!({"cniVersion": "9.0.0", "name": "kuryr", "type": "kuryr-cni", "kuryrSocket": socket}).to_string();
+    for (input, code) in [("", 6), ("{", 6), ("[]", 6), (future.as_str(), 1)] {
         let answer = world.cni_raw(&node, "ADD", "c0ffee", "/nowhere", input).await?;
         ensure!(!answer.success && answer.code() == Some(code), "{input:?} was answered with {}", answer.output);
     }
@@ -36,7 +39,7 @@ pub(super) async fn malformed_cni_input_is_refused(world: &mut World) -> anyhow:
 pub(super) async fn wrong_configuration_ends_with_one_sentence(world: &mut World) -> anyhow::Result<()> {
     for (config, words) in [
         ("[controller]\nbulk = 1\n", "unknown field `bulk`"),
-        ("[network]\npod_subnets = [\"nowhere\"]\n", "no such subnet"),
+        ("[openstack]\ncloud = \"kuryr\"\n[network]\npod_subnets = [\"nowhere\"]\n", "no such subnet"),
         ("[openstack]\ncloud = \"nebula\"\n", "nebula"),
     ] {
         let (code, output) = world.controller_with(config).await?;

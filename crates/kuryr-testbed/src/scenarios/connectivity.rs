@@ -56,7 +56,9 @@ pub(super) async fn a_pod_and_a_vm_reach_each_other(world: &mut World) -> anyhow
     world.stop_vm(vm).await
 }
 
-pub(super) async fn pods_have_an_address_of_each_family_on_a_dual_stack_network(world: &mut World) -> anyhow::Result<()> {
+pub(super) async fn pods_have_an_address_of_each_family_on_a_dual_stack_network(
+    world: &mut World,
+) -> anyhow::Result<()> {
     world.add_ipv6_subnet().await?;
     let (here, there) = (world.nodes[0].clone(), world.nodes[1].clone());
     let one = world.run_pod(&NewPod::new("one").on(&here), "one").await?;

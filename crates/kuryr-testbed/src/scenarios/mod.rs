@@ -8,12 +8,14 @@ mod cloud_faults;
 mod connectivity;
 mod lifecycle;
 mod node_faults;
+mod real;
 mod restarts;
 mod run;
 
 use crate::world::World;
 use futures::future::BoxFuture;
 
+pub use real::RealArgs;
 pub use run::{Place, trials};
 
 /// One story.

@@ -1,6 +1,9 @@
 //! Processes die and come back.
 
-use super::{connectivity::{WITHIN, both_ways}, lifecycle};
+use super::{
+    connectivity::{WITHIN, both_ways},
+    lifecycle,
+};
 use crate::{
     dataplane::probe,
     world::{NewPod, World, addresses},

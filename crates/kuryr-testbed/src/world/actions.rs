@@ -1,13 +1,13 @@
 //! What scenarios do to a world besides making pods.
 
-use super::{Ground, World, process::Program, process::Process, process::executable};
+use super::{Ground, World, process::Process, process::Program, process::executable};
 use crate::dataplane::{Vm as Machine, VmPort};
 use anyhow::{Context, bail, ensure};
+use ipnet::IpNet;
 use k8s_openapi::{
     api::{coordination::v1::Lease, core::v1::Pod},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use ipnet::IpNet;
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
@@ -254,7 +254,8 @@ impl World {
         match &self.ground {
             Ground::Embedded(embedded) => {
                 let wanted = VmPort { id: port.id, network: port.network_id, mac: port.mac_address, mtu, addresses };
-                let machine = Machine::start(embedded.netns_folder(), name, embedded.fabric.node(node)?, wanted).await?;
+                let machine =
+                    Machine::start(embedded.netns_folder(), name, embedded.fabric.node(node)?, wanted).await?;
                 let netns = machine.netns().to_owned();
                 Ok(Vm { netns, addresses: ips, port: port.id, _machine: Some(machine), wire: None })
             }
@@ -285,7 +286,13 @@ impl World {
         let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
         let mut crd = definitions.get(definition).await?;
         for version in &mut crd.spec.versions {
-            let open = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+            // The field that daemons select by must keep its type.
+            let spec = json!({
+                "type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"nodeName": {"type": "string"}},
+            });
+            let open = json!({"openAPIV3Schema": {
+                "type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"spec": spec},
+            }});
             version.schema = Some(serde_json::from_value(open)?);
         }
         let schema = json!({"spec": {"versions": crd.spec.versions}});

@@ -1,11 +1,6 @@
 //! The embedded world: everything but Kuryr's own programs is in this process.
 
-use super::{
-    Ground, Kuryr, Settings, World,
-    kuryr::NodePlace,
-    process::executable,
-    wiring::Wire,
-};
+use super::{Ground, Kuryr, Settings, World, kuryr::NodePlace, process::executable, wiring::Wire};
 use crate::{
     cloud::{self, Cloud, HostKind, Latency, PortStatus},
     dataplane::{Agent, CORE, Fabric},
@@ -187,7 +182,9 @@ fn cni_conf(socket: &Path) -> Value {
 
 /// A short lease, so that scenarios need not wait long for a standby.
 fn write_config(path: &Path, network: &str, more: &str) -> anyhow::Result<()> {
-    let text = format!("[openstack]\ncloud = \"kuryr\"\n{network}\n[controller]\nlease_duration = \"3s\"\nnode_cooldown = \"3s\"\n[daemon]\nadd_timeout = \"20s\"\n{more}");
+    let text = format!(
+        "[openstack]\ncloud = \"kuryr\"\n{network}\n[controller]\nlease_duration = \"3s\"\nnode_cooldown = \"3s\"\n[daemon]\nadd_timeout = \"20s\"\n{more}"
+    );
     Ok(fs::write(path, text)?)
 }
 

@@ -103,7 +103,8 @@ impl World {
     /// The API server refuses it.
     pub async fn use_namespace(&mut self, name: &str) -> anyhow::Result<()> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let object = serde_json::from_value(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
+        let object =
+            serde_json::from_value(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
         match namespaces.create(&PostParams::default(), &object).await {
             Err(kube::Error::Api(answer)) if answer.code == 409 => {}
             other => drop(other?),

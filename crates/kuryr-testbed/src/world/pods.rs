@@ -97,7 +97,8 @@ impl Pods {
     /// The API server refuses it.
     pub async fn create(&self, pod: &NewPod) -> anyhow::Result<String> {
         let object = serde_json::from_value(pod.object())?;
-        let made = self.pods.create(&PostParams::default(), &object).await.with_context(|| format!("pod {}", pod.name))?;
+        let made =
+            self.pods.create(&PostParams::default(), &object).await.with_context(|| format!("pod {}", pod.name))?;
         made.uid().context("a pod without UID")
     }
 

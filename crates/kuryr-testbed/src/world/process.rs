@@ -149,11 +149,11 @@ pub async fn get(url: &str) -> anyhow::Result<(u16, String)> {
     let uri: http::Uri = url.parse()?;
     let authority = uri.authority().context("no host in the URL")?.as_str().to_owned();
     let stream = tokio::net::TcpStream::connect(&authority).await?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let request = http::Request::get(path).header("host", authority).body(http_body_util::Empty::<bytes::Bytes>::new())?;
+    let request =
+        http::Request::get(path).header("host", authority).body(http_body_util::Empty::<bytes::Bytes>::new())?;
     let answer = sender.send_request(request).await?;
     let status = answer.status().as_u16();
     let body = answer.into_body().collect().await?.to_bytes();
@@ -168,17 +168,18 @@ pub fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
-/// Where Kuryr's executables are: `KURYR_BIN_DIR`, else beside this program (or one folder up, for tests).
+/// Where one of Kuryr's executables is: `KURYR_BIN` or `KURYR_CNI`, else beside this program (or one folder up, for tests).
 ///
 /// # Errors
-/// One is missing.
+/// It is missing.
 pub fn executable(name: &str) -> anyhow::Result<PathBuf> {
-    let mut folders = Vec::new();
-    if let Some(folder) = std::env::var_os("KURYR_BIN_DIR") {
-        folders.push(PathBuf::from(folder));
-    }
+    let variable = if name == "kuryr" { "KURYR_BIN" } else { "KURYR_CNI" };
+    let named = std::env::var_os(variable).map(PathBuf::from);
     let own = std::env::current_exe()?;
-    folders.extend(own.ancestors().skip(1).take(2).map(Path::to_owned));
-    let found = folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
-    found.with_context(|| format!("there is no {name} in {folders:?}; build it with `cargo build --workspace`, or set KURYR_BIN_DIR"))
+    let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    let places: Vec<PathBuf> = named.into_iter().chain(beside).collect();
+    let found = places.iter().find(|path| path.is_file()).cloned();
+    found.with_context(|| {
+        format!("there is no {name} at {places:?}; build it with `cargo build --workspace`, or set {variable}")
+    })
 }

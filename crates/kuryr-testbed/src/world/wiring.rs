@@ -37,9 +37,8 @@ impl Wire {
 fn snapshot(cloud: &cloud::Snapshot) -> dataplane::Snapshot {
     let bound = cloud.ports.iter().filter(|(_, port)| !port.host.is_empty());
     let ports = bound.filter_map(|(id, view)| Some((PortId(*id), port(view)?))).collect();
-    let groups = cloud.security_groups.iter().map(|(id, group)| {
-        (SecurityGroupId(*id), group.rules.iter().map(rule).collect())
-    });
+    let groups =
+        cloud.security_groups.iter().map(|(id, group)| (SecurityGroupId(*id), group.rules.iter().map(rule).collect()));
     let subnets = cloud.subnets.iter().map(|(id, view)| (SubnetId(*id), dataplane::Subnet { net: view.cidr }));
     let routers = cloud.routers.values().filter(|router| router.admin_state_up).map(|router| {
         let ports = router.interfaces.iter().filter_map(|id| cloud.ports.get(id));
@@ -51,7 +50,10 @@ fn snapshot(cloud: &cloud::Snapshot) -> dataplane::Snapshot {
 
 fn port(view: &cloud::PortView) -> Option<dataplane::Port> {
     let pairs = view.allowed_address_pairs.iter().filter_map(|pair| {
-        Some(dataplane::Pair { mac: pair.mac.parse().ok(), net: pair.ip.parse().or_else(|_| pair.ip.parse().map(|ip: std::net::IpAddr| ip.into())).ok()? })
+        Some(dataplane::Pair {
+            mac: pair.mac.parse().ok(),
+            net: pair.ip.parse().or_else(|_| pair.ip.parse().map(|ip: std::net::IpAddr| ip.into())).ok()?,
+        })
     });
     Some(dataplane::Port {
         host: view.host.clone(),
