@@ -299,7 +299,8 @@ impl Place {
         requests.extend(self.gateways.difference(&gateways).map(|ip| address::delete(LOOPBACK, (*ip).into())));
         requests.extend(gateways.difference(&self.gateways).map(|ip| address::add(LOOPBACK, (*ip).into())));
         let mut job = Job { script: String::new(), requests };
-        let known = self.compiled.as_ref().is_some_and(|compiled| Arc::ptr_eq(compiled, snapshot));
+        // Most news is about host ends, or about what packets cannot see.
+        let known = self.compiled.as_ref().is_some_and(|compiled| compiled == snapshot);
         let wanted = self.node.as_ref().filter(|_| !known).map(|node| compile(snapshot, &node.name));
         if let Some(wanted) = &wanted {
             job.script = match &self.ruleset {

@@ -117,7 +117,8 @@ impl Fabric {
         let events = Subscription::open()?;
         netns::run(&node.netns, || inside(&node))??;
         if !events.wait_running(core, near, PATIENCE)? {
-            return Err(Error::NoNode(node.name));
+            let doing = format!("join node {} to the core", node.name);
+            return Err(Error::Prepare { doing, source: std::io::ErrorKind::TimedOut.into() });
         }
         // Nobody on a wire need ask who has an address.
         let routes = node

@@ -33,8 +33,6 @@ mod model_tests;
 mod namespaces;
 pub mod probe;
 mod ruleset;
-#[cfg(test)]
-mod semantics;
 mod snapshot;
 #[cfg(test)]
 mod tests;

@@ -295,7 +295,7 @@ fn opening(random: &mut Rng, world: &Snapshot) -> Option<Opening> {
 #[test]
 fn the_rules_allow_what_neutron_allows_in_thousands_of_worlds() {
     let (mut asked, mut allowed) = (0, 0);
-    for seed in 0..3000 {
+    for seed in 0..2000 {
         let mut random = Rng::with_seed(seed);
         let world = world(&mut random, 6);
         for _ in 0..12 {
@@ -306,7 +306,7 @@ fn the_rules_allow_what_neutron_allows_in_thousands_of_worlds() {
             allowed += i32::from(expected);
         }
     }
-    assert!(asked > 20_000 && allowed * 20 > asked, "{allowed} of {asked} were allowed: the worlds prove little");
+    assert!(asked > 15_000 && allowed * 20 > asked, "{allowed} of {asked} were allowed: the worlds prove little");
 }
 
 /// The text of a small world, as `nft` gets it.
