@@ -23,11 +23,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
+    time::Duration,
 };
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
 };
+
+/// How long after a failure everything is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A running agent for all nodes of a fabric. Stops when dropped; the nodes stay as they are.
 #[derive(Debug)]
@@ -140,7 +144,8 @@ async fn run(
     }
     loop {
         let snapshot = desired.borrow_and_update().clone();
-        if state.reconcile(&snapshot, &report).await {
+        let fine = state.reconcile(&snapshot, &report).await;
+        if fine {
             publish.send_if_modified(|applied| {
                 let new = !Arc::ptr_eq(applied, &snapshot);
                 applied.clone_from(&snapshot);
@@ -148,6 +153,7 @@ async fn run(
             });
         }
         tokio::select! {
+            () = tokio::time::sleep(RETRY), if !fine => {}
             changed = desired.changed() => if changed.is_err() {
                 return;
             },
@@ -322,7 +328,7 @@ impl Place {
             Err(error) => {
                 let node = self.node.as_ref().map_or("core", |node| &node.name);
                 tracing::error!(node, error = kuryr_node::plug::error::chain(&error), "a node could not be changed");
-                // Nothing is known of it any more: begin anew with the next change.
+                // Nothing is known of it any more: begin anew.
                 (self.ruleset, self.compiled) = (None, None);
                 self.routes.clear();
                 self.neighbours.clear();
