@@ -33,6 +33,9 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is switched on.
     pub up: bool,
+    /// Whether packets pass: it is up, so is its other end, and the kernel has taken notice of both, which takes it a
+    /// moment.
+    pub running: bool,
     /// Index of the bridge that it is in.
     pub master: Option<u32>,
 }
@@ -257,6 +260,7 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_INFO_KIND: u16 = 1;
 const IFF_UP: u32 = 1;
+const IFF_RUNNING: u32 = 1 << 6;
 
 impl Link {
     /// Reads the few attributes that matter here: a link message has some sixty, and newer kernels make some of them
@@ -264,7 +268,8 @@ impl Link {
     pub(super) fn read(body: &[u8]) -> Option<Self> {
         let (header, attributes) = body.split_at_checked(HEADER)?;
         let mut link = Self { index: number(&header[4..8])?, ..Self::default() };
-        link.up = number(&header[8..12])? & IFF_UP != 0;
+        let flags = number(&header[8..12])?;
+        (link.up, link.running) = (flags & IFF_UP != 0, flags & IFF_RUNNING != 0);
         for attribute in NlasIterator::new(attributes) {
             let attribute = attribute.ok()?;
             let value = attribute.value();

@@ -1,11 +1,19 @@
 //! Being told when links appear, change and go.
 
-use super::{error::Error, link::Link, socket::messages};
+use super::{
+    error::Error,
+    link::{By, Link},
+    socket::{Socket, messages},
+};
 use nix::{
     errno::Errno,
     sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket},
 };
-use std::{io, os::unix::net};
+use std::{
+    io,
+    os::unix::net,
+    time::{Duration, Instant},
+};
 use tokio::net::UnixDatagram;
 
 /// The group of link events, as a bit.
@@ -50,6 +58,40 @@ impl Subscription {
             socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute).map_err(failed)?;
         bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &NetlinkAddr::new(0, RTMGRP_LINK)).map_err(failed)?;
         Ok(Self(socket.into()))
+    }
+}
+
+impl Subscription {
+    /// Blocks until the link of that index runs, however long the kernel takes to notice that both its ends are on.
+    /// False: it did not within `patience`, or is gone. `socket` is of the same namespace, the subscription older than
+    /// what made the link run.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn wait_running(self, socket: &mut Socket, index: u32, patience: Duration) -> Result<bool, Error> {
+        let failed = |source| Error::Socket { doing: "wait for a link".into(), source };
+        self.0.set_nonblocking(false).map_err(failed)?;
+        let deadline = Instant::now() + patience;
+        let mut buffer = vec![0; DATAGRAM];
+        loop {
+            match socket.link(By::Index(index))? {
+                Some(link) if link.running => return Ok(true),
+                Some(_) => {}
+                None => return Ok(false),
+            }
+            // Any event will do: the link is looked at again.
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.0.set_read_timeout(Some(left)).map_err(failed)?;
+            match self.0.recv(&mut buffer) {
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
     }
 }
 

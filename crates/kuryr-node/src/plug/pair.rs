@@ -11,6 +11,7 @@ use crate::{
     netlink::{
         Socket, address,
         link::{self, By, End},
+        monitor::Subscription,
         neighbour, offload,
         route::{self, Route},
         socket::Request,
@@ -20,7 +21,10 @@ use crate::{
 };
 use kuryr_model::{Vif, vif::PlugDriver};
 use nix::errno::Errno;
-use std::path::Path;
+use std::{path::Path, time::Duration};
+
+/// How long a link may take to run; it is a matter of milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to make, and where.
 #[derive(Clone, Debug)]
@@ -118,6 +122,7 @@ fn finish(pair: &Pair, host: &mut Socket, name: &str, bridge: Option<u32>, pod: 
     requests.extend(bridge.map(|bridge| link::master(By::Index(near), bridge)));
     requests.push(link::up(By::Index(near)));
     host.run(&requests)?;
+    let events = Subscription::open()?;
 
     pod.enter()?;
     prepare(pair)?;
@@ -136,7 +141,14 @@ fn finish(pair: &Pair, host: &mut Socket, name: &str, bridge: Option<u32>, pod: 
             None => Route::on(*destination, far),
         })
     }));
-    Ok(inside.run(&requests)?)
+    inside.run(&requests)?;
+    // Until the kernel has noticed that both ends are on, the host end drops what is sent to the pod: the answer to its
+    // first packet, say.
+    if events.wait_running(host, near, PATIENCE)? {
+        Ok(())
+    } else {
+        Err(PlugError::Vanished { interface: name.to_owned() })
+    }
 }
 
 /// Settings of the pod's end that must hold before it is switched on.

@@ -131,6 +131,32 @@ fn plugging_a_routed_pod_takes_milliseconds() {
 }
 
 #[test]
+fn a_hundred_pods_are_plugged_and_unplugged_at_once() {
+    isolated("plug::tests::a_hundred_pods_are_plugged_and_unplugged_at_once", |directory| {
+        let pods: Vec<(Vif, Sandbox)> = (1..=100u8)
+            .map(|number| {
+                let sandbox = sandbox(&namespace(directory, &format!("pod{number}")));
+                (vif(PlugDriver::Tap, number.into(), &[&format!("10.0.0.{number}/24"), "fd00::5/64"]), sandbox)
+            })
+            .collect();
+        let plugger = plugger();
+        block_on(async {
+            let start = Instant::now();
+            let plugs = pods.iter().map(|(vif, sandbox)| plugger.plug(vif, sandbox, soon()));
+            let outcomes = futures::future::join_all(plugs).await;
+            assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+            let plugged = start.elapsed();
+            assert_eq!(plugger.list().await.unwrap().len(), 100);
+            let unplugs = pods.iter().map(|(vif, sandbox)| plugger.unplug(vif, sandbox));
+            let outcomes = futures::future::join_all(unplugs).await;
+            assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+            println!("100 taps plugged in {plugged:.1?}, unplugged in {:.1?}", start.elapsed() - plugged);
+            assert_eq!(plugger.list().await.unwrap(), []);
+        });
+    });
+}
+
+#[test]
 fn pods_on_a_linux_bridge_reach_each_other() {
     isolated("plug::tests::pods_on_a_linux_bridge_reach_each_other", |directory| {
         let plugger = plugger();

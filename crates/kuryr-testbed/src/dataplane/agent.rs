@@ -3,7 +3,7 @@
 use super::{
     Error,
     compile::compile,
-    fabric::{Fabric, Node, WIRE, index},
+    fabric::{Fabric, LOOPBACK, Node, core_end, index},
     ruleset::{self, Ruleset, changes},
     snapshot::{Port, Snapshot},
     worker::{Job, Worker},
@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use kuryr_model::{MacAddress, PortId};
 use kuryr_node::{
     netlink::{
-        LinkEvent, Monitor, Request, Socket, neighbour,
+        LinkEvent, Monitor, Request, Socket, address, neighbour,
         route::{self, Route},
     },
     netns,
@@ -23,16 +23,21 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
+    time::Duration,
 };
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
 };
 
+/// How long after a failure everything is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// A running agent for all nodes of a fabric. Stops when dropped; the nodes stay as they are.
 #[derive(Debug)]
 pub struct Agent {
     task: JoinHandle<()>,
+    applied: watch::Receiver<Arc<Snapshot>>,
 }
 
 impl Drop for Agent {
@@ -58,13 +63,23 @@ impl Agent {
         for (number, node) in fabric.nodes().iter().enumerate() {
             let (worker, subscription) = Worker::start(&node.name, Some(&node.netns))?;
             watchers.spawn(forward(number, Monitor::new(subscription)?, events.clone()));
-            let wire = netns::run(&node.netns, || index(&mut Socket::open()?, WIRE))??;
-            places.push(Place::new(Some(node.clone()), worker, wire));
+            places.push(Place::new(Some(node.clone()), worker));
         }
         let (worker, _) = Worker::start("core", None)?;
-        places.push(Place::new(None, worker, index(&mut Socket::open()?, WIRE)?));
-        let state = State { places, working: BTreeSet::new(), _watchers: watchers };
-        Ok(Self { task: tokio::spawn(run(state, desired, incoming, report)) })
+        places.push(Place::new(None, worker));
+        let mut core = Socket::open()?;
+        let wires = (0..fabric.nodes().len()).map(|number| index(&mut core, &core_end(number)));
+        let wires = wires.collect::<Result<_, _>>()?;
+        let state = State { places, wires, working: BTreeSet::new(), _watchers: watchers };
+        let (publish, applied) = watch::channel(Arc::default());
+        Ok(Self { task: tokio::spawn(run(state, desired, incoming, report, publish)), applied })
+    }
+
+    /// Waits until every node is what `snapshot`, that very one or a later one that was sent in its stead, says. Host
+    /// ends that appear meanwhile are reported on their own.
+    pub async fn applied(&self, snapshot: &Arc<Snapshot>) {
+        // The agent ends only when it is dropped.
+        let _ = self.applied.clone().wait_for(|applied| Arc::ptr_eq(applied, snapshot)).await;
     }
 }
 
@@ -84,20 +99,23 @@ struct Place {
     /// `None` for the core.
     node: Option<Node>,
     worker: Worker,
-    /// Index of its end of the wire.
-    wire: u32,
-    /// Host ends that are up, with their indexes.
+    /// Host ends through which packets pass, with their indexes.
     ends: BTreeMap<String, u32>,
     /// `None`: the table must be made anew.
     ruleset: Option<Ruleset>,
+    /// What that ruleset is for.
+    compiled: Option<Arc<Snapshot>>,
     routes: BTreeSet<Route>,
     neighbours: BTreeSet<(u32, IpAddr, MacAddress)>,
+    /// Addresses of routers, on the loopback.
+    gateways: BTreeSet<IpAddr>,
 }
 
 impl Place {
-    fn new(node: Option<Node>, worker: Worker, wire: u32) -> Self {
-        let (ends, routes, neighbours) = Default::default();
-        Self { node, worker, wire, ends, ruleset: Some(Ruleset::empty()), routes, neighbours }
+    fn new(node: Option<Node>, worker: Worker) -> Self {
+        let (ends, routes, neighbours, gateways) = Default::default();
+        let ruleset = Some(Ruleset::empty());
+        Self { node, worker, ends, ruleset, compiled: None, routes, neighbours, gateways }
     }
 
     fn is(&self, host: &str) -> bool {
@@ -107,6 +125,8 @@ impl Place {
 
 struct State {
     places: Vec<Place>,
+    /// Indexes of the core's ends of the wires to the nodes.
+    wires: Vec<u32>,
     working: BTreeSet<PortId>,
     _watchers: JoinSet<()>,
 }
@@ -116,6 +136,7 @@ async fn run(
     mut desired: watch::Receiver<Arc<Snapshot>>,
     mut events: mpsc::UnboundedReceiver<(usize, LinkEvent)>,
     report: impl Fn(PortId, bool) + Send + Sync + 'static,
+    publish: watch::Sender<Arc<Snapshot>>,
 ) {
     // Host ends may be there already; what a node has is looked at once and then told.
     for number in 0..state.places.len() {
@@ -123,8 +144,16 @@ async fn run(
     }
     loop {
         let snapshot = desired.borrow_and_update().clone();
-        state.reconcile(&snapshot, &report).await;
+        let fine = state.reconcile(&snapshot, &report).await;
+        if fine {
+            publish.send_if_modified(|applied| {
+                let new = !Arc::ptr_eq(applied, &snapshot);
+                applied.clone_from(&snapshot);
+                new
+            });
+        }
         tokio::select! {
+            () = tokio::time::sleep(RETRY), if !fine => {}
             changed = desired.changed() => if changed.is_err() {
                 return;
             },
@@ -143,7 +172,7 @@ impl State {
     async fn note(&mut self, number: usize, event: LinkEvent) {
         let place = &mut self.places[number];
         match event {
-            LinkEvent::Changed(link) if link.name.starts_with("tap") && link.up => {
+            LinkEvent::Changed(link) if link.name.starts_with("tap") && link.running => {
                 // A link that was replaced between two looks has another index, and no routes.
                 if place.ends.insert(link.name, link.index) != Some(link.index) {
                     place.forget(link.index);
@@ -160,7 +189,7 @@ impl State {
                 let look = move || netns::run(&node.netns, || Socket::open()?.links());
                 match netns::spawn(look).await {
                     Ok(Ok(Ok(links))) => {
-                        let ends = links.into_iter().filter(|link| link.name.starts_with("tap") && link.up);
+                        let ends = links.into_iter().filter(|link| link.name.starts_with("tap") && link.running);
                         let ends: BTreeMap<String, u32> = ends.map(|link| (link.name, link.index)).collect();
                         let gone: Vec<u32> = place
                             .ends
@@ -177,8 +206,8 @@ impl State {
         }
     }
 
-    /// Makes every place what `snapshot` wants, and reports what has changed.
-    async fn reconcile(&mut self, snapshot: &Snapshot, report: &(impl Fn(PortId, bool) + Send + Sync)) {
+    /// Makes every place what `snapshot` wants, and reports what has changed. Whether that worked.
+    async fn reconcile(&mut self, snapshot: &Arc<Snapshot>, report: &(impl Fn(PortId, bool) + Send + Sync)) -> bool {
         let plugged: Vec<(PortId, &Port, usize, u32)> = snapshot
             .ports
             .iter()
@@ -197,23 +226,24 @@ impl State {
         self.working.retain(|id| now.contains(id));
         let homes: Vec<Option<Node>> = self.places.iter().map(|place| place.node.clone()).collect();
         let work = self.places.iter_mut().enumerate().map(|(number, place)| {
-            let (routes, neighbours) = routes(number, place.wire, &homes, snapshot, &plugged);
+            let (routes, neighbours) = routes(number, &self.wires, &homes, snapshot, &plugged);
             place.settle(snapshot, routes, neighbours)
         });
-        let done = join_all(work).await;
-        if done.into_iter().all(|fine| fine) {
+        let fine = join_all(work).await.into_iter().all(|fine| fine);
+        if fine {
             for id in now.difference(&self.working) {
                 report(*id, true);
             }
             self.working = now;
         }
+        fine
     }
 }
 
-/// The routes and neighbours that a place should have.
+/// The routes and neighbours that a place should have: a node leads to its own ports and the core to all of them.
 fn routes(
     number: usize,
-    wire: u32,
+    wires: &[u32],
     homes: &[Option<Node>],
     snapshot: &Snapshot,
     plugged: &[(PortId, &Port, usize, u32)],
@@ -229,11 +259,13 @@ fn routes(
             .filter(|pair| pair.net.prefix_len() == pair.net.max_prefix_len() && !owned.contains(&pair.net.addr()))
             .map(|pair| (pair.net.addr(), pair.mac.unwrap_or(port.mac)));
         for (ip, mac) in own.chain(pairs) {
+            let Some(node) = &homes[*home] else { continue };
             let route = if *home == number {
                 neighbours.insert((*end, ip, mac));
-                Route::on(ip.into(), *end)
-            } else if let Some(node) = &homes[*home] {
-                Route::via(ip.into(), node.address_like(ip), wire)
+                // The node itself asks as itself, not as the router that it plays.
+                Route { source: Some(node.address_like(ip)), ..Route::on(ip.into(), *end) }
+            } else if homes[number].is_none() {
+                Route::via(ip.into(), node.address_like(ip), wires[*home])
             } else {
                 continue;
             };
@@ -253,7 +285,7 @@ impl Place {
     /// Makes the place what it should be. Whether that worked.
     async fn settle(
         &mut self,
-        snapshot: &Snapshot,
+        snapshot: &Arc<Snapshot>,
         routes: BTreeSet<Route>,
         neighbours: BTreeSet<(u32, IpAddr, MacAddress)>,
     ) -> bool {
@@ -267,8 +299,15 @@ impl Place {
             neighbours.difference(&self.neighbours).map(|(end, ip, mac)| neighbour::permanent(*end, *ip, *mac)),
         );
         requests.extend(routes.difference(&self.routes).map(route::replace));
+        // Every node is every router. The core is none: it is the outside.
+        let interfaces = snapshot.routers.iter().flat_map(|router| router.interfaces.iter().map(|(_, ip)| *ip));
+        let gateways: BTreeSet<IpAddr> = interfaces.filter(|_| self.node.is_some()).collect();
+        requests.extend(self.gateways.difference(&gateways).map(|ip| address::delete(LOOPBACK, (*ip).into())));
+        requests.extend(gateways.difference(&self.gateways).map(|ip| address::add(LOOPBACK, (*ip).into())));
         let mut job = Job { script: String::new(), requests };
-        let wanted = self.node.as_ref().map(|node| compile(snapshot, &node.name));
+        // Most news is about host ends, or about what packets cannot see.
+        let known = self.compiled.as_ref().is_some_and(|compiled| compiled == snapshot);
+        let wanted = self.node.as_ref().filter(|_| !known).map(|node| compile(snapshot, &node.name));
         if let Some(wanted) = &wanted {
             job.script = match &self.ruleset {
                 Some(ruleset) => changes(ruleset, wanted),
@@ -276,21 +315,24 @@ impl Place {
             };
         }
         if job.script.is_empty() && job.requests.is_empty() {
+            self.compiled = Some(Arc::clone(snapshot));
             return true;
         }
         match self.worker.perform(job).await {
             Ok(()) => {
                 self.ruleset = wanted.or(self.ruleset.take());
-                (self.routes, self.neighbours) = (routes, neighbours);
+                self.compiled = Some(Arc::clone(snapshot));
+                (self.routes, self.neighbours, self.gateways) = (routes, neighbours, gateways);
                 true
             }
             Err(error) => {
                 let node = self.node.as_ref().map_or("core", |node| &node.name);
                 tracing::error!(node, error = kuryr_node::plug::error::chain(&error), "a node could not be changed");
-                // Nothing is known of it any more: begin anew with the next change.
-                self.ruleset = None;
+                // Nothing is known of it any more: begin anew.
+                (self.ruleset, self.compiled) = (None, None);
                 self.routes.clear();
                 self.neighbours.clear();
+                self.gateways.clear();
                 false
             }
         }

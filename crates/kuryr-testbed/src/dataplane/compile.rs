@@ -12,6 +12,7 @@ use kuryr_model::{
 use kuryr_node::plug::mark::host_end_name;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
     net::IpAddr,
 };
 
@@ -96,27 +97,28 @@ fn port_rules(id: PortId, port: &Port, ruleset: &mut Ruleset) {
         }
         return;
     }
-    for map in Map::ALL {
-        let mut statements: Vec<Statement> = match map {
-            Map::Spoof => sources(port),
-            Map::Egress => jumps(Direction::Egress, port),
-            Map::Ingress => jumps(Direction::Ingress, port),
-        };
-        statements.push(Statement::Drop);
-        let chain = format!("{}-{id}", map.as_str());
-        ruleset.chains.insert(chain.clone(), statements);
-        ruleset.maps.insert((map, end.clone()), Verdict::Goto(chain));
+    ruleset.sources.extend(port.ips.iter().map(|ip| (end.clone(), port.mac, *ip)));
+    if !port.pairs.is_empty() {
+        let chain = format!("{}-{id}", Map::Spoof.as_str());
+        let pairs = port.pairs.iter().map(|pair| Statement::Source(pair.mac.unwrap_or(port.mac), pair.net.trunc()));
+        ruleset.chains.insert(chain.clone(), pairs.chain([Statement::Drop]).collect());
+        ruleset.maps.insert((Map::Spoof, end.clone()), Verdict::Goto(chain));
+    }
+    for (map, direction) in [(Map::Egress, Direction::Egress), (Map::Ingress, Direction::Ingress)] {
+        let chain = format!("{}-{:016x}", map.as_str(), fingerprint(&port.groups));
+        ruleset.maps.insert((map, end.clone()), Verdict::Goto(chain.clone()));
+        ruleset.chains.entry(chain).or_insert_with(|| {
+            let jumps = port.groups.iter().map(|group| Statement::Jump(group_chain(direction, *group)));
+            jumps.chain([Statement::Drop]).collect()
+        });
     }
 }
 
-fn sources(port: &Port) -> Vec<Statement> {
-    let own = port.ips.iter().map(|ip| Statement::Source(port.mac, IpNet::from(*ip)));
-    let pairs = port.pairs.iter().map(|pair| Statement::Source(pair.mac.unwrap_or(port.mac), pair.net.trunc()));
-    own.chain(pairs).collect()
-}
-
-fn jumps(direction: Direction, port: &Port) -> Vec<Statement> {
-    port.groups.iter().map(|group| Statement::Jump(group_chain(direction, *group))).collect()
+/// Ports with the same groups share their chains: most ports have one of few choices.
+fn fingerprint(groups: &BTreeSet<SecurityGroupId>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    groups.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn group_chain(direction: Direction, group: SecurityGroupId) -> String {

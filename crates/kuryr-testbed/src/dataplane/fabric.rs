@@ -1,11 +1,13 @@
 //! Simulated nodes and the wires between them.
 
 use super::Error;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use kuryr_model::MacAddress;
 use kuryr_node::{
     netlink::{
         Socket, address,
         link::{self, By, End},
+        monitor::Subscription,
+        neighbour,
         route::{self, Route},
         sysctl,
     },
@@ -15,6 +17,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsFd,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// The testbed's own address, as every node and pod sees it: API servers listen here.
@@ -23,11 +26,17 @@ pub const CORE: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 /// The same over IPv6.
 pub const CORE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x64, 0, 0, 0, 0, 0, 1);
 
-const LENGTH_V4: u8 = 16;
-const LENGTH_V6: u8 = 64;
-
-/// Name of the bridge in the core, and of every node's interface to it.
+/// Name of every node's end of its wire.
 pub(super) const WIRE: &str = "core";
+
+/// The Ethernet address of every wire's end in the core.
+const CORE_MAC: MacAddress = MacAddress([0x02, 0x64, 0, 0, 0, 1]);
+
+/// Index of the loopback in every namespace.
+pub(super) const LOOPBACK: u32 = 1;
+
+/// How long a wire may take to run; it is a matter of milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Wide enough for any network's MTU, in bytes.
 const MTU: u32 = 9000;
@@ -52,6 +61,10 @@ pub struct Node {
 }
 
 impl Node {
+    fn addresses(&self) -> [IpAddr; 2] {
+        [self.address.into(), self.address_v6.into()]
+    }
+
     /// Its address of the same family.
     #[must_use]
     pub fn address_like(&self, like: IpAddr) -> IpAddr {
@@ -68,26 +81,16 @@ impl Fabric {
     pub fn new(directory: &Path, names: &[&str]) -> Result<Self, Error> {
         let mut core = Socket::open()?;
         forwarding()?;
-        core.run(&[link::bridge(WIRE), link::without_autoconf(By::Name(WIRE)), link::mtu(By::Name(WIRE), MTU)])?;
+        let own = [IpAddr::from(CORE), CORE_V6.into()];
+        core.run(&own.map(|ip| address::add(LOOPBACK, ip.into())))?;
         let mut fabric = Self { nodes: Vec::new() };
-        let bridge = index(&mut core, WIRE)?;
-        let mut requests = vec![link::up(By::Index(bridge))];
-        requests.extend(addresses(bridge, CORE, CORE_V6));
-        core.run(&requests)?;
         for (number, name) in names.iter().enumerate() {
-            fabric.add(&mut core, bridge, directory, number, name)?;
+            fabric.add(&mut core, directory, number, name)?;
         }
         Ok(fabric)
     }
 
-    fn add(
-        &mut self,
-        core: &mut Socket,
-        bridge: u32,
-        directory: &Path,
-        number: usize,
-        name: &str,
-    ) -> Result<(), Error> {
+    fn add(&mut self, core: &mut Socket, directory: &Path, number: usize, name: &str) -> Result<(), Error> {
         let place = u16::try_from(number).unwrap_or(u16::MAX) + 257;
         let [high, low] = place.to_be_bytes();
         let node = Node {
@@ -102,17 +105,27 @@ impl Fabric {
         netns::create(&node.netns)?;
         self.nodes.push(node.clone());
         let namespace = netns::Namespace::open(&node.netns)?;
-        let port = format!("node{number}");
-        let near = End { name: &port, mac: None, mtu: MTU };
-        let far = End { name: WIRE, mac: None, mtu: MTU };
+        let (wire, mac) = (core_end(number), MacAddress([0x02, 0x64, 0, 0, high, low]));
+        let near = End { name: &wire, mac: Some(CORE_MAC), mtu: MTU };
+        let far = End { name: WIRE, mac: Some(mac), mtu: MTU };
         core.run(&[
             link::veth(&near, &far, Some(namespace.as_fd())),
-            link::without_autoconf(By::Name(&port)),
-            link::master(By::Name(&port), bridge),
-            link::up(By::Name(&port)),
+            link::without_autoconf(By::Name(&wire)),
+            link::up(By::Name(&wire)),
         ])?;
+        let near = index(core, &wire)?;
+        let events = Subscription::open()?;
         netns::run(&node.netns, || inside(&node))??;
-        Ok(())
+        if !events.wait_running(core, near, PATIENCE)? {
+            let doing = format!("join node {} to the core", node.name);
+            return Err(Error::Prepare { doing, source: std::io::ErrorKind::TimedOut.into() });
+        }
+        // Nobody on a wire need ask who has an address.
+        let routes = node
+            .addresses()
+            .into_iter()
+            .flat_map(|ip| [neighbour::permanent(near, ip, mac), route::add(&Route::on(ip.into(), near))]);
+        Ok(core.run(&routes.collect::<Vec<_>>())?)
     }
 
     /// The nodes in the order in which they were named.
@@ -132,12 +145,13 @@ impl Fabric {
 
 impl Drop for Fabric {
     fn drop(&mut self) {
-        let wires = (0..self.nodes.len()).map(|number| format!("node{number}")).chain([WIRE.to_owned()]);
+        // What cannot be removed is gone already, or goes with the testbed's namespace.
         if let Ok(mut core) = Socket::open() {
-            for wire in wires {
-                // Already gone, or goes with the testbed's namespace.
-                let _ = core.remove_link(By::Name(&wire));
+            for number in 0..self.nodes.len() {
+                let _ = core.remove_link(By::Name(&core_end(number)));
             }
+            let own = [IpAddr::from(CORE), CORE_V6.into()];
+            let _ = core.run(&own.map(|ip| address::delete(LOOPBACK, ip.into())));
         }
         for node in &self.nodes {
             if let Err(error) = netns::delete(&node.netns) {
@@ -147,22 +161,23 @@ impl Drop for Fabric {
     }
 }
 
+/// Name of the core's end of the wire to the node of that number.
+pub(super) fn core_end(number: usize) -> String {
+    format!("node{number}")
+}
+
 /// The inside of a node: its end of the wire, a default route to the core, and settings of a router.
 fn inside(node: &Node) -> Result<(), Error> {
     forwarding()?;
     let mut socket = Socket::open()?;
     let wire = index(&mut socket, WIRE)?;
     let mut requests = vec![link::without_autoconf(By::Index(wire)), link::up(By::Index(wire))];
-    requests.extend(addresses(wire, node.address, node.address_v6));
+    requests.extend(node.addresses().map(|ip| address::add(wire, ip.into())));
     for core in [IpAddr::from(CORE), CORE_V6.into()] {
+        requests.push(neighbour::permanent(wire, core, CORE_MAC));
         requests.push(route::add(&Route::via(route::everywhere(core), core, wire)));
     }
     Ok(socket.run(&requests)?)
-}
-
-fn addresses(index: u32, v4: Ipv4Addr, v6: Ipv6Addr) -> impl Iterator<Item = kuryr_node::netlink::Request> {
-    let nets = [IpNet::V4(Ipv4Net::new_assert(v4, LENGTH_V4)), IpNet::V6(Ipv6Net::new_assert(v6, LENGTH_V6))];
-    nets.into_iter().map(move |net| address::add(index, net))
 }
 
 fn forwarding() -> Result<(), Error> {

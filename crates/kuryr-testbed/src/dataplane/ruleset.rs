@@ -5,6 +5,7 @@ use kuryr_model::MacAddress;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{self, Write},
+    net::IpAddr,
 };
 
 /// Everything in a node's table that changes.
@@ -16,6 +17,8 @@ pub struct Ruleset {
     pub chains: BTreeMap<String, Vec<Statement>>,
     /// Where a host end's packets go, by map and interface.
     pub maps: BTreeMap<(Map, String), Verdict>,
+    /// Sources that are in order, by interface.
+    pub sources: BTreeSet<(String, MacAddress, IpAddr)>,
 }
 
 /// A set of addresses of one family.
@@ -32,7 +35,7 @@ pub struct Set {
 /// The three questions that are asked about a host end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Map {
-    /// May this come from it?
+    /// May this, which is none of [`Ruleset::sources`], come from it?
     Spoof,
     /// May it open this connection?
     Egress,
@@ -119,6 +122,8 @@ pub enum Remote {
 pub(super) mod names {
     /// Addresses of routers.
     pub(in crate::dataplane) const GATEWAYS: &str = "gateways";
+    /// Sources that are in order.
+    pub(in crate::dataplane) const SOURCES: &str = "sources";
     /// All subnets.
     pub(in crate::dataplane) const SUBNETS: &str = "subnets";
     /// Subnets with a router that has a gateway to the outside.
@@ -195,6 +200,11 @@ pub fn changes(old: &Ruleset, new: &Ruleset) -> String {
         script.elements("delete", name, before.difference(&set.elements));
         script.elements("add", name, set.elements.difference(before));
     }
+    for v6 in [false, true] {
+        let name = names::of(names::SOURCES, v6);
+        script.sources("delete", &name, old.sources.difference(&new.sources).filter(|(.., ip)| ip.is_ipv6() == v6));
+        script.sources("add", &name, new.sources.difference(&old.sources).filter(|(.., ip)| ip.is_ipv6() == v6));
+    }
     for (key, verdict) in new.maps.iter().filter(|(key, verdict)| old.maps.get(*key) != Some(verdict)) {
         script.line(format_args!("add element {TABLE} {} {{ \"{}\" : {verdict} }}", key.0.as_str(), key.1));
     }
@@ -208,6 +218,13 @@ impl Script {
     fn line(&mut self, line: fmt::Arguments<'_>) {
         // Writing to a String cannot fail.
         let _ = writeln!(self.0, "{line}");
+    }
+
+    fn sources<'a>(&mut self, verb: &str, set: &str, sources: impl Iterator<Item = &'a (String, MacAddress, IpAddr)>) {
+        let elements: Vec<String> = sources.map(|(end, mac, ip)| format!("\"{end}\" . {mac} . {ip}")).collect();
+        if !elements.is_empty() {
+            self.line(format_args!("{verb} element {TABLE} {set} {{ {} }}", elements.join(", ")));
+        }
     }
 
     fn elements<'a>(&mut self, verb: &str, set: &str, elements: impl Iterator<Item = &'a IpNet>) {
