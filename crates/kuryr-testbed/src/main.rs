@@ -3,8 +3,11 @@
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use kuryr_testbed::{
+    bench,
     dataplane::enter,
+    demo,
     scenarios::{Place, RealArgs, trials},
+    up,
     world::EmbeddedConfig,
 };
 use libtest_mimic::Arguments;
@@ -22,6 +25,12 @@ struct Cli {
 enum Command {
     /// Run the scenarios, in the embedded world or, with --real, in the one that e2e/ has started
     Scenarios(ScenariosArgs),
+    /// Show in about a minute what Kuryr does
+    Demo(demo::Args),
+    /// Measure the budgets
+    Bench(bench::Args),
+    /// Start an embedded cloud and Kubernetes with Kuryr and leave them running
+    Up(up::Args),
 }
 
 #[derive(clap::Args)]
@@ -55,6 +64,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter).init();
     match cli.command {
         Command::Scenarios(args) => scenarios(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Up(args) => up::run(args),
     }
 }
 
