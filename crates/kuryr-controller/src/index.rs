@@ -95,14 +95,20 @@ impl Index {
         self.state.write().pods.remove(key);
     }
 
-    /// Takes over a `KuryrPort`, unless what is known of the same object is newer.
-    pub(crate) fn apply_port(&self, mut port: KuryrPort) {
+    /// Takes over a `KuryrPort`, unless what is known of the same object is newer; `true` if anything changed that a
+    /// reconciler acts on. What the controller itself wrote and hears of again changes nothing, so that its own
+    /// conditions do not cut a back-off short.
+    pub(crate) fn apply_port(&self, mut port: KuryrPort) -> bool {
         port.metadata.managed_fields = None;
         let mut state = self.state.write();
         let key = port.key();
-        if state.ports.get(&key).is_none_or(|known| !is_newer(known, &port)) {
-            state.ports.insert(key, Arc::new(port));
+        let known = state.ports.get(&key);
+        if known.is_some_and(|known| is_newer(known, &port)) {
+            return false;
         }
+        let changed = known.is_none_or(|known| acted_on(known) != acted_on(&port));
+        state.ports.insert(key, Arc::new(port));
+        changed
     }
 
     /// Forgets a `KuryrPort`, unless another object has its name by now.
@@ -152,6 +158,11 @@ fn retain<T>(map: &mut HashMap<ObjectKey, T>, seen: &HashSet<ObjectKey>) -> Vec<
         map.remove(key);
     }
     gone
+}
+
+/// The parts of a `KuryrPort` on which a step depends.
+fn acted_on(port: &KuryrPort) -> impl PartialEq {
+    (port.metadata.uid.clone(), port.deleting(), port.spec.clone(), port.attachment_state())
 }
 
 /// Whether `known` is a later state of the same object than `other`. Resource versions of one resource may be
@@ -213,11 +224,12 @@ mod tests {
     fn an_older_state_of_an_object_does_not_replace_a_newer_one() {
         let index = Index::default();
         let key = ObjectKey::new("a", "x");
-        index.apply_port(port("10", "u1"));
-        index.apply_port(port("9", "u1"));
+        assert!(index.apply_port(port("10", "u1")));
+        assert!(!index.apply_port(port("9", "u1")));
+        assert!(!index.apply_port(port("10", "u1")), "an echo is no change");
         let known = || index.get(&key).port.unwrap().metadata.resource_version.clone().unwrap();
         assert_eq!(known(), "10");
-        index.apply_port(port("3", "u2"));
+        assert!(index.apply_port(port("3", "u2")));
         assert_eq!(known(), "3", "another object of the same name is not an older state");
         index.remove_port(&key, Some("u1"));
         assert!(index.get(&key).port.is_some(), "removed in place of its predecessor");

@@ -75,8 +75,9 @@ impl Watches {
         match event {
             Seen::Apply(port) => {
                 let key = port.key();
-                self.index.apply_port(*port);
-                self.queue.add(key);
+                if self.index.apply_port(*port) {
+                    self.queue.add(key);
+                }
             }
             Seen::Delete(name) => {
                 self.index.remove_port(&name, None);

@@ -24,7 +24,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the scenarios, in the embedded world or, with --real, in the one that e2e/ has started
-    Scenarios(ScenariosArgs),
+    Scenarios(Box<ScenariosArgs>),
     /// Show in about a minute what Kuryr does
     Demo(demo::Args),
     /// Measure the budgets
@@ -63,7 +63,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let filter = std::env::var("KURYR_LOG").unwrap_or_else(|_| "warn".to_owned());
     tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter).init();
     match cli.command {
-        Command::Scenarios(args) => scenarios(args),
+        Command::Scenarios(args) => scenarios(*args),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Up(args) => up::run(args),

@@ -8,16 +8,10 @@ use kuryr_testbed::{
 use libtest_mimic::Arguments;
 use std::process::ExitCode;
 
-fn main() -> ExitCode {
+fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::from_args();
     // First of all: only a process with one thread can enter a user namespace.
-    let inside = match enter() {
-        Ok(inside) => inside,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let inside = enter()?;
     let config = EmbeddedConfig::new(inside.directory());
-    libtest_mimic::run(&arguments, trials(&Place::Embedded(config))).exit_code()
+    Ok(libtest_mimic::run(&arguments, trials(&Place::Embedded(config))).exit_code())
 }

@@ -1,11 +1,15 @@
 //! Wrong input is refused where it is wrong, and nothing else notices.
 
-use crate::world::{NewPod, World};
-use anyhow::ensure;
+use crate::{
+    cloud::HostKind,
+    world::{NewPod, World, pods::PATIENCE},
+};
+use anyhow::{Context, ensure};
 use kube::{
     api::{Api, DynamicObject, PostParams},
     core::{ApiResource, GroupVersionKind},
 };
+use kuryr_model::KuryrPort;
 use serde_json::json;
 
 pub(super) async fn a_malformed_kuryr_port_is_skipped(world: &mut World) -> anyhow::Result<()> {
@@ -36,16 +40,54 @@ pub(super) async fn malformed_cni_input_is_refused(world: &mut World) -> anyhow:
     world.run_pod(&NewPod::new("good").on(&node), "good").await.map(drop)
 }
 
+pub(super) async fn a_node_that_neutron_does_not_know_is_named(world: &mut World) -> anyhow::Result<()> {
+    let (pods, node) = (world.pods(), world.nodes[1].clone());
+    let cloud = world.inside()?.cloud.clone();
+    cloud.remove_host(&node);
+    pods.create(&NewPod::new("homeless").on(&node)).await?;
+    let named = |port: Option<&KuryrPort>| {
+        port.and_then(KuryrPort::unallocated_reason).is_some_and(|why| why.reason == "HostUnknown")
+    };
+    let port = pods.port("homeless", "refused with the reason", PATIENCE, named).await?.context("no KuryrPort")?;
+    let message = &port.unallocated_reason().context("no reason")?.message;
+    ensure!(message.contains(&node) && message.contains("kuryr.openstack.org/host"), "no node, no fix: {message}");
+    // The others go on, and so does this one when Neutron knows its node.
+    world.run_pod(&NewPod::new("other").on(&world.nodes[0]), "other").await?;
+    cloud.add_host(&node, HostKind::Tap);
+    pods.running("homeless").await.map(drop)
+}
+
+pub(super) async fn a_cloud_that_cannot_be_used_ends_with_one_sentence(world: &mut World) -> anyhow::Result<()> {
+    let settings = "[openstack]\ncloud = \"kuryr\"\n";
+    let right = std::fs::read_to_string(world.inside()?.folder().join("clouds.yaml"))?;
+    let address = world.inside()?.cloud_server.address();
+    for (clouds, words) in [
+        (right.replace("password: \"secret\"", "password: \"guess\""), "password"),
+        (right.replace(&address.port().to_string(), "1"), "auth_url"),
+        (right.replace("RegionOne", "RegionTwo"), "RegionTwo"),
+    ] {
+        ensure!(clouds != right, "nothing is wrong in {clouds}");
+        one_sentence(world, settings, Some(&clouds), words).await?;
+    }
+    Ok(())
+}
+
+/// A controller with this configuration ends with one line that has these words, and no backtrace.
+async fn one_sentence(world: &World, config: &str, clouds: Option<&str>, words: &str) -> anyhow::Result<()> {
+    let (code, output) = world.controller_with(config, clouds).await?;
+    let lines: Vec<&str> = output.lines().filter(|line| line.starts_with("kuryr: ")).collect();
+    ensure!(code == Some(1) && lines.len() == 1, "{config:?} ended with {code:?}: {output}");
+    ensure!(lines[0].contains(words) && !output.contains("backtrace"), "no {words:?} in: {output}");
+    Ok(())
+}
+
 pub(super) async fn wrong_configuration_ends_with_one_sentence(world: &mut World) -> anyhow::Result<()> {
     for (config, words) in [
         ("[controller]\nbulk = 1\n", "unknown field `bulk`"),
         ("[openstack]\ncloud = \"kuryr\"\n[network]\npod_subnets = [\"nowhere\"]\n", "no such subnet"),
         ("[openstack]\ncloud = \"nebula\"\n", "nebula"),
     ] {
-        let (code, output) = world.controller_with(config).await?;
-        let lines: Vec<&str> = output.lines().filter(|line| line.starts_with("kuryr: ")).collect();
-        ensure!(code == Some(1) && lines.len() == 1, "{config:?} ended with {code:?}: {output}");
-        ensure!(lines[0].contains(words) && !output.contains("backtrace"), "{config:?} was answered with {output}");
+        one_sentence(world, config, None, words).await?;
     }
     Ok(())
 }

@@ -68,6 +68,16 @@ pub(super) async fn pods_have_an_address_of_each_family_on_a_dual_stack_network(
     both_ways(world, &one, &other).await
 }
 
+pub(super) async fn pods_on_an_ipv6_network_reach_each_other(world: &mut World) -> anyhow::Result<()> {
+    world.use_ipv6_only().await?;
+    let (here, there) = (world.nodes[0].clone(), world.nodes[1].clone());
+    let one = world.run_pod(&NewPod::new("one").on(&here), "one").await?;
+    let other = world.run_pod(&NewPod::new("other").on(&there), "other").await?;
+    let ips = addresses(&one)?;
+    ensure!(ips.len() == 1 && ips[0].is_ipv6(), "the pod's addresses are {ips:?}");
+    both_ways(world, &one, &other).await
+}
+
 pub(super) async fn a_pod_has_the_mtu_of_its_network(world: &mut World) -> anyhow::Result<()> {
     let pod = world.run_pod(&NewPod::new("pod"), "pod").await?;
     let port = world.port_of(&pod).await?;

@@ -57,6 +57,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded connectivity::pods_on_two_nodes_reach_each_other;
     Both connectivity::a_pod_and_a_vm_reach_each_other;
     Embedded connectivity::pods_have_an_address_of_each_family_on_a_dual_stack_network;
+    Embedded connectivity::pods_on_an_ipv6_network_reach_each_other;
     Both connectivity::a_pod_has_the_mtu_of_its_network;
     Both lifecycle::a_port_tells_whose_it_is;
     Both lifecycle::fifty_pods_at_once;
@@ -82,6 +83,8 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded cloud_faults::the_token_expires;
     Embedded cloud_faults::a_subnet_is_full;
     Embedded cloud_faults::neutron_is_away_for_a_while;
+    Embedded bad_input::a_node_that_neutron_does_not_know_is_named;
+    Embedded bad_input::a_cloud_that_cannot_be_used_ends_with_one_sentence;
     Embedded bad_input::a_malformed_kuryr_port_is_skipped;
     Both bad_input::malformed_cni_input_is_refused;
     Both bad_input::wrong_configuration_ends_with_one_sentence;

@@ -189,6 +189,16 @@ impl World {
         self.use_subnets(&[first.id.to_string(), added.id.to_string()]).await
     }
 
+    /// Adds an IPv6 subnet to the pod network and has the controller use nothing else.
+    ///
+    /// # Errors
+    /// Something refuses.
+    pub async fn use_ipv6_only(&mut self) -> anyhow::Result<()> {
+        let first = self.pod_subnets().await?.into_iter().next().context("no pod subnet")?;
+        let added = self.add_subnet(first.network_id, "pods-v6", "fd00:10:10::/64").await?;
+        self.use_subnets(&[added.id.to_string()]).await
+    }
+
     /// Makes two subnets of five addresses each, `small-a` and `small-b`, and has the controller use only those.
     ///
     /// # Errors
@@ -300,29 +310,28 @@ impl World {
         Ok(())
     }
 
-    /// Runs a controller with this configuration file until it ends; its exit code and output.
+    /// Runs a controller with this configuration file, and with this clouds.yaml, until it ends; its exit code and output.
     ///
     /// # Errors
     /// It does not end.
-    pub async fn controller_with(&self, config: &str) -> anyhow::Result<(Option<i32>, String)> {
+    pub async fn controller_with(&self, config: &str, clouds: Option<&str>) -> anyhow::Result<(Option<i32>, String)> {
         let folder = tempfile::tempdir()?;
         let (file, log) = (folder.path().join("kuryr.toml"), folder.path().join("log"));
         std::fs::write(&file, config)?;
         let settings = self.kuryr.settings();
+        let mut env = [settings.cloud_env.clone(), vec![("RUST_BACKTRACE".to_owned(), "1".to_owned())]].concat();
+        if let Some(clouds) = clouds {
+            let file = folder.path().join("clouds.yaml");
+            std::fs::write(&file, clouds)?;
+            env.push(("OS_CLIENT_CONFIG_FILE".to_owned(), file.display().to_string()));
+        }
         let args = vec![
             "controller".to_owned(),
             "--listen=127.0.0.1:0".to_owned(),
             format!("--config={}", file.display()),
             format!("--kubeconfig={}", settings.controller_kubeconfig.display()),
         ];
-        let program = Program {
-            name: "controller",
-            path: &executable("kuryr")?,
-            args,
-            env: [settings.cloud_env.clone(), vec![("RUST_BACKTRACE".to_owned(), "1".to_owned())]].concat(),
-            netns: None,
-            log: &log,
-        };
+        let program = Program { name: "controller", path: &executable("kuryr")?, args, env, netns: None, log: &log };
         let mut process = Process::start(&program)?;
         match timeout(Duration::from_secs(20), process.wait()).await {
             Ok(code) => Ok((code?, std::fs::read_to_string(&log)?)),
