@@ -34,4 +34,4 @@ pub use config::ControllerConfig;
 pub use election::{ElectionConfig, ElectionError};
 pub use metrics::Metrics;
 pub use run::{Health, RunError, run};
-pub use topology::TopologyError;
+pub use topology::{REQUIRED_EXTENSIONS, TopologyError};

@@ -11,7 +11,7 @@ use kuryr_plan::subnets::{Choice, choices};
 use std::collections::HashMap;
 
 /// The parts of Neutron's API that Kuryr cannot do without, and what for.
-const REQUIRED_EXTENSIONS: [(&str, &str); 5] = [
+pub const REQUIRED_EXTENSIONS: [(&str, &str); 5] = [
     ("tag-ports-during-bulk-creation", "ports are marked in the request that makes them"),
     ("standard-attr-tag", "what Kuryr makes is found again by its tags"),
     ("security-group", "pods are guarded by security groups"),

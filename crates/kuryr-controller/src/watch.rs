@@ -11,7 +11,7 @@ use kube::{
     core::DeserializeGuard,
     runtime::{WatchStreamExt, watcher, watcher::Event},
 };
-use kuryr_model::{KuryrPort, ObjectKey};
+use kuryr_model::{KuryrPort, ObjectKey, chain};
 use serde::de::DeserializeOwned;
 use std::{collections::HashSet, fmt::Debug, sync::Arc};
 use tokio::{sync::watch, time::Instant};
@@ -190,15 +190,4 @@ where
             None
         }
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -10,6 +10,7 @@
 //! Invariants: nothing here does IO or waits; every id has a type of its own, so that a port cannot be passed as
 //! a subnet; what is written into Kubernetes or OpenStack by one process and read by another is defined here, once.
 
+pub mod chain;
 pub mod ids;
 pub mod key;
 pub mod kuryr_port;
@@ -18,6 +19,7 @@ pub mod mark;
 pub mod neutron;
 pub mod vif;
 
+pub use chain::chain;
 pub use ids::{
     ClusterId, NetworkId, PodUid, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
     SubnetPoolId, TrunkId,

@@ -2,6 +2,7 @@
 
 use crate::{AuthError, NoEndpoint, Service};
 use http::{HeaderMap, Method};
+pub use kuryr_model::chain;
 use serde::Deserialize;
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
@@ -242,23 +243,6 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.kind.source()
     }
-}
-
-/// An error and its causes in one line.
-#[must_use]
-pub fn chain(error: &dyn StdError) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        // Some libraries repeat their cause.
-        if !line.ends_with(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        cause = error.source();
-    }
-    line
 }
 
 #[cfg(test)]

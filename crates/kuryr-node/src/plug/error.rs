@@ -2,6 +2,7 @@
 
 use crate::{netlink, netns, ovsdb};
 use kuryr_model::PortId;
+pub use kuryr_model::chain;
 use std::{path::PathBuf, time::Duration};
 
 /// Why a VIF could not be plugged, unplugged or looked at.
@@ -92,16 +93,4 @@ impl PlugError {
             _ => Err(Self::Several(errors)),
         }
     }
-}
-
-/// The error with its causes, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

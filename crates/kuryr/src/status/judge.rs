@@ -6,6 +6,7 @@ use crate::{
     view::{ClusterView, NodeView, PodView},
 };
 use jiff::{SignedDuration, Timestamp};
+use kuryr_controller::REQUIRED_EXTENSIONS;
 use kuryr_model::{
     KuryrPort,
     kuryr_port::AttachmentState,
@@ -24,15 +25,6 @@ const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 const NAMED: usize = 10;
 /// Less than this share free is worth a word.
 const NEARLY: f64 = 0.05;
-
-/// The parts of Neutron's API that Kuryr cannot do without, and what for.
-const REQUIRED: [(&str, &str); 5] = [
-    ("tag-ports-during-bulk-creation", "ports are marked in the request that makes them"),
-    ("standard-attr-tag", "what Kuryr makes is found again by its tags"),
-    ("security-group", "pods are guarded by security groups"),
-    ("binding", "ports are bound to the nodes of their pods"),
-    ("revision-if-match", "updates must not overwrite each other"),
-];
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -192,7 +184,7 @@ fn cloud(cloud: &CloudFacts, checks: &mut Vec<Check>) {
         Ok(_) => check(Here, "Neutron", State::Ok, &cloud.network_url, ""),
     });
     if let Ok(extensions) = &cloud.extensions {
-        for (alias, why) in REQUIRED.into_iter().filter(|(alias, _)| !extensions.has(alias)) {
+        for (alias, why) in REQUIRED_EXTENSIONS.into_iter().filter(|(alias, _)| !extensions.has(alias)) {
             let fix = "have it enabled in Neutron";
             checks.push(check(Here, "extension", State::Wrong, format!("{alias} is missing: {why}"), fix));
         }

@@ -61,7 +61,7 @@ fn facts() -> Facts {
             auth_url: "http://keystone/v3".into(),
             network_url: "http://neutron/v2.0".into(),
             identity: Identity { user: "kuryr".into(), project_name: "k8s".into(), ..Identity::default() },
-            extensions: Ok(Extensions::new(REQUIRED.map(|(alias, _)| alias))),
+            extensions: Ok(Extensions::new(REQUIRED_EXTENSIONS.map(|(alias, _)| alias))),
             quotas: Ok([("port".to_owned(), Quota { limit: 100, used: 20, reserved: 0 })].into()),
             subnets: Ok(vec![subnet_facts(20, 253.0)]),
             groups: Ok(vec![group(Base::IngressOpen, Direction::Ingress), group(Base::EgressOpen, Direction::Egress)]),
