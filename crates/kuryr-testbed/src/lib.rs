@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod cloud;
+pub mod contract;
 pub mod dataplane;
 pub mod demo;
 pub mod kubernetes;

@@ -4,6 +4,8 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use kuryr_testbed::{
     bench,
+    cloud::HostKind,
+    contract,
     dataplane::enter,
     demo,
     scenarios::{Place, RealArgs, trials},
@@ -25,6 +27,8 @@ struct Cli {
 enum Command {
     /// Run the scenarios, in the embedded world or, with --real, in the one that e2e/ has started
     Scenarios(Box<ScenariosArgs>),
+    /// Hold a cloud to what Kuryr relies on of Keystone and Neutron: the embedded one, or with --clouds-file a real one
+    Contract(ContractArgs),
     /// Show in about a minute what Kuryr does
     Demo(demo::Args),
     /// Measure the budgets
@@ -40,6 +44,15 @@ struct ScenariosArgs {
     real: RealArgs,
 
     /// Only scenarios whose name has this in it
+    filter: Option<String>,
+}
+
+#[derive(clap::Args)]
+struct ContractArgs {
+    #[command(flatten)]
+    real: contract::RealArgs,
+
+    /// Only clauses whose name has this in it
     filter: Option<String>,
 }
 
@@ -64,6 +77,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter).init();
     match cli.command {
         Command::Scenarios(args) => scenarios(*args),
+        Command::Contract(args) => Ok(contract(args)),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Up(args) => up::run(args),
@@ -79,4 +93,14 @@ fn scenarios(args: ScenariosArgs) -> anyhow::Result<ExitCode> {
         libtest_mimic::run(&arguments, trials(&Place::Embedded(EmbeddedConfig::new(inside.directory()))))
     };
     Ok(conclusion.exit_code())
+}
+
+fn contract(args: ContractArgs) -> ExitCode {
+    let arguments = Arguments { test_threads: Some(1), filter: args.filter, ..Arguments::default() };
+    let place = if args.real.clouds_file.is_some() {
+        contract::Place::Real(args.real)
+    } else {
+        contract::Place::Embedded(HostKind::Ovs)
+    };
+    libtest_mimic::run(&arguments, contract::trials(&place)).exit_code()
 }

@@ -17,6 +17,8 @@ pub struct Filter {
     pairs: Vec<(&'static str, String)>,
     /// One key with any of several values.
     any: Option<(&'static str, Vec<String>)>,
+    /// Objects on one page.
+    page: Option<usize>,
 }
 
 impl Filter {
@@ -48,6 +50,13 @@ impl Filter {
         self
     }
 
+    /// Asks for this many objects at a time, 1000 unless said: the list is the same, in more answers.
+    #[must_use]
+    pub fn page(mut self, objects: usize) -> Self {
+        self.page = Some(objects);
+        self
+    }
+
     /// Filters that give the same together, each short enough for one request.
     pub(super) fn chunks(&self) -> Vec<Self> {
         let Some((key, values)) = &self.any else { return vec![self.clone()] };
@@ -60,7 +69,7 @@ impl Filter {
         for (key, value) in self.pairs.iter().map(|(key, value)| (*key, value)).chain(any) {
             push(&mut query, key, value);
         }
-        push(&mut query, "limit", PAGE);
+        push(&mut query, "limit", self.page.unwrap_or(PAGE));
         if let Some(marker) = marker {
             push(&mut query, "marker", marker);
         }

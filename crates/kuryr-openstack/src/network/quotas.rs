@@ -1,6 +1,6 @@
 //! What a project may have, and has.
 
-use super::{Network, malformed, page};
+use super::{Network, body, malformed, page};
 use crate::Error;
 use http::Method;
 use kuryr_model::ProjectId;
@@ -35,6 +35,13 @@ impl Network {
         let path = format!("/quotas/{project}/details.json");
         let answer = self.call(Method::GET, "quotas", path.clone(), String::new(), None, None).await?;
         page::read(&answer.body, "quota").map_err(|error| malformed(Method::GET, &path, &answer, error))
+    }
+
+    /// Changes one quota of a project; less than 0: as many as wanted. Only administrators may.
+    pub async fn set_quota(&self, project: &ProjectId, kind: &str, limit: i64) -> Result<(), Error> {
+        let path = format!("/quotas/{project}");
+        let body = body(&Method::PUT, &path, &BTreeMap::from([("quota", BTreeMap::from([(kind, limit)]))]))?;
+        self.call(Method::PUT, "quotas", path, String::new(), Some(body), None).await.map(drop)
     }
 }
 
