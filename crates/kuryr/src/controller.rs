@@ -23,7 +23,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -> anyhow::Result<()> {
     let listen = args.listen.unwrap_or(config.controller.listen);
-    let client = kubernetes::connect(kubeconfig).await?;
+    let client = kubernetes::connect(kubeconfig, "kuryr-controller").await?;
     let cluster = cluster_id(config.cluster.id.as_deref(), Some(&client)).await?;
 
     let mut registry = Registry::default();

@@ -29,7 +29,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -> anyhow::Result<()> {
     let settings = config.daemon;
-    let client = kubernetes::connect(kubeconfig).await?;
+    let client = kubernetes::connect(kubeconfig, "kuryr-daemon").await?;
     let node = match args.node {
         Some(node) => node,
         None => std::fs::read_to_string("/proc/sys/kernel/hostname")

@@ -22,6 +22,9 @@ use std::{
     process::ExitCode,
 };
 
+/// The most threads that work at once.
+const MOST_THREADS: usize = 4;
+
 /// Kuryr: pods, containers and virtual machines as equal citizens of one Neutron network.
 #[derive(Parser)]
 #[command(name = "kuryr", version, arg_required_else_help = true, max_term_width = 100)]
@@ -95,7 +98,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let mut config = Config::read(cli.config.as_deref())?;
     config.openstack = cli.cloud.or(config.openstack);
     config.cluster.id = cli.cluster_id.or(config.cluster.id);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // All of it waits far more than it works: a thread for each of a node's hundred cores would only cost memory.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let good = runtime.block_on(execute(cli.command, config, cli.kubeconfig.as_deref()))?;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -108,10 +113,10 @@ async fn execute(command: Command, config: Config, kubeconfig: Option<&Path>) ->
         Command::Controller(args) => controller::run(args, config, kubeconfig).await?,
         Command::Daemon(args) => daemon::run(args, config, kubeconfig).await?,
         Command::InstallCni(args) => install::run(&args)?,
-        Command::Crds(args) if args.apply => crds::apply(&kubernetes::connect(kubeconfig).await?, out).await?,
+        Command::Crds(args) if args.apply => crds::apply(&kubernetes::connect(kubeconfig, "kuryr").await?, out).await?,
         Command::Crds(_) => crds::print(out)?,
         Command::Setup(args) => {
-            let client = if given.is_some() { None } else { Some(kubernetes::connect(kubeconfig).await?) };
+            let client = if given.is_some() { None } else { Some(kubernetes::connect(kubeconfig, "kuryr").await?) };
             let cluster = cluster_id(given, client.as_ref()).await?;
             let context = setup::Context {
                 cluster_id: config.cluster.id.clone(),
@@ -129,10 +134,10 @@ async fn execute(command: Command, config: Config, kubeconfig: Option<&Path>) ->
                 lease_name: config.controller.lease_name,
             };
             let cloud = config.openstack.connect(Options::default()).await;
-            return status::run(&args, &settings, cloud, kubernetes::connect(kubeconfig).await, out).await;
+            return status::run(&args, &settings, cloud, kubernetes::connect(kubeconfig, "kuryr").await, out).await;
         }
         Command::Audit(args) => {
-            let client = kubernetes::connect(kubeconfig).await?;
+            let client = kubernetes::connect(kubeconfig, "kuryr").await?;
             let cluster = cluster_id(given, Some(&client)).await?;
             let cloud = config.openstack.connect(Options::default()).await?;
             return audit::run(&args, &cluster, &cloud, &client, &config.daemon.socket, out).await;

@@ -1,0 +1,89 @@
+//! A system in which nothing changes: it should be silent.
+
+use super::{
+    figure::{Budget, Figure, Unit},
+    lab::{self, Scale},
+    machine::{Usage, usage},
+};
+use crate::{cloud::Latency, world::World};
+use std::time::Duration;
+
+pub(super) const GROUP: &str = "idle";
+
+/// How many pods there are.
+const PODS: usize = 100;
+
+/// How long nothing may have been asked for before the watch begins: what the starts of the pods set off is over then.
+const QUIET: Duration = Duration::from_secs(3);
+
+pub(super) async fn measure(scale: &Scale) -> anyhow::Result<Vec<Figure>> {
+    let mut world = lab::world(scale, 2, Latency::default(), "10.10.0.0/20").await?;
+    let measured = on(&mut world, scale.idle_seconds).await;
+    world.shut_down().await?;
+    measured
+}
+
+async fn on(world: &mut World, seconds: u64) -> anyhow::Result<Vec<Figure>> {
+    lab::start_kuryr(world).await?;
+    let names = lab::names("idle", PODS);
+    world.pods().create_all(&names).await?;
+    for name in &names {
+        world.pods().running(name).await?;
+    }
+    let inside = world.inside()?;
+    let (cloud, api) = (inside.cloud.calls(), inside.api.calls());
+    let others = |key: &crate::kubernetes::CallKey| key.resource != "leases" && key.user_agent.starts_with("kuryr");
+    loop {
+        let before = (cloud.total(), api.count(others));
+        tokio::time::sleep(QUIET).await;
+        if before == (cloud.total(), api.count(others)) {
+            break;
+        }
+    }
+    cloud.reset();
+    api.reset();
+    let (controller, daemons) = usages(world)?;
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let (controller_after, daemons_after) = usages(world)?;
+
+    #[expect(clippy::cast_precision_loss)]
+    let number = |count: u64| count as f64;
+    let figure = |what: &str, count: u64| {
+        Figure::new(GROUP, format!("{what}, {PODS} pods, {seconds} s"), Unit::Calls, vec![number(count)])
+    };
+    let all = api.snapshot();
+    let ours = all.iter().filter(|(key, _)| key.user_agent.starts_with("kuryr"));
+    let list: Vec<String> =
+        ours.map(|(key, count)| format!("{count} {} {} by {}", key.verb, key.resource, key.user_agent)).collect();
+    let cpu = Figure::new(
+        GROUP,
+        format!("idle: processor time of the controller, {seconds} s"),
+        Unit::Seconds,
+        vec![controller_after.cpu - controller.cpu],
+    )
+    .original("1.7 s, 7 pods, 120 s");
+    let spent = daemons_after.iter().zip(&daemons).map(|(after, before)| after.cpu - before.cpu).collect();
+    let daemon_cpu = Figure::new(GROUP, format!("idle: processor time of a daemon, {seconds} s"), Unit::Seconds, spent)
+        .original("0.46 s, 7 pods, 120 s");
+    Ok(vec![
+        figure("idle: Neutron requests", cloud.total())
+            .budget(Budget::most(0.0))
+            .original("500 writes (with 20 Services, 10 policies)"),
+        figure("idle: Kubernetes writes besides the Lease", api.count(|key| key.is_write() && others(key)))
+            .budget(Budget::most(0.0))
+            .calls(format!("{} in all", list.len()))
+            .original("2257 requests (with 20 Services, 10 policies)")
+            .note(format!(
+                "all of Kuryr's calls: {}",
+                if list.is_empty() { "none".to_owned() } else { list.join(", ") }
+            )),
+        cpu,
+        daemon_cpu,
+    ])
+}
+
+fn usages(world: &World) -> anyhow::Result<(Usage, Vec<Usage>)> {
+    let controller = world.kuryr.controller_pid(0).ok_or_else(|| anyhow::anyhow!("the controller is gone"))?;
+    let daemons = world.nodes.iter().filter_map(|node| world.kuryr.daemon_pid(node)).map(usage);
+    Ok((usage(controller)?, daemons.collect::<anyhow::Result<_>>()?))
+}
