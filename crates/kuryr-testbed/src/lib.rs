@@ -4,6 +4,7 @@ pub mod bench;
 pub mod cloud;
 pub mod dataplane;
 pub mod demo;
+mod interrupt;
 pub mod kubernetes;
 pub mod scenarios;
 pub mod up;
