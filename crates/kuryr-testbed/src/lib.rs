@@ -5,6 +5,7 @@ pub mod cloud;
 pub mod contract;
 pub mod dataplane;
 pub mod demo;
+mod interrupt;
 pub mod kubernetes;
 pub mod scenarios;
 pub mod up;

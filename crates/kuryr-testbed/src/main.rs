@@ -35,6 +35,8 @@ enum Command {
     Bench(bench::Args),
     /// Start an embedded cloud and Kubernetes with Kuryr and leave them running
     Up(up::Args),
+    /// Run a command of this machine in the network of a pod of that world
+    Exec(up::exec::Args),
 }
 
 #[derive(clap::Args)]
@@ -81,6 +83,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Up(args) => up::run(args),
+        Command::Exec(args) => up::exec::run(args),
     }
 }
 

@@ -51,7 +51,7 @@ impl Server {
     pub fn clouds_yaml(&self) -> String {
         let config = self.cloud.config();
         let (auth_url, region) = (self.auth_url(), &config.region);
-        let project = config.projects.first().map(String::as_str).unwrap_or_default();
+        let project = self.project();
         let credential = &config.application_credential;
         // JSON strings are YAML strings, whatever is in them.
         let text = |text: &str| serde_json::Value::from(text).to_string();
@@ -69,6 +69,18 @@ impl Server {
             id = text(&credential.id),
             secret = text(&credential.secret),
         )
+    }
+
+    /// The administrator's name.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.cloud.config().user
+    }
+
+    /// The project that `clouds.yaml` names.
+    #[must_use]
+    pub fn project(&self) -> &str {
+        self.cloud.config().projects.first().map(String::as_str).unwrap_or_default()
     }
 
     /// The URL that the services are below.

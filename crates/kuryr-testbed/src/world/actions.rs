@@ -42,7 +42,8 @@ pub struct Vm {
     pub netns: PathBuf,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    port: PortId,
+    /// Its port in Neutron.
+    pub port: PortId,
     /// Goes with it.
     _machine: Option<Machine>,
     wire: Option<String>,

@@ -37,6 +37,8 @@ pub struct EmbeddedConfig {
     pub pod_cidrs: Vec<String>,
     /// More lines for `kuryr.toml`.
     pub settings: String,
+    /// Install the custom resources and run `kuryr setup`.
+    pub set_up: bool,
     /// Start a controller and the daemons.
     pub start_kuryr: bool,
 }
@@ -51,6 +53,7 @@ impl EmbeddedConfig {
             latency: Latency::default(),
             pod_cidrs: vec!["10.10.0.0/20".to_owned()],
             settings: String::new(),
+            set_up: true,
             start_kuryr: true,
         }
     }
@@ -119,7 +122,8 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
         listen: (node.address, HEALTH).into(),
     });
     let mut kuryr = Kuryr::new(settings, places.collect())?;
-    for args in set_up(&config) {
+    let steps = if config.set_up { set_up(&config.pod_cidrs).to_vec() } else { Vec::new() };
+    for args in steps {
         let (code, output) = kuryr.run(args.clone()).await?;
         ensure!(code == Some(0), "kuryr {} ended with {code:?}: {output}", args.join(" "));
     }
@@ -168,10 +172,11 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
     Ok(World { client, cloud: os, cluster, nodes: names, kuryr, ground, namespace: "default".to_owned() })
 }
 
-/// What an operator does first.
-fn set_up(config: &EmbeddedConfig) -> [Vec<String>; 2] {
+/// What an operator does first: arguments of `kuryr`.
+#[must_use]
+pub fn set_up(pod_cidrs: &[String]) -> [Vec<String>; 2] {
     let mut setup = vec!["setup".to_owned()];
-    setup.extend(config.pod_cidrs.iter().map(|cidr| format!("--pod-cidr={cidr}")));
+    setup.extend(pod_cidrs.iter().map(|cidr| format!("--pod-cidr={cidr}")));
     [vec!["crds".to_owned(), "--apply".to_owned()], setup]
 }
 

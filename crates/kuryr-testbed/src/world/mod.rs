@@ -16,7 +16,7 @@ mod real;
 mod wiring;
 
 pub use actions::{CniAnswer, Vm, mtu};
-pub use embedded::{Embedded, EmbeddedConfig};
+pub use embedded::{Embedded, EmbeddedConfig, set_up};
 pub use kuryr::{Kuryr, Settings};
 pub use pods::{NewPod, Pods, addresses};
 pub use real::{Real, RealConfig};

@@ -1,0 +1,139 @@
+//! The files by which clients find the world, and the words that tell a person of them.
+
+use crate::{
+    cloud::Server,
+    kubernetes::{ServerHandle, kubeconfig},
+    world::World,
+};
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use tempfile::TempDir;
+
+/// How to reach the API server.
+const KUBECONFIG: &str = "kubeconfig";
+/// How to reach the cloud.
+const CLOUDS: &str = "clouds.yaml";
+/// The variables that name both, for a shell.
+const ENV: &str = "env";
+/// Where the running world is.
+const WORLD: &str = "world.json";
+
+/// The variable that names the folder.
+pub(super) const FOLDER: &str = "KURYR_TESTBED";
+
+/// Where a running world is, for `kuryr-testbed exec`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Running {
+    /// The process whose namespaces it is in.
+    pub(super) pid: u32,
+    /// Its folder: configurations, state, logs.
+    pub(super) folder: PathBuf,
+}
+
+impl Running {
+    /// The world whose files are in this folder.
+    pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join(WORLD);
+        let text = fs::read(&path).with_context(|| {
+            format!("no world has its files in {}: is `kuryr-testbed up` running?", folder.display())
+        })?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is not what `up` wrote", path.display()))
+    }
+}
+
+/// The files in their folder. Dropping it removes them.
+pub(super) struct Files {
+    folder: PathBuf,
+    logs: PathBuf,
+    _own: Option<TempDir>,
+}
+
+impl Files {
+    pub(super) fn write(
+        folder: Option<&Path>,
+        cloud: &Server,
+        kubernetes: &ServerHandle,
+        world: &Path,
+    ) -> anyhow::Result<Self> {
+        let (folder, own) = match folder {
+            Some(folder) => {
+                fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+                (folder.canonicalize()?, None)
+            }
+            None => {
+                let own = tempfile::Builder::new().prefix("kuryr-up-").tempdir()?;
+                (own.path().to_owned(), Some(own))
+            }
+        };
+        let files = Self { folder, logs: world.to_owned(), _own: own };
+        let running = Running { pid: std::process::id(), folder: world.to_owned() };
+        files.put(KUBECONFIG, &kubeconfig(&kubernetes.url()))?;
+        files.put(CLOUDS, &cloud.clouds_yaml())?;
+        files.put(WORLD, &serde_json::to_string(&running)?)?;
+        files.put(ENV, &files.exports())?;
+        Ok(files)
+    }
+
+    fn put(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.folder.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Lines for a shell.
+    fn exports(&self) -> String {
+        let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+        format!(
+            "export KUBECONFIG={}\nexport OS_CLIENT_CONFIG_FILE={} OS_CLOUD=kuryr\nexport {FOLDER}={}\n",
+            quoted(&self.folder.join(KUBECONFIG)),
+            quoted(&self.folder.join(CLOUDS)),
+            quoted(&self.folder),
+        )
+    }
+
+    /// What a person must know.
+    pub(super) fn greeting(&self, cloud: &Server, kubernetes: &ServerHandle, world: &World) -> String {
+        let program =
+            std::env::current_exe().map_or_else(|_| "kuryr-testbed".to_owned(), |path| path.display().to_string());
+        let exports: String = self.exports().lines().map(|line| format!("  {line}\n")).collect();
+        format!(
+            "
+Up: {nodes} nodes. Ctrl-C ends it.
+
+  Kubernetes  {kubernetes}
+  Keystone    {keystone}   user {user}, project {project}
+  logs        {logs}
+
+In another shell, once:
+
+{exports}
+and then, for instance:
+
+  kubectl run web --image=any                  # images are not run: a pod is its network, or a command of this machine
+  kubectl run two --image=any
+  kubectl get pods,kuryrports -o wide
+  openstack port list --long                   # the port of each pod, under its name
+  {program} exec web -- ping -c 3 ADDRESS      # from inside a pod
+  kubectl delete pod web two
+",
+            nodes = world.nodes.len(),
+            kubernetes = kubernetes.url(),
+            keystone = cloud.auth_url(),
+            user = cloud.user(),
+            project = cloud.project(),
+            logs = self.logs.display(),
+        )
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        for name in [KUBECONFIG, CLOUDS, ENV, WORLD] {
+            // What somebody has removed is removed.
+            let _ = fs::remove_file(self.folder.join(name));
+        }
+    }
+}
