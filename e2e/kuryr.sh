@@ -3,6 +3,7 @@
 # from the executables that `make build` made, each with the rights of its own service account.
 #
 #   e2e/kuryr.sh up|down|status                    up and down may be repeated; down removes what Kuryr made in the cloud
+#   e2e/kuryr.sh deploy                            the part of up before its processes: who wants to start them otherwise
 #   e2e/kuryr.sh start|stop|restart SERVICE        controller or daemon
 #   e2e/kuryr.sh kuryr ARGUMENT...                 the kuryr executable as an administrator: setup, status, audit, ...
 set -euo pipefail
@@ -10,27 +11,34 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 KURYR=$STATE/kuryr
+# The same folder by a path that is short enough for a socket, whatever the checkout's is.
+SHORT=$RUN/kuryr
 KURYR_BIN=${KURYR_BIN:-$ROOT/target/release/kuryr}
 KURYR_CNI=${KURYR_CNI:-$(find "$ROOT/target/cni" -path '*/cni/kuryr-cni' -type f 2>/dev/null | head -n 1)}
 CONTROLLER_PORT=${KURYR_E2E_CONTROLLER_PORT:-9650}
 DAEMON_PORT=${KURYR_E2E_DAEMON_PORT:-9651}
 CLOUD=${KURYR_E2E_CLOUD:-kuryr-appcred}
+POD_CIDR=${KURYR_E2E_POD_CIDR:-10.128.0.0/20}
 SERVICES=(controller daemon)
 
 kuryr() { "$KURYR_BIN" "$@" --config "$KURYR/kuryr.toml"; }
 
 configure() {
-  mkdir -p "$KURYR/state" "$KURYR/run"
+  mkdir -p "$KURYR"
+  ln -sfn "$KURYR" "$SHORT"
   cat >"$KURYR/kuryr.toml" <<C
 [openstack]
 cloud = "$CLOUD"
 
 [controller]
 listen = "127.0.0.1:$CONTROLLER_PORT"
+# Short, so that scenarios need not wait long for a standby.
+lease_duration = "3s"
 
 [daemon]
 listen = "127.0.0.1:$DAEMON_PORT"
-state_dir = "$KURYR/state"
+socket = "$SHORT/$NODE/cni.sock"
+state_dir = "$SHORT/$NODE/state"
 ovsdb_socket = "$OVS_RUNDIR/db.sock"
 C
 }
@@ -53,7 +61,7 @@ deploy() {
   kubectl apply --filename "$ROOT/deploy/rbac.yaml" >>"$LOGS/deploy.log"
   account controller
   account daemon
-  run_logged setup kuryr setup
+  run_logged setup kuryr setup --pod-cidr "$POD_CIDR"
 }
 
 start_controller() {
@@ -75,10 +83,11 @@ ready() { curl --fail --silent --noproxy '*' --max-time 2 --output /dev/null "ht
 # install_cni: the executable first, the configuration last: once containerd sees it, it begins to call.
 install_cni() {
   install -m 755 "$KURYR_CNI" "$STATE/kubernetes/cni-bin/kuryr-cni"
-  "$E2E/kubernetes.sh" cni "$E2E/cni-kuryr.conflist"
+  jq --arg socket "$SHORT/$NODE/cni.sock" '.plugins[0].kuryrSocket = $socket' "$E2E/cni-kuryr.conflist" >"$KURYR/kuryr.conflist"
+  "$E2E/kubernetes.sh" cni "$KURYR/kuryr.conflist"
 }
 
-up() {
+prepared() {
   prepare
   locked kuryr
   if [ ! -x "$KURYR_BIN" ] || [ ! -x "$KURYR_CNI" ]; then die "the executables are not built: make build"; fi
@@ -86,27 +95,42 @@ up() {
   say "Kuryr"
   configure
   timed "CRDs, RBAC, setup" deploy
+  timed "CNI" install_cni
+}
+
+up() {
+  prepared
   timed "controller" ensure controller
   timed "daemon" ensure daemon
-  timed "CNI" install_cni
   say "Kuryr is up: e2e/kuryr.sh kuryr status"
 }
 
+# without_pods: while Kuryr lives, its pods give back what they have.
+without_pods() {
+  run_logged teardown kubectl delete pods --all --all-namespaces --grace-period=1 --timeout=60s
+  run_logged teardown kubectl wait kuryrports --all --all-namespaces --for=delete --timeout=60s
+}
+
+# down: every part is tried, whatever became of those before it.
 down() {
-  [ ! -e "$STATE/kubernetes/cni" ] || "$E2E/kubernetes.sh" cni none || true
+  local failed=0 cluster=no
+  ! kubectl get --raw /readyz >/dev/null 2>&1 || cluster=yes
+  if [ "$cluster" = yes ] && alive controller && alive daemon; then (without_pods) || failed=1; fi
+  [ ! -e "$STATE/kubernetes/cni" ] || "$E2E/kubernetes.sh" cni none || failed=1
   stop daemon
   stop controller
-  if [ -x "$KURYR_BIN" ] && [ -s "$KURYR/kuryr.toml" ] && kubectl get --raw /readyz >/dev/null 2>&1; then
-    run_logged setup kuryr setup --teardown
+  if [ "$cluster" = yes ] && [ -x "$KURYR_BIN" ] && [ -s "$KURYR/kuryr.toml" ]; then
+    (run_logged setup kuryr setup --teardown) || failed=1
   fi
   rm -rf "$KURYR"
-  rm -f "$STATE/kubernetes/cni-bin/kuryr-cni" /run/kuryr/cni.sock
-  rmdir /run/kuryr 2>/dev/null || true
+  rm -f "$SHORT" "$STATE/kubernetes/cni-bin/kuryr-cni"
+  return "$failed"
 }
 
 verb=${1:-help}
 case $verb in
   up) up ;;
+  deploy) prepared ;;
   down)
     prepare
     locked kuryr

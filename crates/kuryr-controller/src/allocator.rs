@@ -196,10 +196,11 @@ impl Shared {
             self.metrics.bulk(wanted.len());
             match self.cloud.network().ports().create_many(&wanted).await {
                 Ok(ports) => {
-                    let mut made: HashMap<PodUid, Port> =
-                        ports.into_iter().filter_map(|port| Some((self.owner(&port)?, port))).collect();
+                    // By device_id, not by the mark: whether Neutron kept the mark is looked at when it is answered.
+                    let mut made: HashMap<String, Port> =
+                        ports.into_iter().map(|port| (port.device_id.clone(), port)).collect();
                     for (request, reply) in batch {
-                        let port = made.remove(&request.uid);
+                        let port = made.remove(request.uid.as_str());
                         let port = port.ok_or_else(|| PodError::LeftOut(request.key.clone()));
                         self.answer(&request, reply, port).await;
                     }
@@ -242,6 +243,7 @@ impl Shared {
         };
         let id = port.id;
         let result = match self.topology.networks.get(&port.network_id) {
+            _ if self.owner(&port).as_ref() != Some(&request.uid) => Err(PodError::Untagged),
             Some(network) => vif(INTERFACE, &port, network, &self.topology.subnets).map_err(PodError::from),
             None => Err(PodError::WrongNetwork(port.network_id)),
         };

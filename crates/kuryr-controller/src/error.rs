@@ -26,6 +26,12 @@ pub(crate) enum PodError {
     /// Neutron made the ports of a bulk, and this one is not among them.
     #[error("Neutron answered a bulk create without the port of {0}")]
     LeftOut(ObjectKey),
+    /// Neutron made a port and dropped its tags, by which it would have to be found again.
+    #[error(
+        "Neutron drops the tags that a port is made with; add tag_ports_during_bulk_creation to [ml2] extension_drivers \
+         in Neutron's configuration"
+    )]
+    Untagged,
     /// Neutron made a port somewhere else.
     #[error("Neutron answered with a port on network {0}, which was not asked for")]
     WrongNetwork(NetworkId),
@@ -62,7 +68,7 @@ impl PodError {
                 Class::RetryLater { after } => Remedy::Time(after.unwrap_or_default()),
                 Class::Operator(_) | Class::Owner | Class::Bug => Remedy::Operator,
             },
-            Self::SubnetsFull(_) | Self::Vif(_) | Self::WrongNetwork(_) => Remedy::Operator,
+            Self::SubnetsFull(_) | Self::Vif(_) | Self::Untagged | Self::WrongNetwork(_) => Remedy::Operator,
             Self::Slow | Self::Kubernetes(_) | Self::LeftOut(_) | Self::Stopping => Remedy::Time(Duration::ZERO),
         }
     }
@@ -87,6 +93,7 @@ impl PodError {
             Self::SubnetsFull(_) => "SubnetsFull",
             Self::Vif(VifError::BindingFailed { .. } | VifError::NotBound { .. }) => "HostUnknown",
             Self::Vif(_) | Self::LeftOut(_) | Self::WrongNetwork(_) => "PortUnusable",
+            Self::Untagged => "TagsDropped",
             Self::Kubernetes(_) => "KubernetesRefused",
             Self::Stopping => "Stopping",
         }

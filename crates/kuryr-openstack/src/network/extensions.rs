@@ -22,12 +22,6 @@ impl Extensions {
         self.0.contains(alias)
     }
 
-    /// Whether a port's tags may be sent with its creation.
-    #[must_use]
-    pub fn tags_on_port_create(&self) -> bool {
-        self.has("tag-ports-during-bulk-creation")
-    }
-
     /// Those of `wanted` that it does not have.
     pub fn missing<'a>(&self, wanted: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
         wanted.into_iter().filter(|alias| !self.has(alias)).collect()

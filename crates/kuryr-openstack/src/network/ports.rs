@@ -50,7 +50,7 @@ pub struct NewPort {
     /// Its Ethernet address; Neutron chooses one if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac_address: Option<MacAddress>,
-    /// Its tags. Only with the extension `tag-ports-during-bulk-creation`: others refuse them.
+    /// Its tags. Neutron drops them silently unless ML2's extension driver `tag_ports_during_bulk_creation` is configured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
 }

@@ -14,7 +14,7 @@ use std::{net::IpAddr, time::Duration};
 use tokio::time::timeout;
 
 /// The image that pods of the real world run; the embedded kubelet runs commands of the machine instead.
-const IMAGE: &str = "docker.io/local/busybox:1";
+const IMAGE: &str = "kuryr.test/busybox:1";
 
 /// How long a pod may take to get where it should.
 pub const PATIENCE: Duration = Duration::from_secs(90);
