@@ -26,7 +26,13 @@ use std::{
 
 /// Kuryr: pods, containers and virtual machines as equal citizens of one Neutron network.
 #[derive(Parser)]
-#[command(name = "kuryr", version, arg_required_else_help = true, max_term_width = 100, next_help_heading = "Options of all commands")]
+#[command(
+    name = "kuryr",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    next_help_heading = "Options of all commands"
+)]
 struct Cli {
     /// The configuration file; without it /etc/kuryr/kuryr.toml, and if that is not there, the defaults
     #[arg(long, global = true, env = "KURYR_CONFIG", hide_env_values = true, value_name = "FILE")]
@@ -37,7 +43,14 @@ struct Cli {
     kubeconfig: Option<PathBuf>,
 
     /// What is logged: error, warn, info, debug, trace, or a list such as info,kuryr_node=debug
-    #[arg(long, global = true, env = "KURYR_LOG", hide_env_values = true, default_value = "info", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "KURYR_LOG",
+        hide_env_values = true,
+        default_value = "info",
+        value_name = "FILTER"
+    )]
     log: String,
 
     /// Log one JSON object per line
