@@ -9,6 +9,8 @@
 //! Invariants:
 //! - Requests that arrive together leave as one bulk create. Neutron makes all ports of a bulk or none; a refused bulk is
 //!   halved until the request that Neutron refuses stands alone, so that it holds up no other.
+//! - Where a subnet was full lately, ports are asked for one by one: Neutron loses the addresses that it took for the first
+//!   ports of a bulk that then does not fit.
 //! - A pod whose earlier request may have been carried out unseen (the answer was lost, the controller died) is a
 //!   *suspect*: its port is looked up by its mark before another one is made.
 
@@ -38,6 +40,10 @@ const INTERFACE: &str = "eth0";
 
 /// How long a subnet that was full is not asked again, unless one of our ports is deleted before.
 const FULL_FOR: Duration = Duration::from_secs(30);
+
+/// How long after a subnet was full no bulk is asked of it. ML2 allocates the addresses of a bulk before its transaction begins:
+/// when there are too few, those that were allocated stay so for ever, and belong to no port.
+const TIGHT_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// A pod that wants a port.
 #[derive(Clone, Debug)]
@@ -73,6 +79,8 @@ struct State {
     resynced: bool,
     /// Choices that were full, and when to ask again.
     full: HashMap<Choice, Instant>,
+    /// Choices that have had no room for a bulk, and how long they are asked for one port at a time.
+    tight: HashMap<Choice, Instant>,
 }
 
 impl Allocator {
@@ -192,6 +200,12 @@ impl Shared {
                 }
                 return;
             };
+            if batch.len() > 1 && self.is_tight(&choice) {
+                for one in batch {
+                    self.make(vec![one]).await;
+                }
+                return;
+            }
             let wanted: Vec<NewPort> = batch.iter().map(|(request, _)| self.new_port(request, &choice)).collect();
             self.metrics.bulk(wanted.len());
             match self.cloud.network().ports().create_many(&wanted).await {
@@ -212,6 +226,9 @@ impl Shared {
 
     /// A bulk create failed: find out for whom, unless it failed for all.
     async fn refused(&self, mut batch: Vec<(Request, Reply)>, choice: Choice, error: CloudError) {
+        if error.is_exhausted() {
+            self.state.lock().tight.insert(choice.clone(), Instant::now() + TIGHT_FOR);
+        }
         if error.is_exhausted() && batch.len() == 1 {
             tracing::warn!(subnets = self.names(&choice.subnets).join(", "), "the subnet has no free address");
             self.state.lock().full.insert(choice, Instant::now() + FULL_FOR);
@@ -282,6 +299,10 @@ impl Shared {
         let mut state = self.state.lock();
         state.full.retain(|_, until| *until > now);
         self.topology.choices.iter().find(|choice| !state.full.contains_key(*choice)).cloned()
+    }
+
+    fn is_tight(&self, choice: &Choice) -> bool {
+        self.state.lock().tight.get(choice).is_some_and(|until| *until > Instant::now())
     }
 
     fn all_full(&self) -> PodError {

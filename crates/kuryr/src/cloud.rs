@@ -20,7 +20,7 @@ pub(crate) struct CloudArgs {
     /// The clouds.yaml to read, in place of the usual places
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) clouds_file: Option<PathBuf>,
-    /// A directory with a mounted secret, in place of clouds.yaml and OS_*
+    /// A directory with a file for each setting (a mounted Secret), in place of clouds.yaml and OS_*
     #[arg(long = "cloud-secret-dir", global = true, value_name = "DIR")]
     pub(crate) secret_dir: Option<PathBuf>,
 }

@@ -15,6 +15,9 @@ use std::{
 /// Where the configuration is looked for if no file is named.
 pub(crate) const DEFAULT_PATH: &str = "/etc/kuryr/kuryr.toml";
 
+/// What the daemon itself takes, with the time that plugging may need on top.
+const LONGEST_ADD_TIMEOUT: Duration = Duration::from_secs(70);
+
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -152,8 +155,8 @@ impl Config {
                 return wrong("controller", setting, "0".to_owned(), "use 1 or more");
             }
         }
-        if self.daemon.add_timeout.is_zero() || self.daemon.add_timeout > Duration::from_secs(110) {
-            let fix = "use 1s to 110s: kubelet gives up after two minutes and would not hear the reason";
+        if self.daemon.add_timeout.is_zero() || self.daemon.add_timeout > LONGEST_ADD_TIMEOUT {
+            let fix = "use 1s to 70s: with up to 30s for plugging the reason must be told before kubelet gives up, after two minutes";
             return wrong("daemon", "add_timeout", format!("{:?}", self.daemon.add_timeout), fix);
         }
         Ok(())
@@ -222,6 +225,13 @@ mod tests {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(words) && !error.contains('\n'), "{text:?} gave {error:?}");
         }
+    }
+
+    #[test]
+    fn the_longest_add_timeout_is_one_that_the_daemon_takes() {
+        let daemon = |add_timeout| kuryr_node::DaemonConfig { add_timeout, ..kuryr_node::DaemonConfig::new("n") };
+        assert_eq!(daemon(LONGEST_ADD_TIMEOUT).check(), Ok(()));
+        assert!(daemon(LONGEST_ADD_TIMEOUT + Duration::from_secs(1)).check().is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Who this is in the Lease; must differ between controllers. By default the host's name and the process's number
-    #[arg(long, env = "KURYR_IDENTITY")]
+    #[arg(long, env = "KURYR_IDENTITY", hide_env_values = true, value_name = "NAME")]
     identity: Option<String>,
 
     /// Where /healthz, /readyz and /metrics are served ([controller] listen)

@@ -10,10 +10,10 @@ use kube::{
 use kuryr_model::KuryrPort;
 use std::io::Write;
 
-/// Print Kuryr's custom resource definitions, or bring them into the cluster
+/// Print the custom resource definitions, or apply them
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct CrdsArgs {
-    /// Apply them to the cluster of the current kubeconfig instead of printing them
+    /// Apply them to the cluster instead of printing them
     #[arg(long)]
     pub(crate) apply: bool,
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The Kubernetes node that this is; by default the host's name
-    #[arg(long, env = "KURYR_NODE", value_name = "NAME")]
+    #[arg(long, env = "KURYR_NODE", hide_env_values = true, value_name = "NAME")]
     node: Option<String>,
 
     /// The unix socket that kuryr-cni calls ([daemon] socket)

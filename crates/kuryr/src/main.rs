@@ -6,6 +6,8 @@ mod config;
 mod controller;
 mod crds;
 mod daemon;
+#[cfg(test)]
+mod docs_tests;
 mod install;
 mod kubernetes;
 mod setup;
@@ -27,10 +29,16 @@ const MOST_THREADS: usize = 4;
 
 /// Kuryr: pods, containers and virtual machines as equal citizens of one Neutron network.
 #[derive(Parser)]
-#[command(name = "kuryr", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    name = "kuryr",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    next_help_heading = "Options of all commands"
+)]
 struct Cli {
     /// The configuration file; without it /etc/kuryr/kuryr.toml, and if that is not there, the defaults
-    #[arg(long, global = true, env = "KURYR_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "KURYR_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
 
     /// How to reach Kubernetes; without it KUBECONFIG, ~/.kube/config, or the pod's service account
@@ -38,19 +46,26 @@ struct Cli {
     kubeconfig: Option<PathBuf>,
 
     /// What is logged: error, warn, info, debug, trace, or a list such as info,kuryr_node=debug
-    #[arg(long, global = true, env = "KURYR_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "KURYR_LOG",
+        hide_env_values = true,
+        default_value = "info",
+        value_name = "FILTER"
+    )]
     log: String,
 
     /// Log one JSON object per line
-    #[arg(long, global = true, env = "KURYR_LOG_JSON")]
+    #[arg(long, global = true, env = "KURYR_LOG_JSON", hide_env_values = true)]
     log_json: bool,
 
-    #[command(flatten)]
-    cloud: CloudArgs,
-
-    /// Tells two clusters on one cloud apart ([cluster] id); by default the UID of the namespace kube-system
+    /// Tells two clusters in one project apart ([cluster] id); by default the UID of the namespace kube-system
     #[arg(long, global = true, value_name = "ID")]
     cluster_id: Option<String>,
+
+    #[command(flatten, next_help_heading = "Options of commands that talk to OpenStack")]
+    cloud: CloudArgs,
 
     #[command(subcommand)]
     command: Command,
@@ -58,16 +73,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the controller: give pods their ports and take them back
-    Controller(controller::Args),
-    /// Run the daemon of a node: plug what the controller allocated
-    Daemon(daemon::Args),
     Setup(setup::SetupArgs),
     Status(status::StatusArgs),
     Audit(audit::AuditArgs),
     Crds(crds::CrdsArgs),
-    /// Put kuryr-cni and the network configuration where the container runtime looks for them
+    /// Put kuryr-cni and the network configuration where the runtime looks for them
     InstallCni(install::Args),
+    /// Run the controller: it gives pods their ports and takes them back
+    Controller(controller::Args),
+    /// Run the daemon of a node: it plugs what the controller allocated
+    Daemon(daemon::Args),
 }
 
 fn main() -> ExitCode {

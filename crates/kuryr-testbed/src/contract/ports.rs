@@ -88,14 +88,21 @@ pub(super) async fn a_port_gets_an_address_of_each_subnet_that_it_names(site: &S
 pub(super) async fn a_full_subnet_is_told_from_other_refusals(site: &Site) -> anyhow::Result<()> {
     // Network, gateway, one address, broadcast.
     let (network, subnet) = site.wire("10.231.0.0/30").await?;
-    let two = [new_port(network.id, subnet.id), new_port(network.id, subnet.id)];
-    let error = refused("a bulk of two for one address", site.ports(&two).await)?;
-    ensure!(error.is_exhausted(), "{error} is {:?}", error.class());
-    ensure!(site.count(network.id).await? == 0, "some of the bulk was made");
     site.port(new_port(network.id, subnet.id)).await?;
     let error = refused("a port in a full subnet", site.ports(&[new_port(network.id, subnet.id)]).await)?;
     is_refusal(&error, 409, &["IpAddressGenerationFailure", "IpAddressGenerationFailureAllSubnets"])?;
     ensure!(error.is_exhausted(), "{error} is {:?}", error.class());
+    Ok(())
+}
+
+pub(super) async fn a_bulk_that_does_not_fit_into_a_subnet_makes_nothing(site: &Site) -> anyhow::Result<()> {
+    // Nothing is said of the address that was free: Neutron up to at least Zed never gives out again what it took for the ports of
+    // such a bulk (ML2 allocates before its transaction). So the controller asks one by one where a subnet was full.
+    let (network, subnet) = site.wire("10.231.0.0/30").await?;
+    let two = [new_port(network.id, subnet.id), new_port(network.id, subnet.id)];
+    let error = refused("a bulk of two for one address", site.ports(&two).await)?;
+    is_refusal(&error, 409, &["IpAddressGenerationFailure", "IpAddressGenerationFailureAllSubnets"])?;
+    ensure!(site.count(network.id).await? == 0, "some of the bulk was made");
     Ok(())
 }
 

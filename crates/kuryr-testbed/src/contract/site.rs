@@ -9,7 +9,8 @@ use kuryr_model::{
 use kuryr_openstack::{
     Cloud, CloudConfig, Error, Filter, Network as Neutron,
     network::{
-        NewFixedIp, NewPort, NewRouter, NewSubnet, networks::NewNetwork, quotas::Quota, security_groups::NewSecurityGroup,
+        NewFixedIp, NewPort, NewRouter, NewSubnet, networks::NewNetwork, quotas::Quota,
+        security_groups::NewSecurityGroup,
     },
 };
 use std::{

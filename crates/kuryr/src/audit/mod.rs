@@ -33,14 +33,14 @@ use std::{
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// For people.
+    // For people. (Not a doc comment: clap would spread the help over twice as many lines for it.)
     #[default]
     Text,
-    /// For programs.
+    // For programs.
     Json,
 }
 
-/// Compare pods, KuryrPorts and what OpenStack has for them; exit code 1 if anything is missing, stray or different
+/// Say what is missing, stray or different in Kubernetes, OpenStack and on this node; exit code 1 if anything is
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AuditArgs {
     /// Delete what nobody wants
@@ -49,10 +49,10 @@ pub(crate) struct AuditArgs {
     /// Seconds for which a difference must last to count
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub(crate) settle: u64,
-    /// Findings of a node, as JSON, to list with the others; may be given several times
+    /// What `kuryr audit -o json` found on another node, to list with the rest; may be repeated
     #[arg(long, value_name = "FILE")]
     pub(crate) node_report: Vec<PathBuf>,
-    /// Socket of a node's daemon whose findings are listed too; by default that of this machine, if it is a node
+    /// Socket of a daemon whose findings are listed, too; by default this machine's, if it is a node
     #[arg(long, value_name = "PATH")]
     pub(crate) daemon_socket: Vec<PathBuf>,
     /// How to print

@@ -25,7 +25,7 @@ use kuryr_openstack::{Class, Cloud, chain};
 use plan::{Desired, Prefix, RouterWish, Step};
 use std::{io::Write, time::Duration};
 
-/// Make what Kuryr needs in OpenStack, once, and print its configuration; running it again changes nothing
+/// Make what Kuryr needs in OpenStack and print its configuration; may be repeated
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct SetupArgs {
     /// Addresses for pods, such as 10.128.0.0/16 or fd00:10:128::/64; may be given several times
@@ -34,19 +34,19 @@ pub(crate) struct SetupArgs {
     /// Take the pods' addresses from this subnet pool; may be given several times
     #[arg(long, value_name = "NAME")]
     pub(crate) subnet_pool: Vec<String>,
-    /// Join the pods' subnets to this router instead of making one
+    /// Join the pods' subnets to this router instead of making a new one
     #[arg(long, value_name = "NAME", conflicts_with_all = ["no_router", "external_network"])]
     pub(crate) router: Option<String>,
     /// Make no router: pods reach only their own network
     #[arg(long, conflicts_with = "external_network")]
     pub(crate) no_router: bool,
-    /// The router's way out
+    /// The external network through which the new router lets pods out
     #[arg(long, value_name = "NAME")]
     pub(crate) external_network: Option<String>,
-    /// Largest packet on the pod network in bytes, if it is not to be Neutron's own choice
+    /// Largest packet on the pod network in bytes; by default Neutron's choice
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub(crate) mtu: Option<u32>,
-    /// Name of the pod network and its router
+    /// Name of the pod network and its new router
     #[arg(long, default_value = "kuryr-pods")]
     pub(crate) name: String,
     /// Remove all that setup made; refused while pods still have ports

@@ -19,7 +19,7 @@ use kube::Client;
 use kuryr_openstack::Cloud;
 use std::io::Write;
 
-/// Say on one screen what works and what does not, and why; exit code 1 if something does not
+/// Say what works and what does not, and why; exit code 1 if something does not
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct StatusArgs {
     /// How to print
