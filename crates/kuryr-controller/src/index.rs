@@ -2,7 +2,6 @@
 //!
 //! Only what is needed is kept: ten thousand pods must fit into a few megabytes.
 
-use k8s_openapi::api::core::v1::{Node as KubeNode, Pod as KubePod};
 use kube::ResourceExt;
 use kuryr_model::{HOST_ANNOTATION, KuryrPort, ObjectKey, PodUid};
 use kuryr_plan::pod::{Node, Pod};
@@ -81,8 +80,7 @@ impl Index {
     }
 
     /// Takes over a pod; `true` if anything that matters changed.
-    pub(crate) fn apply_pod(&self, pod: &KubePod) -> bool {
-        let Some(pod) = read_pod(pod) else { return false };
+    pub(crate) fn apply_pod(&self, pod: Pod) -> bool {
         let mut state = self.state.write();
         let changed = state.pods.get(&pod.key).is_none_or(|known| **known != pod);
         if changed {
@@ -120,7 +118,7 @@ impl Index {
     }
 
     /// Takes over a node.
-    pub(crate) fn apply_node(&self, node: &KubeNode) {
+    pub(crate) fn apply_node(&self, node: &impl ResourceExt) {
         let name = node.name_any();
         let host = node.annotations().get(HOST_ANNOTATION).cloned().unwrap_or_else(|| name.clone());
         let mut state = self.state.write();
@@ -174,28 +172,16 @@ fn is_newer(known: &KuryrPort, other: &KuryrPort) -> bool {
     known.metadata.uid == other.metadata.uid && version(known) > version(other)
 }
 
-/// What matters of a pod; `None` if it has no UID, which no API server sends.
-fn read_pod(pod: &KubePod) -> Option<Pod> {
-    let spec = pod.spec.as_ref();
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    Some(Pod {
-        key: ObjectKey::new(pod.namespace().unwrap_or_default(), pod.name_any()),
-        uid: PodUid(pod.metadata.uid.clone()?),
-        node: spec.and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty()),
-        host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
-        completed: matches!(phase, Some("Succeeded" | "Failed")),
-        deleting: pod.metadata.deletion_timestamp.is_some(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lean::LeanPod;
+    use k8s_openapi::api::core::v1::Node as KubeNode;
     use serde_json::json;
     use std::time::Duration;
 
-    fn pod(value: serde_json::Value) -> KubePod {
-        serde_json::from_value(value).unwrap()
+    fn pod(value: serde_json::Value) -> Pod {
+        serde_json::from_value::<LeanPod>(value).unwrap().read().unwrap()
     }
 
     fn port(version: &str, uid: &str) -> KuryrPort {
@@ -211,13 +197,13 @@ mod tests {
     fn only_changes_that_matter_are_reported() {
         let index = Index::default();
         let base = json!({"metadata": {"namespace": "a", "name": "x", "uid": "p"}, "spec": {"containers": [], "nodeName": "node0"}});
-        assert!(index.apply_pod(&pod(base.clone())));
+        assert!(index.apply_pod(pod(base.clone())));
         let mut labelled = base.clone();
         labelled["metadata"]["labels"] = json!({"colour": "red"});
-        assert!(!index.apply_pod(&pod(labelled)));
+        assert!(!index.apply_pod(pod(labelled)));
         let mut done = base;
         done["status"] = json!({"phase": "Succeeded"});
-        assert!(index.apply_pod(&pod(done)));
+        assert!(index.apply_pod(pod(done)));
     }
 
     #[test]
@@ -243,7 +229,7 @@ mod tests {
         let later = start + Duration::from_secs(5);
         assert_eq!(index.node("node9", later), Node::Gone(Duration::from_secs(5)));
         index.apply_node(
-            &serde_json::from_value(
+            &serde_json::from_value::<KubeNode>(
                 json!({"metadata": {"name": "node9", "annotations": {HOST_ANNOTATION: "compute-9"}}}),
             )
             .unwrap(),

@@ -22,6 +22,7 @@ mod error;
 mod events;
 pub mod http;
 mod index;
+mod lean;
 mod metrics;
 mod queue;
 mod reconcile;

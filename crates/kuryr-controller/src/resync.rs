@@ -1,11 +1,12 @@
 //! Finds what an earlier controller left behind: at the start of a term, and then now and then.
 
-use crate::{allocator::Allocator, error::PodError, index::Index, metrics::Metrics};
+use crate::{allocator::Allocator, error::PodError, index::Index, lean::LeanPort, metrics::Metrics};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, Client, api::ListParams, core::PartialObjectMeta};
+use kube::{Api, Client, Resource, api::ListParams, core::PartialObjectMeta};
 use kuryr_model::{ClusterId, KuryrPort, PodUid};
 use kuryr_plan::prune::{Prune, prune};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use serde::de::DeserializeOwned;
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 
 /// Time until the next try of a search that failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -57,9 +58,12 @@ impl Resync {
     /// What looks like a stray may belong to a pod that our watches have not told of yet: before anything is deleted,
     /// the API server itself is asked.
     async fn look_twice(&self, ports: &[kuryr_model::neutron::Port]) -> Result<Prune, PodError> {
-        let held: Vec<KuryrPort> = list(Api::all(self.client.clone())).await?;
-        let pods: Vec<PartialObjectMeta<Pod>> = list_metadata(&Api::all(self.client.clone())).await?;
-        let mut waiting: BTreeSet<PodUid> = pods.into_iter().filter_map(|pod| pod.metadata.uid.map(PodUid)).collect();
+        let read = |port: LeanPort| port.read().ok();
+        let held: Vec<KuryrPort> = list(Api::all(self.client.clone()), read).await?;
+        let pods = Api::all(self.client.clone());
+        let waiting = list(pods, |pod: PartialObjectMeta<Pod>| pod.metadata.uid.map(PodUid)).await?;
+        let mut waiting: BTreeSet<PodUid> = waiting.into_iter().collect();
+        // One that cannot be read names no pod, so that its pod, if there is one, counts as waiting and keeps its port.
         for port in &held {
             waiting.remove(&port.spec.pod_uid);
         }
@@ -71,25 +75,16 @@ impl Resync {
 
 const PAGE: u32 = 500;
 
-async fn list(api: Api<KuryrPort>) -> Result<Vec<KuryrPort>, PodError> {
+/// Lists page by page and keeps of each object only what `keep` makes of it.
+async fn list<K, T>(api: Api<K>, keep: fn(K) -> Option<T>) -> Result<Vec<T>, PodError>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
     let mut items = Vec::new();
     let mut params = ListParams::default().limit(PAGE);
     loop {
         let page = api.list(&params).await.map_err(kubernetes)?;
-        items.extend(page.items);
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(items),
-        }
-    }
-}
-
-async fn list_metadata(api: &Api<Pod>) -> Result<Vec<PartialObjectMeta<Pod>>, PodError> {
-    let mut items = Vec::new();
-    let mut params = ListParams::default().limit(PAGE);
-    loop {
-        let page = api.list_metadata(&params).await.map_err(kubernetes)?;
-        items.extend(page.items);
+        items.extend(page.items.into_iter().filter_map(keep));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => return Ok(items),

@@ -3,15 +3,21 @@
 //! An object that cannot be read (somebody wrote it by hand, or with another version of the definition) is logged and
 //! skipped: it must not stop the watch for all others.
 
-use crate::{index::Index, metrics::Metrics, queue::Queue};
+use crate::{
+    index::Index,
+    lean::{LeanPod, LeanPort},
+    metrics::Metrics,
+    queue::Queue,
+};
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::DeserializeGuard,
+    core::PartialObjectMeta,
     runtime::{WatchStreamExt, watcher, watcher::Event},
 };
 use kuryr_model::{KuryrPort, ObjectKey, chain};
+use kuryr_plan::pod::Pod;
 use serde::de::DeserializeOwned;
 use std::{collections::HashSet, fmt::Debug, sync::Arc};
 use tokio::{sync::watch, time::Instant};
@@ -43,19 +49,21 @@ pub(crate) struct Watches {
 impl Watches {
     /// Starts the watches; they end when `stop` is cancelled.
     pub(crate) fn start(&self, client: &Client, stop: &CancellationToken) {
-        let (this, stream) = (self.clone(), events::<Pod>(client, "pods", &self.metrics));
+        let (this, stream) = (self.clone(), events(client, "pods", &self.metrics, LeanPod::read));
         run(stop, stream, move |event| this.pod(event));
-        let (this, stream) = (self.clone(), events::<KuryrPort>(client, "kuryrports", &self.metrics));
+        let (this, stream) = (self.clone(), events(client, "kuryrports", &self.metrics, LeanPort::read));
         run(stop, stream, move |event| this.port(event));
-        let (this, stream) = (self.clone(), events::<Node>(client, "nodes", &self.metrics));
+        let (this, stream) =
+            (self.clone(), events(client, "nodes", &self.metrics, Ok::<PartialObjectMeta<Node>, String>));
         run(stop, stream, move |event| this.node(event));
     }
 
     fn pod(&self, event: Seen<Pod>) {
         match event {
             Seen::Apply(pod) => {
-                if self.index.apply_pod(&pod) {
-                    self.queue.add(key(&*pod));
+                let key = pod.key.clone();
+                if self.index.apply_pod(*pod) {
+                    self.queue.add(key);
                 }
             }
             Seen::Delete(name) => {
@@ -92,9 +100,9 @@ impl Watches {
         }
     }
 
-    fn node(&self, event: Seen<Node>) {
+    fn node(&self, event: Seen<PartialObjectMeta<Node>>) {
         match event {
-            Seen::Apply(node) => self.index.apply_node(&node),
+            Seen::Apply(node) => self.index.apply_node(&*node),
             Seen::Delete(key) => self.forget_node(&key.name),
             Seen::Listed(seen) => {
                 let listed: HashSet<&str> = seen.iter().map(|key| key.name.as_str()).collect();
@@ -139,27 +147,47 @@ fn run<K: Send + 'static>(
     });
 }
 
-fn events<K>(client: &Client, plural: &'static str, metrics: &Metrics) -> impl Stream<Item = Seen<K>> + use<K>
+/// What a watch of all `K` tells, each read as `T`.
+///
+/// The lists are asked for in pages: an API server that may answer from its cache ignores that and sends ten thousand
+/// objects at once, which would have to be held in memory.
+fn events<K, T>(
+    client: &Client,
+    plural: &'static str,
+    metrics: &Metrics,
+    read: fn(K) -> Result<T, String>,
+) -> impl Stream<Item = Seen<T>> + use<K, T>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
     let mut listing = HashSet::new();
     let metrics = metrics.clone();
-    let stream = watcher(api, watcher::Config::default().any_semantic()).default_backoff();
+    let readable = move |object: K, metrics: &Metrics| {
+        let key = key(&object);
+        match read(object) {
+            Ok(object) => Some(Seen::Apply(Box::new(object))),
+            Err(error) => {
+                metrics.unreadable(plural);
+                let (namespace, name) = (key.namespace, key.name);
+                tracing::warn!(resource = plural, namespace, name, error, "skipped: the object cannot be read");
+                None
+            }
+        }
+    };
+    let stream = watcher(Api::all(client.clone()), watcher::Config::default()).default_backoff();
     stream.flat_map(move |event| {
         let seen = match event {
             Ok(Event::Init) => {
                 listing.clear();
                 None
             }
-            Ok(Event::InitApply(guard)) => {
-                listing.insert(key(&guard));
-                readable(guard, plural, &metrics)
+            Ok(Event::InitApply(object)) => {
+                listing.insert(key(&object));
+                readable(object, &metrics)
             }
             Ok(Event::InitDone) => Some(Seen::Listed(std::mem::take(&mut listing))),
-            Ok(Event::Apply(guard)) => readable(guard, plural, &metrics),
-            Ok(Event::Delete(guard)) => Some(Seen::Delete(key(&guard))),
+            Ok(Event::Apply(object)) => readable(object, &metrics),
+            Ok(Event::Delete(object)) => Some(Seen::Delete(key(&object))),
             Err(error) => {
                 metrics.watch_failed(plural);
                 tracing::warn!(resource = plural, error = %chain(&error), "the watch failed and is begun anew");
@@ -168,26 +196,4 @@ where
         };
         futures::stream::iter(seen)
     })
-}
-
-fn readable<K>(guard: DeserializeGuard<K>, plural: &'static str, metrics: &Metrics) -> Option<Seen<K>>
-where
-    K: Resource<DynamicType = ()>,
-{
-    match guard.0 {
-        Ok(object) => Some(Seen::Apply(Box::new(object))),
-        Err(invalid) => {
-            metrics.unreadable(plural);
-            let name = invalid.metadata.name.unwrap_or_default();
-            let namespace = invalid.metadata.namespace.unwrap_or_default();
-            tracing::warn!(
-                resource = plural,
-                namespace,
-                name,
-                error = invalid.error,
-                "skipped: the object cannot be read"
-            );
-            None
-        }
-    }
 }

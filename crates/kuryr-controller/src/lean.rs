@@ -1,0 +1,184 @@
+//! Objects as the API server sends them, read only as far as the controller looks at them.
+//!
+//! Most of a pod is of no concern here, and most of every object's metadata says who changed what. Read in full, a list of
+//! ten thousand costs hundreds of megabytes for a moment and seconds to begin with; what is left out here is skipped in
+//! the answer's text.
+
+use k8s_openapi::{api::core::v1::Pod as KubePod, apimachinery::pkg::apis::meta::v1::Time};
+use kube::{Resource, ResourceExt, api::ObjectMeta};
+use kuryr_model::{KuryrPort, KuryrPortSpec, ObjectKey, PodUid, kuryr_port::KuryrPortStatus};
+use kuryr_plan::pod::Pod;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use std::{borrow::Cow, marker::PhantomData};
+
+/// A `K` of which spec and status are read as `S` and `T`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(bound(deserialize = "S: Deserialize<'de>, T: Deserialize<'de>"))]
+pub(crate) struct Lean<K, S, T> {
+    #[serde(deserialize_with = "metadata")]
+    metadata: ObjectMeta,
+    spec: Option<S>,
+    status: Option<T>,
+    #[serde(skip)]
+    kind: PhantomData<fn() -> K>,
+}
+
+/// A pod.
+pub(crate) type LeanPod = Lean<KubePod, PodSpec, PodStatus>;
+
+/// A `KuryrPort` of which spec and status may be anything: somebody may have written them by hand, and one that cannot be
+/// read must not make the whole list unreadable.
+pub(crate) type LeanPort = Lean<KuryrPort, Value, Value>;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PodSpec {
+    node_name: Option<String>,
+    host_network: Option<bool>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct PodStatus {
+    phase: Option<String>,
+}
+
+/// Reads metadata without its larger half.
+fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        name: Option<String>,
+        namespace: Option<String>,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        generation: Option<i64>,
+        deletion_timestamp: Option<Time>,
+        finalizers: Option<Vec<String>>,
+    }
+    let Metadata { name, namespace, uid, resource_version, generation, deletion_timestamp, finalizers } =
+        Metadata::deserialize(deserializer)?;
+    let rest = ObjectMeta::default();
+    Ok(ObjectMeta { name, namespace, uid, resource_version, generation, deletion_timestamp, finalizers, ..rest })
+}
+
+impl<K: Resource, S, T> Resource for Lean<K, S, T> {
+    type DynamicType = K::DynamicType;
+    type Scope = K::Scope;
+
+    fn kind(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::kind(dt)
+    }
+
+    fn group(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::group(dt)
+    }
+
+    fn version(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::version(dt)
+    }
+
+    fn plural(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::plural(dt)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+impl LeanPod {
+    /// What matters of it.
+    ///
+    /// # Errors
+    /// It has no UID, which no API server sends.
+    pub(crate) fn read(self) -> Result<Pod, String> {
+        let key = ObjectKey::new(self.namespace().unwrap_or_default(), self.name_any());
+        let phase = self.status.and_then(|status| status.phase);
+        let (node, host_network) = self.spec.map(|spec| (spec.node_name, spec.host_network)).unwrap_or_default();
+        Ok(Pod {
+            key,
+            uid: PodUid(self.metadata.uid.ok_or("it has no UID")?),
+            node: node.filter(|node| !node.is_empty()),
+            host_network: host_network.unwrap_or(false),
+            completed: matches!(phase.as_deref(), Some("Succeeded" | "Failed")),
+            deleting: self.metadata.deletion_timestamp.is_some(),
+        })
+    }
+}
+
+impl LeanPort {
+    /// The object, with as much of its metadata as was read.
+    ///
+    /// # Errors
+    /// Its spec or its status is not what the definition says.
+    pub(crate) fn read(self) -> Result<KuryrPort, String> {
+        let spec: KuryrPortSpec =
+            serde_json::from_value(self.spec.unwrap_or_default()).map_err(|error| format!("spec: {error}"))?;
+        let status: Option<KuryrPortStatus> =
+            self.status.map(serde_json::from_value).transpose().map_err(|error| format!("status: {error}"))?;
+        Ok(KuryrPort { metadata: self.metadata, spec, status })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(value: Value) -> Result<Pod, String> {
+        serde_json::from_value::<LeanPod>(value).unwrap().read()
+    }
+
+    #[test]
+    fn a_pod_is_read_as_far_as_it_matters() {
+        let read = pod(json!({
+            "metadata": {
+                "namespace": "a", "name": "x", "uid": "p", "deletionTimestamp": "2026-01-01T00:00:00Z",
+                "managedFields": [{"fieldsV1": {"f:spec": {}}}], "labels": {"colour": "red"},
+            },
+            "spec": {"containers": [{"name": "main"}], "nodeName": "node0", "hostNetwork": true},
+            "status": {"phase": "Failed", "conditions": []},
+        }));
+        let key = ObjectKey::new("a", "x");
+        let node = Some("node0".to_owned());
+        assert_eq!(read, Ok(Pod { key, uid: "p".into(), node, host_network: true, completed: true, deleting: true }));
+    }
+
+    #[test]
+    fn a_pod_that_is_not_scheduled_has_no_node() {
+        for spec in [json!({"containers": []}), json!({"containers": [], "nodeName": ""})] {
+            let read = pod(json!({"metadata": {"namespace": "a", "name": "x", "uid": "p"}, "spec": spec})).unwrap();
+            assert_eq!((read.node, read.host_network, read.completed, read.deleting), (None, false, false, false));
+        }
+        assert!(pod(json!({"metadata": {"name": "x"}})).is_err());
+    }
+
+    #[test]
+    fn a_kuryr_port_keeps_what_its_writers_need() {
+        let value = json!({
+            "apiVersion": "kuryr.openstack.org/v1", "kind": "KuryrPort",
+            "metadata": {
+                "namespace": "a", "name": "x", "uid": "u", "resourceVersion": "7", "generation": 2, "finalizers": ["f"],
+                "managedFields": [{"manager": "kuryr"}],
+            },
+            "spec": {"podUid": "p", "nodeName": "node0", "vifs": []},
+            "status": {"attachment": {"state": "Released", "since": "2026-01-01T00:00:00Z"}},
+        });
+        let mut whole: KuryrPort = serde_json::from_value(value.clone()).unwrap();
+        whole.metadata.managed_fields = None;
+        assert_eq!(serde_json::from_value::<LeanPort>(value).unwrap().read(), Ok(whole));
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_still_has_a_name() {
+        let value = json!({"metadata": {"namespace": "a", "name": "x", "uid": "u"}, "spec": {"podUid": 7}});
+        let port: LeanPort = serde_json::from_value(value).unwrap();
+        assert_eq!(port.name_any(), "x");
+        assert!(port.read().unwrap_err().starts_with("spec: "));
+    }
+}
