@@ -18,6 +18,10 @@ help: ## this list
 demo: need-nft build ## an embedded cloud and two nodes: watch pods get ports and talk, in about a minute
 	$(TESTBED) demo
 
+.PHONY: up
+up: need-nft build ## the same cloud and nodes, left running for your own kubectl and openstack clients; Ctrl-C ends them
+	$(TESTBED) up
+
 .PHONY: test
 test: need-nft ## all unit, property and scenario tests, in the embedded world
 	$(CARGO) build --workspace --bins

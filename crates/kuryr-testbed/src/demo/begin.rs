@@ -1,6 +1,9 @@
 //! A cloud, a cluster, and Kuryr between them.
 
-use super::{Args, POD_CIDR, show::Show};
+use super::{
+    Args, POD_CIDR,
+    show::{Show, many},
+};
 use crate::world::{EmbeddedConfig, World, set_up as commands};
 use anyhow::ensure;
 use k8s_openapi::api::core::v1::Node;
@@ -20,14 +23,14 @@ pub(super) async fn world(show: &Show, args: &Args, netns: &Path) -> anyhow::Res
         start_kuryr: false,
         ..EmbeddedConfig::new(netns)
     };
-    let world = show.wait("starts", World::embedded(config)).await?;
+    let world = show.wait("they start", World::embedded(config)).await?;
     let inside = world.inside()?;
     show.fact("Keystone", &inside.cloud_server.auth_url());
     show.fact("Kubernetes", &inside.api_server.url());
     for node in inside.fabric.nodes() {
         show.fact(
             "node",
-            &format!("{} at {}, a network namespace; its host in Neutron has the same name", node.name, node.address),
+            &format!("{} at {}: a network namespace, and a host of that name in Neutron", node.name, node.address),
         );
     }
     let latency = args.latency();
@@ -35,7 +38,7 @@ pub(super) async fn world(show: &Show, args: &Args, netns: &Path) -> anyhow::Res
         "answers at once (--quick)".to_owned()
     } else {
         format!(
-            "every call takes as long as on a small real OpenStack: a read {} ms, a port {} ms, each further port of the same call {} ms",
+            "takes as long as a small real one: a read {} ms, a port {} ms, each further port of the same call {} ms",
             latency.read.as_millis(),
             (latency.create + latency.create_item).as_millis(),
             latency.create_item.as_millis()
@@ -81,7 +84,13 @@ pub(super) async fn run(show: &Show, world: &World, args: Vec<String>) -> anyhow
         ensure!(code == Some(0), "{command} ended with {code:?}:\n{output}");
         Ok(output)
     };
-    show.wait(&command, work).await
+    let calls = world.inside()?.cloud.calls();
+    let before = calls.total();
+    let progress = || match calls.total().saturating_sub(before) {
+        0 => String::new(),
+        count => many(count.try_into().unwrap_or(usize::MAX), "call"),
+    };
+    show.watch(&command, progress, work).await
 }
 
 pub(super) async fn start_kuryr(show: &Show, world: &mut World) -> anyhow::Result<()> {
@@ -99,7 +108,7 @@ pub(super) async fn start_kuryr(show: &Show, world: &mut World) -> anyhow::Resul
         }
         anyhow::Ok(controller)
     };
-    let controller = show.wait("starts", work).await?;
+    let controller = show.wait("they start and elect a leader", work).await?;
     let pid = |pid: Option<u32>| pid.map_or_else(|| "none".to_owned(), |pid| pid.to_string());
     show.fact("controller", &format!("process {}", pid(world.kuryr.controller_pid(controller))));
     for node in &nodes {

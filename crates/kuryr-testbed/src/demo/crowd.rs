@@ -2,7 +2,7 @@
 
 use super::{
     pods::all_addresses,
-    show::{Show, seconds},
+    show::{Show, many, seconds},
     timeline::Timeline,
 };
 use crate::{
@@ -63,7 +63,7 @@ pub(super) async fn at_once(show: &Show, world: &World, timeline: &Timeline, cou
         try_join_all(names.iter().map(|name| pods.delete(name))).await?;
         try_join_all(names.iter().map(|name| pods.gone(name))).await.map(drop)
     };
-    let progress = || format!("{} ports are left", ports_of(cloud, "crowd").len());
+    let progress = || format!("{} left", many(ports_of(cloud, "crowd").len(), "port"));
     show.watch(&format!("{count} pods are deleted, and their ports"), progress, work).await?;
     show.gap();
     show.fact("to create", &asked);
@@ -110,8 +110,8 @@ pub(super) async fn controller_killed(
     show.chapter(
         "The controller dies in the middle",
         &format!(
-            "{count} pods again. The moment Neutron has made the first of their ports, the controller is killed (SIGKILL): before it \
-             can note them down in Kubernetes. While there is none, two of the pods are deleted. Then a new controller is started."
+            "{count} pods again. The moment Neutron has made ports for half of them, the controller is killed (SIGKILL), before it can \
+             note them down in Kubernetes. While there is none, two of the pods are deleted. Then a new controller is started."
         ),
     );
     let cloud = world.inside()?.cloud.clone();
@@ -120,7 +120,7 @@ pub(super) async fn controller_killed(
     let work = async {
         let mut changes = cloud.subscribe();
         pods.create_all(&names).await?;
-        while ports_of(&cloud, "storm").is_empty() {
+        while ports_of(&cloud, "storm").len() * 2 < count {
             changes.changed().await?;
         }
         world.kuryr.kill_controller(victim).await
@@ -131,8 +131,9 @@ pub(super) async fn controller_killed(
     show.fact(
         "now there are",
         &format!(
-            "{count} pods, {} ports in Neutron, {recorded} KuryrPorts, {} pods Running, 0 controllers",
-            ports_of(&cloud, "storm").len(),
+            "{count} pods, {} in Neutron, {}, {} Running, no controller",
+            many(ports_of(&cloud, "storm").len(), "port"),
+            many(recorded, "KuryrPort"),
             timeline.running("storm-")
         ),
     );
@@ -162,7 +163,10 @@ pub(super) async fn controller_killed(
     let running = show.watch("it finishes what the other began", progress, timeout_work(work)).await?;
     let ports = ports_of(&cloud, "storm");
     show.gap();
-    show.fact("now there are", &format!("{} pods Running, {} ports in Neutron", running.len(), ports.len()));
+    show.fact(
+        "now there are",
+        &format!("{} Running, {} in Neutron", many(running.len(), "pod"), many(ports.len(), "port")),
+    );
     show.claim(
         one_each(&ports, &running),
         "nothing was lost and nothing made twice: one port for each pod, none for the two that are gone",

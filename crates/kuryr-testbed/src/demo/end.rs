@@ -1,6 +1,9 @@
 //! How an operator sees that all is well, and the end of everything.
 
-use super::{begin::run, show::Show};
+use super::{
+    begin::run,
+    show::{Show, many},
+};
 use crate::world::{Vm, World, pods::PATIENCE};
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Pod;
@@ -40,7 +43,7 @@ pub(super) async fn nothing_left(show: &Show, world: &World, vm: Vm) -> anyhow::
     };
     let work = async { timeout(PATIENCE, work).await.context("pods are left")? };
     let ours = || cloud.ports().iter().filter(|port| port.name.starts_with("demo/")).count();
-    show.watch("all pods are deleted", || format!("{} ports are left", ours()), work).await?;
+    show.watch("all pods are deleted", || format!("{} left", many(ours(), "port")), work).await?;
     let audit = async {
         let started = Instant::now();
         loop {

@@ -17,7 +17,7 @@ mod timeline;
 mod traffic;
 
 use crate::{cloud::Latency, dataplane::enter, interrupt::interrupted, world::World};
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use show::{Show, seconds};
 use std::{path::Path, process::ExitCode, time::Duration};
 use tokio::runtime::Runtime;
@@ -66,9 +66,9 @@ async fn tell(args: &Args, netns: &Path) -> anyhow::Result<ExitCode> {
     let show = Show::new();
     show.title(
         "Kuryr in about a minute",
-        "Kuryr gives every Kubernetes pod a Neutron port, which makes it what a virtual machine is: one more member of an OpenStack \
-         network. No overlay on top of the cloud's overlay, no second address management. All you see here runs in one process, \
-         four of Kuryr's own and some network namespaces; your machine stays as it is.",
+        "Kuryr gives every Kubernetes pod a Neutron port, and so makes it what a virtual machine is: one more member of an OpenStack \
+         network. No overlay on top of the cloud's overlay, no second address management. You will see Kuryr's own programs at work \
+         on an embedded cloud and cluster, in network namespaces of their own: your machine stays as it is.",
     );
     // Whatever has been made when this is dropped goes with it.
     let started = tokio::select! {
@@ -84,7 +84,7 @@ async fn tell(args: &Args, netns: &Path) -> anyhow::Result<ExitCode> {
     let down = world.shut_down().await.context("the world did not end");
     match told {
         None => Ok(leave(&show)),
-        Some(Err(error)) => Err(error.context(format!("the demonstration failed; the logs end so:\n{logs}"))),
+        Some(Err(error)) => Err(anyhow!("the demonstration failed: {error:#}\n\n{logs}")),
         Some(Ok(())) => {
             down?;
             farewell(&show);
@@ -126,7 +126,7 @@ fn farewell(show: &Show) {
     show.fact("make test", "every unit, property and scenario test: what happens when things go wrong");
     show.fact("make e2e", "the same scenarios on real OpenStack and real Kubernetes (root, Debian 12)");
     show.fact("make bench", "the budgets: how long a pod's start may take, and takes");
-    show.fact("kuryr-testbed up", "this cloud and cluster, left running for your own kubectl and openstack clients");
+    show.fact("make up", "this cloud and cluster, left running for your kubectl and openstack clients");
     show.fact("docs/", "architecture.md: how it works; operating.md: how to run it");
     show.gap();
 }

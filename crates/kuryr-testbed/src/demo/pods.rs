@@ -37,7 +37,7 @@ pub(super) async fn start(show: &Show, world: &World, timeline: &Timeline) -> an
     let mut rows = Vec::new();
     let mut all = Vec::new();
     for pod in &pods {
-        let moments = timeline.of(&pod.uid().context("a pod without UID")?);
+        let moments = timeline.of(&pod.uid().context("a pod without UID")?).await;
         let timing = timing(world, &moments.node, pod)?;
         let steps = steps(&moments, timing.as_ref());
         rows.push(row(pod, &moments.node, &steps));
@@ -68,7 +68,7 @@ pub(super) async fn start(show: &Show, world: &World, timeline: &Timeline) -> an
     };
     show.claim(
         all.iter().all(in_order),
-        "each pod went from port to KuryrPort to plug to Running, and none waited for a timer",
+        "each pod had its port made, then its KuryrPort written, then was plugged, then ran",
     )?;
     let apart: Vec<IpAddr> = all_addresses(&pods)?;
     let (unique, all) = (apart.iter().collect::<std::collections::BTreeSet<_>>().len(), apart.len());

@@ -114,11 +114,11 @@ impl Show {
 
     /// Something by its name.
     pub(super) fn fact(&self, name: &str, text: &str) {
-        let name = format!("{name:<16}");
-        let mut lines = fill(text, WIDTH - MARGIN.len() - 17).into_iter();
+        let name = format!("{name:<19}");
+        let mut lines = fill(text, WIDTH - MARGIN.len() - 20).into_iter();
         self.line(&format!("{MARGIN}{} {}", self.paint(Style::Dim, &name), lines.next().unwrap_or_default()));
         for line in lines {
-            self.line(&format!("{MARGIN}{:16} {line}", ""));
+            self.line(&format!("{MARGIN}{:19} {line}", ""));
         }
     }
 
@@ -231,6 +231,11 @@ pub(super) fn seconds(time: Duration) -> String {
         seconds if seconds >= 0.01 => format!("{:.0} ms", seconds * 1e3),
         seconds => format!("{:.1} ms", seconds * 1e3),
     }
+}
+
+/// A number of things, in words.
+pub(super) fn many(count: usize, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
 }
 
 fn width(text: &str) -> usize {

@@ -1,7 +1,7 @@
 //! When each step of a pod's start happened, seen from outside Kuryr: by watching Kubernetes and the cloud.
 
 use crate::{
-    cloud::{Cloud, PortStatus},
+    cloud::{Cloud, PortStatus, PortView},
     kubernetes::PodTiming,
     world::World,
 };
@@ -14,11 +14,8 @@ use kube::{
 };
 use kuryr_model::{KuryrPort, Purpose};
 use serde::de::DeserializeOwned;
-use std::{
-    collections::BTreeMap,
-    fmt::Debug,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, fmt::Debug};
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 /// The moments of one pod's start, as far as they have come.
@@ -40,16 +37,13 @@ pub(super) struct Moments {
     pub(super) running: Option<Timestamp>,
 }
 
-type Pods = Arc<Mutex<BTreeMap<String, Moments>>>;
+/// What was seen of each pod, by its UID.
+type Pods = BTreeMap<String, Moments>;
 
 /// Looks on while pods start.
 pub(super) struct Timeline {
-    pods: Pods,
+    pods: watch::Sender<Pods>,
     _watches: [AbortOnDropHandle<()>; 3],
-}
-
-fn lock(pods: &Pods) -> MutexGuard<'_, BTreeMap<String, Moments>> {
-    pods.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Notes a moment, the first time that it comes.
@@ -62,7 +56,7 @@ fn note(moment: &mut Option<Timestamp>, has_come: bool) {
 impl Timeline {
     /// Looks on from now, at the world's namespace.
     pub(super) fn start(world: &World) -> anyhow::Result<Self> {
-        let pods = Pods::default();
+        let pods = watch::Sender::new(Pods::default());
         let watches = [
             spawn_watch(world.pods().api().clone(), &pods, see_pod),
             spawn_watch(world.pods().ports().clone(), &pods, see_kuryr_port),
@@ -71,18 +65,21 @@ impl Timeline {
         Ok(Self { pods, _watches: watches })
     }
 
-    /// What was seen of a pod, by its UID.
-    pub(super) fn of(&self, uid: &str) -> Moments {
-        lock(&self.pods).get(uid).cloned().unwrap_or_default()
+    /// What was seen of a pod, by its UID, once it has come to run.
+    pub(super) async fn of(&self, uid: &str) -> Moments {
+        let mut pods = self.pods.subscribe();
+        let ran = |pods: &Pods| pods.get(uid).is_some_and(|pod| pod.running.is_some() && pod.active.is_some());
+        // The sender lives as long as this does.
+        pods.wait_for(ran).await.ok().and_then(|pods| pods.get(uid).cloned()).unwrap_or_default()
     }
 
     /// How many pods whose name begins so have come to run.
     pub(super) fn running(&self, prefix: &str) -> usize {
-        lock(&self.pods).values().filter(|pod| pod.name.starts_with(prefix) && pod.running.is_some()).count()
+        self.pods.borrow().values().filter(|pod| pod.name.starts_with(prefix) && pod.running.is_some()).count()
     }
 }
 
-fn spawn_watch<K>(api: Api<K>, pods: &Pods, see: fn(&mut BTreeMap<String, Moments>, &K)) -> AbortOnDropHandle<()>
+fn spawn_watch<K>(api: Api<K>, pods: &watch::Sender<Pods>, see: fn(&mut Pods, &K)) -> AbortOnDropHandle<()>
 where
     K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -92,13 +89,13 @@ where
         let mut changes = std::pin::pin!(changes);
         while let Some(change) = changes.next().await {
             if let Ok(object) = change {
-                see(&mut lock(&pods), &object);
+                pods.send_modify(|pods| see(pods, &object));
             }
         }
     }))
 }
 
-fn see_pod(pods: &mut BTreeMap<String, Moments>, pod: &Pod) {
+fn see_pod(pods: &mut Pods, pod: &Pod) {
     let Some(uid) = pod.uid() else { return };
     let moments = pods.entry(uid).or_default();
     moments.name = pod.name_any();
@@ -111,25 +108,26 @@ fn see_pod(pods: &mut BTreeMap<String, Moments>, pod: &Pod) {
     note(&mut moments.running, phase == Some("Running"));
 }
 
-fn see_kuryr_port(pods: &mut BTreeMap<String, Moments>, port: &KuryrPort) {
+fn see_kuryr_port(pods: &mut Pods, port: &KuryrPort) {
     note(&mut pods.entry(port.spec.pod_uid.0.clone()).or_default().recorded, !port.spec.vifs.is_empty());
 }
 
-async fn watch_cloud(cloud: Cloud, pods: Pods) {
+async fn watch_cloud(cloud: Cloud, pods: watch::Sender<Pods>) {
     let mut changes = cloud.subscribe();
     while changes.changed().await.is_ok() {
-        for port in cloud.snapshot().ports.values() {
-            let purposes = port.tags.iter().filter_map(|tag| tag.parse().ok());
-            for purpose in purposes {
-                if let Purpose::Pod(uid) = purpose {
-                    let mut pods = lock(&pods);
-                    let moments = pods.entry(uid.0).or_default();
-                    note(&mut moments.port, true);
-                    note(&mut moments.active, port.status == PortStatus::Active);
-                }
-            }
-        }
+        pods.send_modify(|pods| cloud.ports().iter().for_each(|port| see_port(pods, port)));
     }
+}
+
+fn see_port(pods: &mut Pods, port: &PortView) {
+    let uid = port.tags.iter().find_map(|tag| match tag.parse() {
+        Ok(Purpose::Pod(uid)) => Some(uid.0),
+        _ => None,
+    });
+    let Some(uid) = uid else { return };
+    let moments = pods.entry(uid).or_default();
+    note(&mut moments.port, true);
+    note(&mut moments.active, port.status == PortStatus::Active);
 }
 
 /// The durations between the moments, in the order in which they come; what has not come is left out.

@@ -3,7 +3,7 @@
 use crate::{
     cloud::Server,
     kubernetes::{ServerHandle, kubeconfig},
-    world::World,
+    world::{World, process::executable},
 };
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -96,28 +96,31 @@ impl Files {
 
     /// What a person must know.
     pub(super) fn greeting(&self, cloud: &Server, kubernetes: &ServerHandle, world: &World) -> String {
-        let program =
-            std::env::current_exe().map_or_else(|_| "kuryr-testbed".to_owned(), |path| path.display().to_string());
+        let testbed = std::env::current_exe().unwrap_or_else(|_| "kuryr-testbed".into());
+        let kuryr = executable("kuryr").unwrap_or_else(|_| "kuryr".into());
         let exports: String = self.exports().lines().map(|line| format!("  {line}\n")).collect();
         format!(
             "
-Up: {nodes} nodes. Ctrl-C ends it.
+Up: {nodes} nodes. Ctrl-C ends it all.
 
   Kubernetes  {kubernetes}
-  Keystone    {keystone}   user {user}, project {project}
-  logs        {logs}
+  Keystone    {keystone} (user {user}, project {project})
+  logs        {logs}/*.log
+  of pods     {logs}/node*/log/*.log
 
 In another shell, once:
 
 {exports}
-and then, for instance:
+Then, for instance:
 
-  kubectl run web --image=any                  # images are not run: a pod is its network, or a command of this machine
+  kubectl run one --image=any     # images are not run: a pod is its network, with --command one of this machine's programs
   kubectl run two --image=any
   kubectl get pods,kuryrports -o wide
-  openstack port list --long                   # the port of each pod, under its name
-  {program} exec web -- ping -c 3 ADDRESS      # from inside a pod
-  kubectl delete pod web two
+  openstack port list --long      # the ports under their pods' names
+  {testbed} exec one -- ping -c 3 ADDRESS
+  {kuryr} status
+  {kuryr} audit
+  kubectl delete pod one two
 ",
             nodes = world.nodes.len(),
             kubernetes = kubernetes.url(),
@@ -125,6 +128,8 @@ and then, for instance:
             user = cloud.user(),
             project = cloud.project(),
             logs = self.logs.display(),
+            testbed = testbed.display(),
+            kuryr = kuryr.display(),
         )
     }
 }
