@@ -22,6 +22,9 @@ start_apiserver() {
   await apiserver 60 "become ready" kubectl get --raw /readyz
 }
 
+# What it knows is in etcd. Asked politely it waits for watches that end only when their clients do.
+ask_apiserver_to_stop() { kill -KILL "$pid"; }
+
 start_controller_manager() {
   local port=10257
   free_port controller-manager "$port" "nothing: kube-controller-manager's port number is fixed"

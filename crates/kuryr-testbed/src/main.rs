@@ -13,7 +13,10 @@ use kuryr_testbed::{
     world::EmbeddedConfig,
 };
 use libtest_mimic::Arguments;
-use std::{io::stderr, process::ExitCode};
+use std::{
+    io::{IsTerminal, stderr},
+    process::ExitCode,
+};
 
 /// An embedded OpenStack and an embedded Kubernetes with Kuryr between them.
 #[derive(Parser)]
@@ -76,7 +79,7 @@ fn complain(text: &str) {
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let filter = std::env::var("KURYR_LOG").unwrap_or_else(|_| "warn".to_owned());
-    tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter).init();
+    tracing_subscriber::fmt().with_ansi(stderr().is_terminal()).with_writer(stderr).with_env_filter(filter).init();
     match cli.command {
         Command::Scenarios(args) => scenarios(*args),
         Command::Contract(args) => Ok(contract(args)),

@@ -8,7 +8,10 @@ use std::{
     sync::{Arc, PoisonError},
     time::Duration,
 };
-use tokio::{runtime::Runtime, time::timeout};
+use tokio::{
+    runtime::Runtime,
+    time::{Instant, timeout},
+};
 
 /// How long a scenario may take, its world included.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -49,11 +52,13 @@ pub fn trials(place: &Place) -> Vec<Trial> {
 }
 
 async fn tell(scenario: &Scenario, place: &Place) -> anyhow::Result<()> {
+    let begun = Instant::now();
     let mut world = match place {
         Place::Embedded(config) => World::embedded(config.clone()).await,
         Place::Real(config) => World::real(config.clone()).await,
     }
     .context("the world did not start")?;
+    let started = begun.elapsed();
     world.use_namespace(&scenario.name.replace('_', "-")).await?;
     let story = (scenario.story)(&mut world).await;
     let end = match &story {
@@ -62,6 +67,13 @@ async fn tell(scenario: &Scenario, place: &Place) -> anyhow::Result<()> {
     };
     let told = story.and(end);
     let logs = if told.is_err() { world.logs() } else { String::new() };
+    if let (Err(_), Place::Real(_)) = (&told, place) {
+        // The next scenario has the same world: it should not pay for this one.
+        if let Err(error) = world.end_scenario().await {
+            tracing::warn!(scenario = scenario.name, error = %format!("{error:#}"), "something is left after it failed");
+        }
+    }
+    tracing::info!(scenario = scenario.name, ?started, took = ?begun.elapsed(), "told");
     let down = world.shut_down().await.context("the world did not end");
     told.map_err(|error| anyhow::anyhow!("{error:#}\n{logs}")).and(down)
 }

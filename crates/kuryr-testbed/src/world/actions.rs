@@ -4,6 +4,7 @@ use super::{Ground, World, process::Process, process::Program, process::executab
 use crate::dataplane::{Vm as Machine, VmPort};
 use anyhow::{Context, bail, ensure};
 use ipnet::IpNet;
+use jiff::Timestamp;
 use k8s_openapi::{
     api::{coordination::v1::Lease, core::v1::Pod},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -100,15 +101,39 @@ impl World {
     /// # Errors
     /// None does, in time.
     pub async fn leader_elected(&self) -> anyhow::Result<()> {
+        self.renewed_since(Timestamp::UNIX_EPOCH).await
+    }
+
+    /// Waits until a controller leads that has renewed its Lease from now on. One that lost it meanwhile has ended, and is
+    /// replaced as a Deployment would.
+    ///
+    /// # Errors
+    /// None does, in time.
+    pub async fn leads_again(&mut self) -> anyhow::Result<()> {
+        let now = Timestamp::now();
+        loop {
+            let renewed = self.renewed_since(now);
+            tokio::select! {
+                renewed = renewed => return renewed,
+                replaced = self.kuryr.replace_ended_controller() => replaced?,
+            }
+        }
+    }
+
+    /// Waits until the Lease is held by one of our controllers, and was renewed after `since`.
+    fn renewed_since(&self, since: Timestamp) -> impl Future<Output = anyhow::Result<()>> + use<> {
         let ours: Vec<String> = self.kuryr.controllers().iter().map(|number| format!("controller-{number}")).collect();
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), "kube-system");
         let leads = move |lease: Option<&Lease>| {
-            let holder = lease.and_then(|lease| lease.spec.as_ref()?.holder_identity.as_ref());
-            holder.is_some_and(|holder| ours.contains(holder))
+            let Some(spec) = lease.and_then(|lease| lease.spec.as_ref()) else { return false };
+            let held = spec.holder_identity.as_ref().is_some_and(|holder| ours.contains(holder));
+            held && spec.renew_time.as_ref().is_some_and(|renewed| renewed.0 > since)
         };
-        let waited = timeout(Duration::from_secs(60), await_condition(leases, "kuryr-controller", leads)).await;
-        waited.context("no controller leads")??;
-        Ok(())
+        async move {
+            let waited = timeout(Duration::from_secs(60), await_condition(leases, "kuryr-controller", leads)).await;
+            waited.context("no controller leads")??;
+            Ok(())
+        }
     }
 
     /// Waits until a node's daemon has an ADD that waits for its pod's port.

@@ -1,7 +1,8 @@
 //! Kuryr's processes in a world: controllers and one daemon per node.
 
 use super::process::{Process, Program, executable, get};
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use futures::future::select_all;
 use kuryr_node::attachments::Attachment;
 use std::{
     collections::BTreeMap,
@@ -112,6 +113,20 @@ impl Kuryr {
     /// There is no such controller, or it does not end.
     pub async fn stop_controller(&mut self, number: usize) -> anyhow::Result<()> {
         self.controllers.remove(&number).context("no such controller")?.0.stop().await
+    }
+
+    /// Waits until a controller ends by itself, and starts another one, as a Deployment would.
+    ///
+    /// # Errors
+    /// There is none, or the new one does not start.
+    pub async fn replace_ended_controller(&mut self) -> anyhow::Result<()> {
+        ensure!(!self.controllers.is_empty(), "no controller runs");
+        let ends = self.controllers.iter_mut().map(|(number, (process, _))| {
+            Box::pin(async move { process.wait().await.map(|_| *number) })
+        });
+        let (ended, ..) = select_all(ends).await;
+        self.controllers.remove(&ended?);
+        self.start_controller().await.map(drop)
     }
 
     /// The metrics page of a controller.

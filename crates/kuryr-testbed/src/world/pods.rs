@@ -65,7 +65,8 @@ impl NewPod {
         let mut spec = json!({
             "containers": [container],
             "restartPolicy": self.restart,
-            "terminationGracePeriodSeconds": 0,
+            // Not 0: that would make every deletion a forced one. What runs in the pod ends when it is asked to.
+            "terminationGracePeriodSeconds": 1,
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             "hostNetwork": self.host_network,
