@@ -66,10 +66,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter).init();
     match cli.command {
         Command::Scenarios(args) => scenarios(args),
-        Command::Demo(args) => demo::run(args),
+        Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(args),
-        Command::Up(args) => up::run(args),
-        Command::Exec(args) => up::exec::run(args),
+        Command::Up(args) => up::run(&args),
+        Command::Exec(args) => up::exec::run(&args),
     }
 }
 
