@@ -83,10 +83,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Scenarios(args) => scenarios(*args),
         Command::Contract(args) => Ok(contract(args)),
-        Command::Demo(args) => demo::run(args),
+        Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(args),
-        Command::Up(args) => up::run(args),
-        Command::Exec(args) => up::exec::run(args),
+        Command::Up(args) => up::run(&args),
+        Command::Exec(args) => up::exec::run(&args),
     }
 }
 

@@ -1,5 +1,7 @@
 //! A world that stays up, seen from the machine: what a person's own clients see.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail them")]
+
 use kube::{
     Api, Client,
     api::{DeleteParams, PostParams},

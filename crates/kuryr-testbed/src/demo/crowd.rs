@@ -111,7 +111,8 @@ pub(super) async fn controller_killed(
         "The controller dies in the middle",
         &format!(
             "{count} pods again. The moment Neutron has made ports for half of them, the controller is killed (SIGKILL), before it can \
-             note them down in Kubernetes. While there is none, two of the pods are deleted. Then a new controller is started."
+             note them down in Kubernetes. While there is none, two of the pods are deleted. Then a new controller is started; \
+             it may lead when the old one's lease has run out: after 3 s here, 15 s by default."
         ),
     );
     let cloud = world.inside()?.cloud.clone();
@@ -149,7 +150,7 @@ pub(super) async fn controller_killed(
         world.kuryr.start_controller().await?;
         world.leader_elected().await
     };
-    show.wait("a new controller starts and takes over when the old one's lease has run out", work).await?;
+    show.wait("a new controller starts and takes over", work).await?;
     let work = async {
         let running = try_join_all(kept.iter().map(|name| pods.running(name))).await?;
         try_join_all(doomed.iter().map(|name| pods.port_gone(name))).await?;

@@ -52,10 +52,10 @@ impl Args {
 ///
 /// # Errors
 /// Something does not work, or does not do what was claimed.
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let inside = enter().context("the testbed's own namespaces")?;
     let runtime = Runtime::new()?;
-    let told = runtime.block_on(tell(&args, inside.directory()));
+    let told = runtime.block_on(tell(args, inside.directory()));
     runtime.shutdown_timeout(Duration::from_secs(5));
     told
 }

@@ -36,7 +36,7 @@ pub struct Args {
 ///
 /// # Errors
 /// There is no such world, pod or command.
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let running = Running::read(&args.folder)?;
     let process = PathBuf::from(format!("/proc/{}", running.pid));
     ensure!(process.exists(), "the world of {} has ended; start one with `kuryr-testbed up`", args.folder.display());

@@ -77,12 +77,12 @@ impl From<Speed> for Latency {
 ///
 /// # Errors
 /// Something does not start.
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let kubernetes = listen(args.kubernetes_port, "--kubernetes-port")?;
     let cloud = listen(args.cloud_port, "--cloud-port")?;
     let inside = enter().context("the testbed's own namespaces")?;
     let runtime = Runtime::new()?;
-    let served = runtime.block_on(serve(&args, inside.directory(), kubernetes, cloud));
+    let served = runtime.block_on(serve(args, inside.directory(), kubernetes, cloud));
     runtime.shutdown_timeout(Duration::from_secs(5));
     served
 }
