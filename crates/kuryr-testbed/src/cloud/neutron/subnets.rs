@@ -134,10 +134,9 @@ impl Resource for Subnet {
         };
         check_cidr(neutron, network_id, &siblings, version, cidr)?;
         let gateway = match body.get("gateway_ip") {
-            None => {
-                let first = hosts(cidr).first;
-                Some(super::ipam::address(first, matches!(cidr, IpNet::V6(_))))
-            }
+            // IPv6: the network's own address, which is that of all routers (the subnet-router anycast address).
+            None if matches!(cidr, IpNet::V6(_)) => Some(cidr.network()),
+            None => Some(super::ipam::address(hosts(cidr).first, false)),
             Some(value) => check_gateway(cidr, value)?,
         };
         let pools = match body.list("allocation_pools").filter(|_| body.given("allocation_pools").is_some()) {
