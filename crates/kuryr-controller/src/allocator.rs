@@ -26,7 +26,7 @@ use kuryr_openstack::{
 use kuryr_plan::{subnets::Choice, vif::vif};
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -140,22 +140,38 @@ async fn gather(
     linger: Duration,
 ) {
     let slots = Arc::new(Semaphore::new(bulk_requests));
-    while let Some(first) = arrivals.recv().await {
-        let mut batch = vec![first];
+    let mut waiting = VecDeque::new();
+    loop {
+        if waiting.is_empty() {
+            match arrivals.recv().await {
+                Some(first) => waiting.push_back(first),
+                None => return,
+            }
+        }
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         // What came while all slots were taken is there already; give those that are just behind a moment.
-        while batch.len() < bulk_size {
+        while waiting.len() < bulk_size * bulk_requests {
             match timeout(linger, arrivals.recv()).await {
-                Ok(Some(next)) => batch.push(next),
+                Ok(Some(next)) => waiting.push_back(next),
                 Ok(None) | Err(_) => break,
             }
         }
+        let batch: Vec<_> = waiting.drain(..share(waiting.len(), bulk_size, bulk_requests)).collect();
         let shared = shared.clone();
         tokio::spawn(async move {
             shared.serve(batch).await;
             drop(slot);
         });
     }
+}
+
+/// So few are not worth a second request.
+const WHOLE: usize = 4;
+
+/// How many of those that wait go into the next bulk: as many as there are for each slot, for Neutron needs time for every
+/// port and makes the ports of one bulk one after another.
+fn share(waiting: usize, bulk_size: usize, bulk_requests: usize) -> usize {
+    waiting.div_ceil(bulk_requests).max(WHOLE).min(bulk_size).min(waiting)
 }
 
 impl Shared {
@@ -348,4 +364,24 @@ fn name(key: &ObjectKey) -> String {
     let mut name = key.to_string();
     name.truncate(255);
     name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn those_that_wait_are_spread_over_the_slots() {
+        for (waiting, bulk_size, slots, wanted) in [
+            (1, 20, 2, 1),
+            (4, 20, 2, 4),
+            (5, 20, 2, 4),
+            (20, 20, 2, 10),
+            (21, 20, 2, 11),
+            (90, 20, 2, 20),
+            (9, 3, 2, 3),
+        ] {
+            assert_eq!(share(waiting, bulk_size, slots), wanted, "{waiting} of {bulk_size} in {slots}");
+        }
+    }
 }

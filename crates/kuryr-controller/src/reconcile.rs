@@ -51,7 +51,7 @@ impl Reconciler {
         let node =
             known.port.as_ref().map_or(Node::Present, |port| self.index.node(&port.spec.node_name, Instant::now()));
         match (step(known.pod.as_deref(), known.port.as_deref(), node, self.cooldown), known) {
-            (Step::Allocate | Step::Fill, Known { pod: Some(pod), port }) => self.allocate(&pod, port.as_deref()).await,
+            (Step::Allocate | Step::Fill, Known { pod: Some(pod), .. }) => self.allocate(&pod).await,
             (Step::Delete, Known { port: Some(port), .. }) => self.outcome(key, "delete", self.delete(&port).await),
             (Step::Release, Known { port: Some(port), .. }) => self.outcome(key, "release", self.release(&port).await),
             (Step::AwaitNode { again, blocks }, known) => {
@@ -81,7 +81,7 @@ impl Reconciler {
     }
 
     /// Gets a port for `pod` and records it.
-    async fn allocate(&self, pod: &Pod, port: Option<&KuryrPort>) -> Outcome {
+    async fn allocate(&self, pod: &Pod) -> Outcome {
         let Some(node) = pod.node.clone() else { return Outcome::Settled };
         let started = Instant::now();
         let request = Request { key: pod.key.clone(), uid: pod.uid.clone(), host: self.index.host(&node) };
@@ -96,7 +96,7 @@ impl Reconciler {
         let result = match allocated {
             Ok(vif) => {
                 self.metrics.step("allocate", started.elapsed());
-                self.record(pod, &node, port, vif).await
+                self.record(pod, &node, vif).await
             }
             Err(error) => Err(error),
         };
@@ -116,15 +116,17 @@ impl Reconciler {
     }
 
     /// Writes the VIF where the node finds it, or gives the port back if the pod is gone by now.
-    async fn record(&self, pod: &Pod, node: &str, port: Option<&KuryrPort>, vif: Vif) -> Result<(), PodError> {
+    async fn record(&self, pod: &Pod, node: &str, vif: Vif) -> Result<(), PodError> {
         let port_id = vif.port_id;
         if !self.still_wanted(pod) {
             tracing::info!(pod = %pod.key, uid = %pod.uid, port = %port_id, "the pod went away while its port was made");
             return self.give_back(&pod.uid, port_id).await;
         }
         let started = Instant::now();
+        // As it is now: while Neutron took its time, one may have been made that says so.
+        let port = self.index.get(&pod.key).port.filter(|port| port.spec.pod_uid == pod.uid);
         let written = match port {
-            Some(port) => self.fill(port, vif).await,
+            Some(port) => self.fill(&port, vif).await,
             None => self.api(&pod.key).create(&PostParams::default(), &new_kuryr_port(pod, node, vec![vif])).await,
         };
         match written {

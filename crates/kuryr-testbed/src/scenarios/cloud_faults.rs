@@ -56,6 +56,23 @@ pub(super) async fn neutron_hangs(world: &mut World) -> anyhow::Result<()> {
     world.pods().running("waits").await.map(drop)
 }
 
+pub(super) async fn neutron_is_slow(world: &mut World) -> anyhow::Result<()> {
+    let cloud = world.inside()?.cloud.clone();
+    let id = cloud.faults().add(Fault::delay(Duration::from_secs(12)).on(Method::POST, PORTS).times(1));
+    world.pods().create(&NewPod::new("waits")).await?;
+    world.pods().port("waits", "waiting with its reason", PATIENCE, waiting_with("CloudSlow")).await?;
+    let pod = world.pods().running("waits").await?;
+    ensure!(cloud.faults().hits(id) == 1, "the fault struck {} times", cloud.faults().hits(id));
+    world.port_of(&pod).await?;
+    // What was late is used: nothing failed and was tried again.
+    for controller in world.kuryr.controllers() {
+        let metrics = world.kuryr.controller_metrics(controller).await?;
+        let failed = metrics.lines().find(|line| line.starts_with("kuryr_pod_step_failures_total"));
+        ensure!(failed.is_none(), "a step failed: {failed:?}");
+    }
+    Ok(())
+}
+
 /// A `KuryrPort` that says why there is no port.
 fn waiting_with(reason: &'static str) -> impl Fn(Option<&KuryrPort>) -> bool {
     move |port| port.and_then(KuryrPort::unallocated_reason).is_some_and(|condition| condition.reason == reason)

@@ -121,9 +121,10 @@ impl Kuryr {
     /// There is none, or the new one does not start.
     pub async fn replace_ended_controller(&mut self) -> anyhow::Result<()> {
         ensure!(!self.controllers.is_empty(), "no controller runs");
-        let ends = self.controllers.iter_mut().map(|(number, (process, _))| {
-            Box::pin(async move { process.wait().await.map(|_| *number) })
-        });
+        let ends = self
+            .controllers
+            .iter_mut()
+            .map(|(number, (process, _))| Box::pin(async move { process.wait().await.map(|_| *number) }));
         let (ended, ..) = select_all(ends).await;
         self.controllers.remove(&ended?);
         self.start_controller().await.map(drop)
