@@ -140,7 +140,6 @@ async fn what_neutron_can_and_a_project_may_is_read() {
     let network = cloud.network();
     let extensions = network.extensions().await.unwrap();
     assert_eq!(extensions.missing(["trunk", "standard-attr-tag"]), ["standard-attr-tag"]);
-    assert!(!extensions.tags_on_port_create());
     let quotas = network.quotas(&cloud.identity().project.unwrap()).await.unwrap();
     assert_eq!(quotas["port"].free(), Some(479));
     let uses = network.ip_availability(id(1).parse().unwrap()).await.unwrap();
