@@ -36,8 +36,6 @@ listen = "127.0.0.1:$CONTROLLER_PORT"
 lease_duration = "3s"
 
 [daemon]
-# A pod that is deleted while it waits for a port is gone when its ADD has given up.
-add_timeout = "20s"
 listen = "127.0.0.1:$DAEMON_PORT"
 socket = "$SHORT/$NODE/cni.sock"
 state_dir = "$SHORT/$NODE/state"

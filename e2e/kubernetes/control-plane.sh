@@ -23,7 +23,7 @@ start_apiserver() {
 }
 
 # What it knows is in etcd. Asked politely it waits for watches that end only when their clients do.
-ask_apiserver_to_stop() { kill -KILL "$pid"; }
+ask_apiserver_to_stop() { kill -KILL "$(cut -d" " -f1 "$PIDS/apiserver")"; }
 
 start_controller_manager() {
   local port=10257

@@ -36,12 +36,15 @@ pub struct Vif {
 #[serde(rename_all = "camelCase")]
 pub struct VifAddress {
     /// The address.
+    // Here and below: schemars would name a format that Kubernetes warns of, as it does not know it.
+    #[schemars(with = "String")]
     pub ip: IpAddr,
     /// Length of the subnet's prefix in bits.
     #[schemars(range(max = 128))]
     pub prefix_length: u8,
     /// The subnet's gateway; none if the subnet has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub gateway: Option<IpAddr>,
 }
 
@@ -53,6 +56,7 @@ pub struct VifRoute {
     #[schemars(with = "String")]
     pub destination: IpNet,
     /// The next hop.
+    #[schemars(with = "String")]
     pub gateway: IpAddr,
 }
 

@@ -131,6 +131,12 @@ impl Cloud {
         self.keystone().expire_tokens();
     }
 
+    /// Whether a port keeps the tags that it is made with. Neutron drops them without a word unless ML2's extension driver
+    /// `tag_ports_during_bulk_creation` is configured.
+    pub fn keep_port_tags(&self, keep: bool) {
+        self.neutron().settings.drops_port_tags = !keep;
+    }
+
     /// Adds a project, or finds the one of that name; its id.
     #[must_use]
     pub fn add_project(&self, name: &str) -> String {

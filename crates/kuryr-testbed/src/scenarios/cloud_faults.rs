@@ -73,6 +73,19 @@ pub(super) async fn neutron_is_slow(world: &mut World) -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(super) async fn neutron_drops_the_tags_of_ports(world: &mut World) -> anyhow::Result<()> {
+    let cloud = world.inside()?.cloud.clone();
+    let before = world.inside()?.ports_used();
+    cloud.keep_port_tags(false);
+    world.pods().create(&NewPod::new("waits")).await?;
+    world.pods().port("waits", "waiting with its reason", PATIENCE, waiting_with("TagsDropped")).await?;
+    let left = world.inside()?.ports_used();
+    ensure!(left == before, "{left} ports where there were {before}: one without tags is found by nobody");
+    cloud.keep_port_tags(true);
+    world.pods().delete("waits").await?;
+    world.run_pod(&NewPod::new("next"), "next").await.map(drop)
+}
+
 /// A `KuryrPort` that says why there is no port.
 fn waiting_with(reason: &'static str) -> impl Fn(Option<&KuryrPort>) -> bool {
     move |port| port.and_then(KuryrPort::unallocated_reason).is_some_and(|condition| condition.reason == reason)

@@ -80,6 +80,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded cloud_faults::a_quota_is_used_up;
     Embedded cloud_faults::neutron_is_slow;
     Embedded cloud_faults::neutron_hangs;
+    Embedded cloud_faults::neutron_drops_the_tags_of_ports;
     Embedded cloud_faults::an_answer_is_lost_after_the_work_was_done;
     Embedded cloud_faults::the_token_expires;
     Embedded cloud_faults::a_subnet_is_full;

@@ -64,6 +64,8 @@ pub(crate) struct Settings {
     pub(crate) page_limit: Option<usize>,
     pub(crate) quotas: Quotas,
     pub(crate) extensions: Vec<String>,
+    /// ML2's extension driver `tag_ports_during_bulk_creation` is missing: the tags that a port is made with are ignored.
+    pub(crate) drops_port_tags: bool,
 }
 
 /// All of Neutron's state.
@@ -96,6 +98,7 @@ impl Neutron {
                 page_limit: config.page_limit,
                 quotas: config.quotas.clone(),
                 extensions: config.extensions.clone(),
+                drops_port_tags: false,
             },
             networks: Table::default(),
             subnets: Table::default(),

@@ -198,7 +198,10 @@ impl Resource for Port {
     fn create(neutron: &mut Neutron, caller: &Caller, body: &Body) -> Result<Uuid> {
         let network = neutron.networks.find(body.uuid("network_id").unwrap_or_default())?;
         let (network, secured) = (network.standard.id, network.port_security);
-        let standard = Standard::new(caller, body);
+        let mut standard = Standard::new(caller, body);
+        if neutron.settings.drops_port_tags {
+            standard.tags.clear();
+        }
         let device_owner = body.text("device_owner").unwrap_or_default().to_owned();
         let mac = port_checks::mac(neutron, network, body.text("mac_address"))?;
         let port_security = body.boolean("port_security_enabled").unwrap_or(secured);
