@@ -1,7 +1,10 @@
 //! What scenarios do to a world besides making pods.
 
 use super::{Ground, World, process::Process, process::Program, process::executable};
-use crate::dataplane::{Vm as Machine, VmPort};
+use crate::{
+    cloud::PortStatus,
+    dataplane::{Vm as Machine, VmPort},
+};
 use anyhow::{Context, bail, ensure};
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -94,6 +97,23 @@ impl World {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("the pod is on no node")?;
         let found = self.kuryr.attachments(&node)?.into_iter().find(|attachment| attachment.pod_uid.as_str() == uid);
         found.with_context(|| format!("node {node} has no attachment of pod {}", pod.name_any()))
+    }
+
+    /// Waits until the embedded data plane says that a port works. A routed tap has no signal on its node by which the
+    /// daemon could know: its routes follow a moment after the plug. OVN has one, and the daemon has waited for it.
+    ///
+    /// # Errors
+    /// It does not, in time.
+    pub async fn port_works(&self, port: PortId) -> anyhow::Result<()> {
+        let Ground::Embedded(embedded) = &self.ground else { return Ok(()) };
+        let mut changes = embedded.cloud.subscribe();
+        let works = async {
+            while embedded.cloud.port(port.0).is_none_or(|port| port.status != PortStatus::Active) {
+                changes.changed().await?;
+            }
+            anyhow::Ok(())
+        };
+        timeout(Duration::from_secs(20), works).await.with_context(|| format!("port {port} does not work"))?
     }
 
     /// Waits until one of our controllers leads.
@@ -293,6 +313,7 @@ impl World {
                 let machine =
                     Machine::start(embedded.netns_folder(), name, embedded.fabric.node(node)?, wanted).await?;
                 let netns = machine.netns().to_owned();
+                self.port_works(port.id).await?;
                 Ok(Vm { netns, addresses: ips, port: port.id, _machine: Some(machine), wire: None })
             }
             Ground::Real(real) => {
