@@ -172,9 +172,13 @@ answers() { # URL
 
 # free_port NAME PORT SETTING: refuses to share a port number with a service that is already on the machine.
 free_port() {
-  if ! alive "$1" && (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null; then
-    die "port number $2 for $1 is taken by another service (ss -ltnp 'sport = $2'): stop it, or set $3"
-  fi
+  local deadline=$((SECONDS + 20))
+  if alive "$1"; then return; fi
+  # What was killed a moment ago may hold it still: a process is gone with its last thread.
+  while (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null; do
+    ((SECONDS < deadline)) || die "port number $2 for $1 is taken by another service (ss -ltnp 'sport = $2'): stop it, or set $3"
+    sleep 0.1
+  done
 }
 
 # run_logged NAME COMMAND...: a command that ends; its output is shown only when it fails.
