@@ -13,14 +13,13 @@ set -euo pipefail
 KUBERNETES=$STATE/kubernetes
 APISERVER_PORT=${KURYR_E2E_APISERVER_PORT:-6443}
 ETCD_PORT=${KURYR_E2E_ETCD_PORT:-2379}
-SERVICE_CIDR=${KURYR_E2E_SERVICE_CIDR:-10.96.0.0/16}
 
 for part in build keys control-plane node image; do
   # shellcheck source=/dev/null
   . "$E2E/kubernetes/$part.sh"
 done
 
-PACKAGES=(etcd-server containerd runc containernetworking-plugins busybox-static openssl iproute2 curl jq)
+PACKAGES=(etcd-server containerd runc containernetworking-plugins busybox-static haproxy openssl iproute2 curl jq)
 SERVICES=(etcd apiserver controller-manager scheduler containerd kubelet)
 
 control_plane() { ensure etcd apiserver controller-manager scheduler; }

@@ -61,7 +61,15 @@ deploy() {
   kubectl apply --filename "$ROOT/deploy/rbac.yaml" >>"$LOGS/deploy.log"
   account controller
   account daemon
-  run_logged setup kuryr setup --pod-cidr "$POD_CIDR"
+  run_logged setup kuryr setup --pod-cidr "$POD_CIDR" --service-cidr "$SERVICE_CIDR" --external-network public
+  route_services
+}
+
+# Node ports lead to cluster IPs, and the node's way to those is the router's.
+route_services() {
+  local router
+  router=$(openstack --os-cloud kuryr router show kuryr-pods --format json | jq -r '.external_gateway_info.external_fixed_ips[0].ip_address')
+  ip route replace "$SERVICE_CIDR" via "$router" dev br-ex
 }
 
 start_controller() {

@@ -16,6 +16,12 @@ CACHE=${KURYR_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/kuryr}
 NODE=node0
 # The node's address is on the loopback link: Kubernetes wants one that is not 127/8, and nobody outside shall reach it (TEST-NET-2).
 NODE_IP=198.51.100.10
+# The external network and what is on it beside the routers: the node, and a namespace that plays the rest of the world (TEST-NET-3).
+EXTERNAL_CIDR=203.0.113.0/24
+NODE_EXTERNAL_IP=203.0.113.1
+OUTSIDE_IP=203.0.113.2
+OUTSIDE=kuryr-e2e-outside
+SERVICE_CIDR=${KURYR_E2E_SERVICE_CIDR:-10.96.0.0/16}
 BOOT=$(</proc/sys/kernel/random/boot_id)
 
 CONTAINERD_SOCKET=$RUN/containerd/containerd.sock
@@ -170,12 +176,12 @@ answers() { # URL
   curl --silent --insecure --noproxy '*' --max-time 2 --output /dev/null "$1"
 }
 
-# free_port NAME PORT SETTING: refuses to share a port number with a service that is already on the machine.
+# free_port NAME PORT SETTING [ADDRESS]: refuses to share a port number with a service that is already on the machine.
 free_port() {
-  local deadline=$((SECONDS + 20))
+  local deadline=$((SECONDS + 20)) address=${4:-127.0.0.1}
   if alive "$1"; then return; fi
   # What was killed a moment ago may hold it still: a process is gone with its last thread.
-  while (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null; do
+  while (exec 3<>"/dev/tcp/$address/$2") 2>/dev/null; do
     ((SECONDS < deadline)) || die "port number $2 for $1 is taken by another service (ss -ltnp 'sport = $2'): stop it, or set $3"
     sleep 0.1
   done

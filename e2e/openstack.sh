@@ -14,7 +14,7 @@ NEUTRON_PORT=${KURYR_E2E_NEUTRON_PORT:-9696}
 OCTAVIA_PORT=${KURYR_E2E_OCTAVIA_PORT:-9876}
 ML2_EXTENSIONS=${KURYR_E2E_ML2_EXTENSIONS-tag_ports_during_bulk_creation}
 
-for part in ovn mariadb keystone neutron octavia; do
+for part in ovn mariadb keystone neutron octavia outside; do
   # shellcheck source=/dev/null
   . "$E2E/openstack/$part.sh"
 done
@@ -55,7 +55,10 @@ up() {
   timed "Neutron" ensure neutron &
   local neutron=$!
   timed "Octavia" ensure octavia-agent octavia &
-  join "$neutron" $!
+  local octavia=$!
+  join "$neutron"
+  timed "outside" start_outside
+  join "$octavia"
   say "OpenStack is up: . $STATE/env; openstack --os-cloud kuryr network list"
 }
 
@@ -67,6 +70,7 @@ down() {
   wait
   # The agent of the chassis first: it would otherwise take what the others do next for news. TERM lets it remove its chassis.
   for name in ovn-controller northd ovn-nb ovn-sb vswitchd ovsdb mariadb; do stop "$name"; done
+  clean_outside
   clean_ovn
   clean_octavia
   rm -rf "$RUN/ovs" "$RUN/ovn" "$RUN/mariadb"

@@ -9,9 +9,11 @@ start_etcd() {
   await etcd 30 "answered on $url" answers "$url/health"
 }
 
+# Where the Service "kubernetes" leads to, so it listens on an address that pods have a way to, and on no other.
 start_apiserver() {
-  free_port apiserver "$APISERVER_PORT" KURYR_E2E_APISERVER_PORT
-  start apiserver kube-apiserver --bind-address=127.0.0.1 --secure-port="$APISERVER_PORT" --advertise-address="$NODE_IP" \
+  node_address
+  free_port apiserver "$APISERVER_PORT" KURYR_E2E_APISERVER_PORT "$NODE_IP"
+  start apiserver kube-apiserver --bind-address="$NODE_IP" --secure-port="$APISERVER_PORT" --advertise-address="$NODE_IP" \
     --etcd-servers="http://127.0.0.1:$ETCD_PORT" --service-cluster-ip-range="$SERVICE_CIDR" --allow-privileged \
     --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --client-ca-file="$KEYS/ca.crt" \
     --tls-cert-file="$KEYS/apiserver.crt" --tls-private-key-file="$KEYS/apiserver.key" \

@@ -56,7 +56,7 @@ contexts: [{name: kuryr-e2e, context: {cluster: kuryr-e2e, user: user}}]
 clusters:
 - name: kuryr-e2e
   cluster:
-    server: https://127.0.0.1:$APISERVER_PORT
+    server: https://$NODE_IP:$APISERVER_PORT
     certificate-authority-data: $(base64 -w0 "$KEYS/ca.crt")
 users:
 - name: user

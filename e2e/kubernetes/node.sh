@@ -37,11 +37,13 @@ C
 
 ctr_() { ctr --address "$CONTAINERD_SOCKET" --namespace k8s.io "$@"; }
 
+node_address() { ip address replace "$NODE_IP/32" dev lo; }
+
 # Tried: with cgroup v1 the kubelet must be 1.34 or older (later ones refuse it unless told otherwise), without cgroups per QoS class.
 start_kubelet() {
   local config=$CONFIG/kubelet.yaml root=$KUBERNETES/kubelet
   free_port kubelet 10250 "nothing: a second kubelet is not supported"
-  ip address replace "$NODE_IP/32" dev lo
+  node_address
   mkdir -p "$root"
   cat >"$config" <<C
 apiVersion: kubelet.config.k8s.io/v1beta1
