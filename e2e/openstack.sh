@@ -58,6 +58,8 @@ up() {
   local octavia=$!
   join "$neutron"
   timed "outside" start_outside
+  # It hears of the chassis a moment after it answers; until then no port can be bound.
+  await neutron 60 "seen the agent of $NODE" agent_alive
   join "$octavia"
   say "OpenStack is up: . $STATE/env; openstack --os-cloud kuryr network list"
 }

@@ -67,3 +67,5 @@ start_neutron() {
   start neutron neutron-server --config-file "$OPENSTACK/neutron/neutron.conf" --config-file "$OPENSTACK/neutron/ml2.ini"
   await neutron 120 "answered on http://127.0.0.1:$NEUTRON_PORT" answers "http://127.0.0.1:$NEUTRON_PORT/"
 }
+
+agent_alive() { openstack --os-cloud admin network agent list --host "$NODE" --format json | jq --exit-status 'any(.[]; .Alive)'; }
