@@ -172,8 +172,7 @@ pub struct MonitorOptions {
 }
 
 /// cloud-provider-openstack's defaults.
-const TIMEOUTS: Timeouts =
-    Timeouts { client_data: 50_000, member_connect: 5_000, member_data: 50_000, tcp_inspect: 0 };
+const TIMEOUTS: Timeouts = Timeouts { client_data: 50_000, member_connect: 5_000, member_data: 50_000, tcp_inspect: 0 };
 const MONITOR: MonitorOptions = MonitorOptions { delay: 60, timeout: 30, max_retries: 1, max_retries_down: 3 };
 
 /// The longest timeout that Octavia takes, in milliseconds (a year).
@@ -199,16 +198,11 @@ impl<'a> Reader<'a> {
         let class = self.text(CLASS).map(str::to_owned);
         let (x_forwarded_for, proxy_protocol) = self.client_address();
         let mut timeouts_asked = Vec::new();
-        let mut timeout = |name: &'static str, default: u64| {
-            let asked = self.number(name, 0, MAX_TIMEOUT, "a number of milliseconds");
-            timeouts_asked.extend(asked.map(|_| name));
-            asked.unwrap_or(default)
-        };
         let timeouts = Timeouts {
-            client_data: timeout(TIMEOUT_CLIENT_DATA, TIMEOUTS.client_data),
-            member_connect: timeout(TIMEOUT_MEMBER_CONNECT, TIMEOUTS.member_connect),
-            member_data: timeout(TIMEOUT_MEMBER_DATA, TIMEOUTS.member_data),
-            tcp_inspect: timeout(TIMEOUT_TCP_INSPECT, TIMEOUTS.tcp_inspect),
+            client_data: self.timeout(TIMEOUT_CLIENT_DATA, TIMEOUTS.client_data, &mut timeouts_asked),
+            member_connect: self.timeout(TIMEOUT_MEMBER_CONNECT, TIMEOUTS.member_connect, &mut timeouts_asked),
+            member_data: self.timeout(TIMEOUT_MEMBER_DATA, TIMEOUTS.member_data, &mut timeouts_asked),
+            tcp_inspect: self.timeout(TIMEOUT_TCP_INSPECT, TIMEOUTS.tcp_inspect, &mut timeouts_asked),
         };
         let options = Options {
             internal,
@@ -291,6 +285,12 @@ impl<'a> Reader<'a> {
             self.wrong(name, value, &format!("{what} from {least} to {most}"), Effect::Ignored);
         }
         number
+    }
+
+    fn timeout(&mut self, name: &'static str, default: u64, asked: &mut Vec<&'static str>) -> u64 {
+        let timeout = self.number(name, 0, MAX_TIMEOUT, "a number of milliseconds");
+        asked.extend(timeout.map(|_| name));
+        timeout.unwrap_or(default)
     }
 
     fn internal(&mut self) -> bool {

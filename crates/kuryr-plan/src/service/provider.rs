@@ -297,15 +297,22 @@ mod tests {
 
     #[test]
     fn a_refusal_says_which_feature_it_is_about() {
-        let says = |text: &str| Feature::refused(&format!("Provider 'ovn' does not support a requested option: {text}"));
+        let says =
+            |text: &str| Feature::refused(&format!("Provider 'ovn' does not support a requested option: {text}"));
         let all = [
             ("OVN provider does not support allowed_cidrs option", Feature::AllowedCidrs),
             ("OVN provider does not support ROUND_ROBIN algorithm", Feature::Algorithm(Algorithm::RoundRobin)),
             ("OVN provider does not support SOURCE_IP algorithm", Feature::Algorithm(Algorithm::SourceIp)),
             ("OVN provider does not support HTTP protocol", Feature::Protocol(Protocol::Http)),
-            ("OVN provider does not support HTTP health monitor type. Supported types: UDP-CONNECT, TCP", Feature::Monitor(MonitorType::Http)),
+            (
+                "OVN provider does not support HTTP health monitor type. Supported types: UDP-CONNECT, TCP",
+                Feature::Monitor(MonitorType::Http),
+            ),
             ("OVN provider does not support loadbalancer failover", Feature::Failover),
-            ("OVN provider does not support mixing IPv4/IPv6 configuration within the same Load Balancer.", Feature::AdditionalVips),
+            (
+                "OVN provider does not support mixing IPv4/IPv6 configuration within the same Load Balancer.",
+                Feature::AdditionalVips,
+            ),
         ];
         for (text, feature) in all {
             assert_eq!(says(text), Some(feature), "{text}");

@@ -1,6 +1,10 @@
 //! A Service's load balancers as people are shown them.
 
-use super::{desired::Desired, observed::Observed, tree::{ListenerKey, Role}};
+use super::{
+    desired::Desired,
+    observed::Observed,
+    tree::{ListenerKey, Role},
+};
 use kuryr_model::{FloatingIpId, HealthMonitorId, ListenerId, ListenerPoolId, LoadBalancerId, PortId, lb};
 use std::net::IpAddr;
 
