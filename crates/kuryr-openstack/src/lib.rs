@@ -25,6 +25,7 @@ pub mod error;
 mod http;
 mod limit;
 pub mod network;
+mod rest;
 mod session;
 mod tls;
 

@@ -1,6 +1,6 @@
 //! Networks.
 
-use super::{Filter, Kind, Network};
+use super::{Filter, Kind, Network, Rest};
 use crate::Error;
 use kuryr_model::{NetworkId, neutron};
 use serde::Serialize;
@@ -27,13 +27,13 @@ pub struct NewNetwork {
 
 /// The calls.
 #[derive(Clone, Copy, Debug)]
-pub struct Networks<'a>(&'a Network);
+pub struct Networks<'a>(&'a Rest);
 
 impl Network {
     /// Networks.
     #[must_use]
     pub fn networks(&self) -> Networks<'_> {
-        Networks(self)
+        Networks(&self.rest)
     }
 }
 

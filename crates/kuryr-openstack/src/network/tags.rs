@@ -1,7 +1,7 @@
 //! Tags, on whatever has them.
 
-use super::{Network, body, filter::escape, malformed, page};
-use crate::Error;
+use super::{Network, Rest};
+use crate::{Error, rest::escape};
 use http::Method;
 use kuryr_model::{NetworkId, PortId, RouterId, SecurityGroupId, SubnetId, SubnetPoolId, TrunkId};
 use serde::Serialize;
@@ -68,13 +68,13 @@ impl Tagged {
 
 /// The calls.
 #[derive(Clone, Copy, Debug)]
-pub struct Tags<'a>(&'a Network);
+pub struct Tags<'a>(&'a Rest);
 
 impl Network {
     /// Tags.
     #[must_use]
     pub fn tags(&self) -> Tags<'_> {
-        Tags(self)
+        Tags(&self.rest)
     }
 }
 
@@ -85,24 +85,18 @@ impl Tags<'_> {
         struct Change<'a> {
             tags: &'a [String],
         }
-        let path = object.path();
-        let body = body(&Method::PUT, &path, &Change { tags })?;
-        let answer = self.0.call(Method::PUT, object.resource(), path.clone(), String::new(), Some(body), None).await?;
-        page::read(&answer.body, "tags").map_err(|error| malformed(Method::PUT, &path, &answer, error))
+        self.0.tell(Method::PUT, object.resource(), &object.path(), &Change { tags }, "tags", None).await
     }
 
     /// Adds a tag. Adding it twice is adding it once.
     pub async fn add(&self, object: Tagged, tag: &str) -> Result<(), Error> {
         let path = format!("{}/{}", object.path(), escape(tag));
-        self.0.call(Method::PUT, object.resource(), path, String::new(), None, None).await.map(drop)
+        self.0.call(Method::PUT, object.resource(), &path, String::new(), None, None).await.map(drop)
     }
 
     /// Takes a tag away. Gone already is gone.
     pub async fn remove(&self, object: Tagged, tag: &str) -> Result<(), Error> {
         let path = format!("{}/{}", object.path(), escape(tag));
-        match self.0.call(Method::DELETE, object.resource(), path, String::new(), None, None).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            Ok(_) | Err(_) => Ok(()),
-        }
+        self.0.delete_at(object.resource(), &path, String::new()).await
     }
 }
