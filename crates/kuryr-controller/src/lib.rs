@@ -28,10 +28,11 @@ mod queue;
 mod reconcile;
 mod resync;
 mod run;
+mod service;
 mod topology;
 mod watch;
 
-pub use config::ControllerConfig;
+pub use config::{ControllerConfig, ServiceClass, ServicesConfig};
 pub use election::{ElectionConfig, ElectionError};
 pub use metrics::Metrics;
 pub use run::{Health, RunError, run};

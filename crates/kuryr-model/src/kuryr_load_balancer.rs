@@ -45,9 +45,6 @@ use std::net::IpAddr;
 pub struct KuryrLoadBalancerSpec {
     /// The Service that the load balancer is for; one recreated under the same name has another UID.
     pub service_uid: ServiceUid,
-    /// The floating IP stays when the Service goes (annotation `loadbalancer.openstack.org/keep-floatingip`).
-    #[serde(default)]
-    pub keep_floating_ip: bool,
 }
 
 /// What has become of the load balancer.
