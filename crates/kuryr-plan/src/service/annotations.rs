@@ -19,12 +19,16 @@ use std::{collections::BTreeMap, str::FromStr};
 /// Not reachable from outside; the name that Kubernetes' own provider had for it.
 pub const INTERNAL_LEGACY: &str = "service.beta.kubernetes.io/openstack-internal-load-balancer";
 
+/// Only clients in these may connect, separated by commas; Kubernetes' own name from before `spec.loadBalancerSourceRanges`,
+/// which goes before it.
+pub const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
         $($(#[$doc])* pub const $name: &str = concat!("loadbalancer.openstack.org/", $text);)*
 
         /// All annotations that are looked at.
-        pub const ALL: &[&str] = &[INTERNAL_LEGACY, $($name,)*];
+        pub const ALL: &[&str] = &[INTERNAL_LEGACY, SOURCE_RANGES, $($name,)*];
     };
 }
 
@@ -140,6 +144,8 @@ pub struct Options {
     pub algorithm: Option<Algorithm>,
     /// How members are watched.
     pub monitor: Option<MonitorOptions>,
+    /// Only clients in these may connect, as the user wrote them.
+    pub source_ranges: Vec<String>,
     /// It is not clear where, how or whether the Service is to be reached from outside, so it must not be.
     pub held: bool,
 }
@@ -227,6 +233,7 @@ impl<'a> Reader<'a> {
             proxy_protocol,
             algorithm: self.algorithm(),
             monitor: self.monitor(),
+            source_ranges: self.source_ranges(),
             held: false,
         };
         self.what_is_not_done_here();
@@ -391,6 +398,12 @@ impl<'a> Reader<'a> {
 
     fn small(&mut self, name: &'static str, most: u32, what: &str) -> Option<u32> {
         self.number(name, 1, u64::from(most), what).and_then(|number| u32::try_from(number).ok())
+    }
+
+    fn source_ranges(&self) -> Vec<String> {
+        self.text(SOURCE_RANGES)
+            .map(|text| text.split(',').map(|range| range.trim().to_owned()).collect())
+            .unwrap_or_default()
     }
 
     fn what_is_not_done_here(&mut self) {

@@ -18,6 +18,7 @@ fn a_service_without_annotations_asks_for_nothing_special() {
 fn every_annotation_is_read() {
     let (options, problems) = read(&[
         (INTERNAL_LEGACY, "true"),
+        (SOURCE_RANGES, "192.0.2.0/24, 2001:db8::/32"),
         (LOAD_BALANCER_ID, ID),
         (PORT_ID, ID),
         (SUBNET_ID, ID),
@@ -70,6 +71,7 @@ fn every_annotation_is_read() {
         x_forwarded_for: true,
         proxy_protocol: None,
         algorithm: Some(Algorithm::SourceIp),
+        source_ranges: vec!["192.0.2.0/24".into(), "2001:db8::/32".into()],
         monitor: Some(MonitorOptions { delay: 10, timeout: 5, max_retries: 2, max_retries_down: 4 }),
         held: false,
     };
@@ -92,8 +94,15 @@ fn a_wrong_value_names_annotation_value_and_fix_and_leaves_the_rest_as_it_is() {
 }
 
 /// Annotations that may have any value, as far as can be told without knowing the cloud.
-const FREE: [&str; 6] =
-    [CLASS, FLOATING_SUBNET, FLOATING_SUBNET_TAGS, LOAD_BALANCER_ADDRESS, LB_PROVIDER, AVAILABILITY_ZONE];
+const FREE: [&str; 7] = [
+    SOURCE_RANGES,
+    CLASS,
+    FLOATING_SUBNET,
+    FLOATING_SUBNET_TAGS,
+    LOAD_BALANCER_ADDRESS,
+    LB_PROVIDER,
+    AVAILABILITY_ZONE,
+];
 
 #[test]
 fn a_wrong_value_for_what_exposes_a_service_holds_it() {

@@ -1,6 +1,9 @@
 //! What a node translates for Services: node ports and external addresses.
 
-use super::input::{Service, Slice, Transport};
+use super::{
+    input::{Endpoint, Family, Kind, Service, ServicePort, Slice, TrafficPolicy, Transport},
+    members::endpoints,
+};
 use kuryr_model::ObjectKey;
 use std::net::IpAddr;
 
@@ -25,10 +28,8 @@ pub struct NodePortRule {
 /// The destination that a rule is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum At {
-    /// This port number at any IPv4 address of the node.
-    NodePortV4(u16),
-    /// This port number at any IPv6 address of the node.
-    NodePortV6(u16),
+    /// This port number at any address of the node in this family.
+    NodePort(Family, u16),
     /// An address that is routed to the node (`spec.externalIPs`) and a port number.
     External(IpAddr, u16),
 }
@@ -44,8 +45,60 @@ pub struct ThisNode {
 }
 
 /// The rules that a node needs for `service`, sorted. `slices` matter only with `externalTrafficPolicy: Local`.
+///
+/// Traffic goes to the clusterIP, whose load balancer does the rest; with `Local` it goes to the endpoints on this node
+/// themselves, those that are ready, or else those that are terminating and still answer (KEP-1669).
+/// `loadBalancerSourceRanges` do not limit node ports, as in Kubernetes' own proxy.
 #[must_use]
 pub fn node_ports(service: &Service, slices: &[Slice], node: &ThisNode) -> Vec<NodePortRule> {
-    let _ = (service, slices, node);
-    Vec::new()
+    if service.deleting || service.kind == Kind::ExternalName {
+        return Vec::new();
+    }
+    let mut rules = Vec::new();
+    for port in &service.ports {
+        for cluster_ip in &service.cluster_ips {
+            let family = Family::of(*cluster_ip);
+            let node_port = port.node_port.map(|number| At::NodePort(family, number));
+            let external = service.external_ips.iter().filter(|ip| Family::of(**ip) == family);
+            let at: Vec<At> = node_port.into_iter().chain(external.map(|ip| At::External(*ip, port.number))).collect();
+            if at.is_empty() {
+                continue;
+            }
+            let local = service.external_policy == TrafficPolicy::Local;
+            let to = if local {
+                local_endpoints(service, port, slices, node, family)
+            } else {
+                vec![(*cluster_ip, port.number)]
+            };
+            rules.extend(at.into_iter().map(|at| NodePortRule {
+                service: service.key.clone(),
+                transport: port.transport,
+                at,
+                to: to.clone(),
+                masquerade: !(local && node.answers_return),
+                affinity: service.session_affinity.filter(|_| local),
+            }));
+        }
+    }
+    rules.sort();
+    rules
 }
+
+fn local_endpoints(
+    service: &Service,
+    port: &ServicePort,
+    slices: &[Slice],
+    node: &ThisNode,
+    family: Family,
+) -> Vec<(IpAddr, u16)> {
+    let here = |endpoint: &Endpoint| {
+        endpoint.node.as_deref() == Some(node.name.as_str()) && Family::of(endpoint.address) == family
+    };
+    let found = endpoints(service, port, slices, here);
+    let best = found.values().map(|(state, _)| *state).max();
+    found.into_iter().filter(|(_, (state, _))| Some(*state) == best).map(|(at, _)| at).collect()
+}
+
+#[cfg(test)]
+#[path = "node_ports_tests.rs"]
+mod tests;

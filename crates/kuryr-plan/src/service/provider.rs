@@ -47,7 +47,7 @@ impl Provider {
     }
 
     /// What is known of it beforehand.
-    fn table(&self, feature: Feature) -> Can {
+    pub(crate) fn table(&self, feature: Feature) -> Can {
         match self {
             Self::Ovn => ovn(feature),
             Self::Default | Self::Amphora | Self::Other(_) => amphora(feature),

@@ -188,13 +188,16 @@ pub struct WantedFloating {
     pub make: bool,
     /// The mark of its Service, and [`KEEP_TAG`] if it outlives the Service.
     pub tags: Vec<String>,
-    /// For people.
+    /// For people, and to be known by until it has its tags, which Neutron takes in a second request only.
     pub description: String,
 }
 
 /// On a floating IP that outlives its Service (`loadbalancer.openstack.org/keep-floatingip`): then it loses all tags of
 /// Kuryr and is the project's.
 pub const KEEP_TAG: &str = "kuryr:keep";
+
+/// On a floating IP that somebody else made and the Service uses: it loses all tags of Kuryr when it no longer does.
+pub const ADOPTED_TAG: &str = "kuryr:adopted";
 
 impl Tree {
     /// The addresses that are fixed.
