@@ -1,8 +1,8 @@
 //! Why a Service's load balancer is not as it should be, for programs and for people.
 
 use crate::error::{OPERATOR_RETRY, Remedy};
-use kuryr_model::{LoadBalancerId, PortId, SubnetId, lb::Provisioning};
-use kuryr_openstack::{Class, Error as CloudError, chain};
+use kuryr_model::{LoadBalancerId, PortId, lb::Provisioning};
+use kuryr_openstack::{Class, Error as CloudError};
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 /// A step of a Service's plan could not be done.
@@ -31,7 +31,7 @@ pub(crate) enum ServiceError {
     Slow(LoadBalancerId, Provisioning),
     /// A load balancer goes into `ERROR` again and again.
     #[error("load balancer {0} is in ERROR, and making it anew did not help; Octavia's log says why. It is tried again")]
-    Broken(LoadBalancerId),
+    Broken(LoadBalancerId, Duration),
     /// Octavia made a load balancer and dropped its tags, by which it would have to be found again.
     #[error("Octavia drops the tags of load balancers; its API must be 2.5 or later")]
     Untagged,
@@ -41,9 +41,6 @@ pub(crate) enum ServiceError {
     /// There is no address left for a floating IP or a VIP.
     #[error("no address is left: {}", .0.kind())]
     NoFreeAddress(CloudError),
-    /// A subnet of the plan is not one of those that are known.
-    #[error("subnet {0} is gone; restart the controller")]
-    SubnetGone(SubnetId),
     /// Kubernetes refused a `KuryrLoadBalancer` or a status, or did not answer.
     #[error("{0} cannot be written: {1}")]
     Kubernetes(&'static str, Arc<kube::Error>),
@@ -57,16 +54,11 @@ impl ServiceError {
     pub(crate) fn cloud(error: CloudError) -> Self {
         if error.is_exhausted() {
             Self::NoFreeAddress(error)
-        } else if error.status() == Some(501) {
+        } else if error.is_unsupported() {
             Self::ProviderRefuses(error)
         } else {
             Self::Cloud(error)
         }
-    }
-
-    /// A list failed.
-    pub(crate) fn not_listed(error: &CloudError) -> Self {
-        Self::NotListed(chain(error))
     }
 
     /// What can be done about it.
@@ -81,12 +73,11 @@ impl ServiceError {
                 Remedy::Time(Duration::ZERO)
             }
             Self::NotListed(_) => Remedy::Time(Duration::from_secs(5)),
+            Self::Broken(_, after) => Remedy::Time(*after),
             Self::ProviderRefuses(_)
             | Self::VipTaken { passing: false, .. }
-            | Self::Broken(_)
             | Self::Untagged
-            | Self::NoFreeAddress(_)
-            | Self::SubnetGone(_) => Remedy::Operator,
+            | Self::NoFreeAddress(_) => Remedy::Operator,
         }
     }
 
@@ -110,15 +101,27 @@ impl ServiceError {
             Self::ProviderRefuses(_) => "ProviderRefused",
             Self::VipTaken { .. } => "VipTaken",
             Self::Slow(..) => "CloudSlow",
-            Self::Broken(_) => "LoadBalancerFailed",
+            Self::Broken(..) => "LoadBalancerFailed",
             Self::Untagged => "TagsDropped",
-            Self::LeftOut(_) | Self::SubnetGone(_) => "CloudRefused",
+            Self::LeftOut(_) => "CloudRefused",
             Self::NoFreeAddress(_) => "NoFreeAddress",
             Self::Kubernetes(..) => "KubernetesRefused",
         }
     }
 
-    /// Whether it may end when something else of ours is deleted: then it need not wait for its next try.
+    /// Whether what is there may be other than it is known: the step may have been done, or what it was about is not there,
+    /// or there already.
+    pub(crate) fn leaves_doubt(&self) -> bool {
+        match self {
+            Self::Cloud(error) | Self::ProviderRefuses(error) | Self::NoFreeAddress(error) => {
+                error.is_ambiguous() || error.is_not_found() || error.is_duplicate() || error.status() == Some(409)
+            }
+            Self::LeftOut(_) | Self::Untagged => true,
+            Self::VipTaken { .. } | Self::Slow(..) | Self::Broken(..) | Self::Kubernetes(..) | Self::NotListed(_) => false,
+        }
+    }
+
+    /// Whether what is waited for with this reason may come when something else of ours is deleted.
     pub(crate) fn lacks_room(reason: &str) -> bool {
         matches!(reason, "QuotaExceeded" | "NoFreeAddress" | "VipTaken")
     }

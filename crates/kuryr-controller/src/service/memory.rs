@@ -9,7 +9,7 @@ use kuryr_model::{LoadBalancerId, ServiceUid};
 use kuryr_plan::service::{Observed, ObservedTree, Problem};
 use parking_lot::Mutex;
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -27,8 +27,8 @@ pub(crate) struct Memory {
     pub(crate) repairs: Option<(u32, Instant)>,
     /// The members that were applied last, as a digest.
     pub(crate) applied: String,
-    /// Problems that its owner was told of.
-    pub(crate) told: BTreeSet<Problem>,
+    /// What stood in the way of the last plan.
+    pub(crate) problems: Vec<Problem>,
     /// Addresses and load balancers of others that were asked for, so that they are not asked for again.
     pub(crate) asked: HashSet<String>,
     /// Since when it is on its way to what is wanted.
@@ -126,6 +126,25 @@ impl Memories {
         state.known.remove(uid);
         state.waiting.remove(uid);
         state.suspects.insert(uid.clone());
+    }
+
+    /// Whether there is, or may be, something of a Service.
+    pub(crate) fn has_something(&self, uid: &ServiceUid) -> bool {
+        let state = self.state.lock();
+        state.suspects.contains(uid) || state.known.get(uid).is_some_and(|memory| memory.observed != Observed::default())
+    }
+
+    /// All Services of which there is, or may be, something.
+    pub(crate) fn uids(&self) -> Vec<ServiceUid> {
+        let state = self.state.lock();
+        let known = state.known.iter().filter(|(_, memory)| memory.observed != Observed::default());
+        known.map(|(uid, _)| uid).chain(&state.suspects).cloned().collect()
+    }
+
+    /// The provider of a load balancer of a Service, if it has one.
+    pub(crate) fn provider(&self, uid: &ServiceUid) -> Option<String> {
+        let state = self.state.lock();
+        state.known.get(uid)?.observed.trees.first().map(|tree| tree.load_balancer.provider.clone())
     }
 
     /// How many load balancers are waited for.

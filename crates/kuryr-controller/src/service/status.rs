@@ -259,7 +259,7 @@ mod tests {
         let since = "2026-01-01T00:00:00Z";
         let condition = json!({"type": "Ready", "status": "False", "reason": "Pending", "message": "", "lastTransitionTime": since});
         let held = held(json!({"conditions": [condition]}));
-        let error = ServiceError::Broken(id(1).parse().unwrap());
+        let error = ServiceError::Broken(id(1).parse().unwrap(), Default::default());
         let failed = of(&Summary::default(), &[], Phase::Failed(&error), &held);
         assert_eq!(failed.state, Some(LoadBalancerState::Error));
         assert_eq!(failed.conditions[0].last_transition_time.0.to_string(), since);

@@ -3,6 +3,7 @@
 use super::{
     index::ServiceIndex,
     lean::{self, LeanLoadBalancer, Seen, SeenSlice},
+    reconcile::Subject,
 };
 use crate::{
     metrics::Metrics,
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone)]
 pub(crate) struct ServiceWatches {
     pub(crate) index: Arc<ServiceIndex>,
-    pub(crate) queue: Arc<Queue<ObjectKey>>,
+    pub(crate) queue: Arc<Queue<Subject>>,
     pub(crate) metrics: Metrics,
     pub(crate) synced: watch::Sender<Synced>,
 }
@@ -40,7 +41,7 @@ impl ServiceWatches {
 
     fn wake(&self, keys: impl IntoIterator<Item = ObjectKey>) {
         for key in keys {
-            self.queue.add(key);
+            self.queue.add(Subject::Service(key));
         }
     }
 
@@ -49,12 +50,12 @@ impl ServiceWatches {
             Event::Apply(seen) => {
                 let key = seen.service.key.clone();
                 if self.index.apply_service(*seen) {
-                    self.queue.add(key);
+                    self.wake([key]);
                 }
             }
             Event::Delete(key) => {
                 self.index.remove_service(&key);
-                self.queue.add(key);
+                self.wake([key]);
             }
             Event::Listed(seen) => {
                 self.wake(self.index.retain_services(&seen));
@@ -82,12 +83,12 @@ impl ServiceWatches {
             Event::Apply(held) => {
                 let key = held.key();
                 if self.index.apply_load_balancer(*held) {
-                    self.queue.add(key);
+                    self.wake([key]);
                 }
             }
             Event::Delete(key) => {
                 self.index.remove_load_balancer(&key, None);
-                self.queue.add(key);
+                self.wake([key]);
             }
             Event::Listed(seen) => {
                 self.wake(self.index.retain_load_balancers(&seen));
