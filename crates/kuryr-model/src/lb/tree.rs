@@ -19,7 +19,7 @@ pub struct Tree {
     pub pools: Vec<Pool>,
     /// The members of each listener pool.
     pub members: BTreeMap<ListenerPoolId, Vec<Member>>,
-    /// What watches them.
+    /// What watches them. Some releases leave it out of the answer to a create.
     pub monitors: Vec<HealthMonitor>,
 }
 
