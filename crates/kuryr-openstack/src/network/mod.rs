@@ -5,6 +5,7 @@
 
 pub mod agents;
 pub mod extensions;
+pub mod floating_ips;
 pub mod ip_availability;
 pub mod networks;
 pub mod ports;
@@ -16,6 +17,7 @@ pub mod subnets;
 pub mod tags;
 
 pub use crate::rest::Filter;
+pub use floating_ips::NewFloatingIp;
 pub use ports::{NewFixedIp, NewPort, PortUpdate};
 pub use routers::NewRouter;
 pub use subnets::NewSubnet;

@@ -9,7 +9,7 @@ const KIND: Kind = Kind {
     path: "networks",
     plural: "networks",
     single: "network",
-    fields: &["id", "name", "mtu", "tags", "project_id"],
+    fields: &["id", "name", "mtu", "tags", "project_id", "router:external"],
 };
 
 /// A network to be created.

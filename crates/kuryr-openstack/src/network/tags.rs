@@ -3,7 +3,7 @@
 use super::{Network, Rest};
 use crate::{Error, rest::escape};
 use http::Method;
-use kuryr_model::{NetworkId, PortId, RouterId, SecurityGroupId, SubnetId, SubnetPoolId, TrunkId};
+use kuryr_model::{FloatingIpId, NetworkId, PortId, RouterId, SecurityGroupId, SubnetId, SubnetPoolId, TrunkId};
 use serde::Serialize;
 use std::fmt;
 
@@ -24,6 +24,8 @@ pub enum Tagged {
     SecurityGroup(SecurityGroupId),
     /// A trunk.
     Trunk(TrunkId),
+    /// A floating IP.
+    FloatingIp(FloatingIpId),
 }
 
 impl fmt::Display for Tagged {
@@ -36,6 +38,7 @@ impl fmt::Display for Tagged {
             Self::Router(id) => write!(f, "router {id}"),
             Self::SecurityGroup(id) => write!(f, "security group {id}"),
             Self::Trunk(id) => write!(f, "trunk {id}"),
+            Self::FloatingIp(id) => write!(f, "floating IP {id}"),
         }
     }
 }
@@ -50,6 +53,7 @@ impl Tagged {
             Self::Router(id) => format!("/routers/{id}/tags"),
             Self::SecurityGroup(id) => format!("/security-groups/{id}/tags"),
             Self::Trunk(id) => format!("/trunks/{id}/tags"),
+            Self::FloatingIp(id) => format!("/floatingips/{id}/tags"),
         }
     }
 
@@ -62,6 +66,7 @@ impl Tagged {
             Self::Router(_) => "routers/tags",
             Self::SecurityGroup(_) => "security-groups/tags",
             Self::Trunk(_) => "trunks/tags",
+            Self::FloatingIp(_) => "floatingips/tags",
         }
     }
 }

@@ -70,8 +70,25 @@ impl Rest {
         if_match: Option<u64>,
     ) -> Result<Answer, Error> {
         let path = self.full(path);
-        let request = Request { service: self.service, method, resource, path, query, body, if_match };
+        let request =
+            Request { service: self.service, method, resource, path, above_versions: false, query, body, if_match };
         self.session.call(&request, self.options).await
+    }
+
+    /// What is under `key` in what the service says about itself, at its root.
+    pub(crate) async fn discover<T: DeserializeOwned>(&self, key: &'static str) -> Result<T, Error> {
+        let request = Request {
+            service: self.service,
+            method: Method::GET,
+            resource: key,
+            path: "/".to_owned(),
+            above_versions: true,
+            query: String::new(),
+            body: None,
+            if_match: None,
+        };
+        let answer = self.session.call(&request, self.options).await?;
+        page::read(&answer.body, key).map_err(|error| self.malformed(Method::GET, "", &answer, error))
     }
 
     fn full(&self, path: &str) -> String {

@@ -52,7 +52,8 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for Body<'_, T> {
             if key == self.key {
                 value = Some(map.next_value()?);
             } else if key.strip_suffix("_links") == Some(self.key) {
-                links = map.next_value()?;
+                // Octavia without paging writes null.
+                links = map.next_value::<Option<_>>()?.unwrap_or_default();
             } else {
                 map.next_value::<IgnoredAny>()?;
             }

@@ -4,6 +4,10 @@
 //! A list asked for with `fields=` leaves the others out, and older Octavias do not have all, so what is not an id has
 //! a default.
 
+mod tree;
+
+pub use tree::Tree;
+
 use crate::{
     FlavorId, HealthMonitorId, ListenerId, ListenerPoolId, LoadBalancerId, MemberId, NetworkId, PortId, SubnetId,
 };
@@ -459,5 +463,4 @@ mod ids {
 }
 
 #[cfg(test)]
-#[path = "lb_tests.rs"]
 mod tests;

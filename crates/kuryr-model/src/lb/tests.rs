@@ -67,3 +67,36 @@ fn words_are_octavias_and_unknown_ones_do_no_harm() {
     assert_eq!(serde_json::to_value(Protocol::ProxyV2).unwrap(), "PROXYV2");
     assert_eq!(serde_json::to_value(Algorithm::SourceIpPort).unwrap(), "SOURCE_IP_PORT");
 }
+
+#[test]
+fn the_answer_to_a_create_is_read_with_all_that_is_nested_in_it() {
+    let tree: Tree = read(json!({
+        "id": id(1), "name": "shop/web", "vip_address": "10.96.0.7", "provisioning_status": "PENDING_CREATE",
+        "flavor_id": null, "tags": ["kuryr:c1"], "additional_vips": [],
+        "listeners": [{"id": id(2), "protocol": "TCP", "protocol_port": 80, "default_pool_id": id(3), "l7policies": []}],
+        "pools": [
+            {"id": id(3), "protocol": "TCP", "lb_algorithm": "SOURCE_IP_PORT", "listeners": [{"id": id(2)}],
+             "session_persistence": {"type": "SOURCE_IP", "cookie_name": null},
+             "members": [{"id": id(4), "address": "10.0.0.5", "protocol_port": 8080, "weight": 1, "subnet_id": null}],
+             "healthmonitor": {"id": id(5), "type": "TCP", "delay": 5, "timeout": 3, "max_retries": 2}},
+            {"id": id(6), "protocol": "UDP", "members": [], "healthmonitor": null, "listeners": []},
+        ],
+    }));
+    let named = |number: u32| id(number).parse::<uuid::Uuid>().unwrap();
+    assert_eq!(tree.load_balancer.listeners, [ListenerId(named(2))]);
+    assert_eq!(tree.load_balancer.pools, [ListenerPoolId(named(3)), ListenerPoolId(named(6))]);
+    assert_eq!(tree.listeners[0].loadbalancers, [tree.load_balancer.id]);
+    let [first, second] = &tree.pools[..] else { panic!("{:?}", tree.pools) };
+    assert_eq!((&first.members[..], first.healthmonitor_id), (&[MemberId(named(4))][..], Some(tree.monitors[0].id)));
+    assert_eq!(first.session_persistence, Some(SessionPersistence::source_ip()));
+    assert_eq!(first.listeners, [ListenerId(named(2))]);
+    assert_eq!((&tree.monitors[0].pools[..], tree.monitors[0].kind), (&[first.id][..], MonitorType::Tcp));
+    assert_eq!(tree.members[&first.id][0].protocol_port, 8080);
+    assert!(tree.members[&second.id].is_empty() && second.healthmonitor_id.is_none());
+}
+
+#[test]
+fn the_answer_to_a_create_of_nothing_but_an_address_is_read() {
+    let tree: Tree = read(json!({"id": id(1), "listeners": [], "pools": null}));
+    assert!(tree.listeners.is_empty() && tree.pools.is_empty() && tree.load_balancer.listeners.is_empty());
+}
