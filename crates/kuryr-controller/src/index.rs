@@ -101,7 +101,7 @@ impl Index {
         let mut state = self.state.write();
         let key = port.key();
         let known = state.ports.get(&key);
-        if known.is_some_and(|known| is_newer(known, &port)) {
+        if known.is_some_and(|known| is_newer::<KuryrPort>(known, &port)) {
             return false;
         }
         let changed = known.is_none_or(|known| acted_on(known) != acted_on(&port));

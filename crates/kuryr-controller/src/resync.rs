@@ -61,7 +61,8 @@ impl Resync {
         let read = |port: LeanPort| port.read().ok();
         let held: Vec<KuryrPort> = list(Api::all(self.client.clone()), read).await.map_err(kubernetes)?;
         let pods = Api::all(self.client.clone());
-        let waiting = list(pods, |pod: PartialObjectMeta<Pod>| pod.metadata.uid.map(PodUid)).await.map_err(kubernetes)?;
+        let waiting =
+            list(pods, |pod: PartialObjectMeta<Pod>| pod.metadata.uid.map(PodUid)).await.map_err(kubernetes)?;
         let mut waiting: BTreeSet<PodUid> = waiting.into_iter().collect();
         // One that cannot be read names no pod, so that its pod, if there is one, counts as waiting and keeps its port.
         for port in &held {

@@ -74,7 +74,13 @@ fn every_reason_is_explained() {
     reasons.extend(quoted(reconcile, "const REASON: &str =", ";"));
     reasons.extend(quoted(events, "fn as_str(self)", "\n    }"));
     reasons.insert("Allocated");
-    assert!(reasons.len() >= 12, "{reasons:?}");
+    let service = include_str!("../../kuryr-controller/src/service/error.rs");
+    reasons.extend(quoted(service, "fn reason(&self)", "\n    }"));
+    let status = include_str!("../../kuryr-controller/src/service/status.rs");
+    let ready = quoted(status, "fn ready(", "\n}");
+    reasons.extend(ready.into_iter().filter(|word| word.len() > 5 && word.starts_with(char::is_uppercase)));
+    reasons.extend(kuryr_plan::service::Reason::ALL.iter().map(|reason| reason.as_str()));
+    assert!(reasons.len() >= 40, "{reasons:?}");
     assert_eq!(missing(OPERATING, reasons.iter().map(|reason| format!("\n| `{reason}` |"))), [""; 0]);
 }
 

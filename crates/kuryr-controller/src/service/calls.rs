@@ -166,9 +166,9 @@ fn new_load_balancer(tree: &Tree) -> NewLoadBalancer {
                 new.vip_subnet_id = first.subnet;
                 // Of a subnet Octavia knows the network.
                 new.vip_network_id = first.network.filter(|_| first.subnet.is_none());
-                let further = others.iter().filter_map(|vip| {
-                    Some(lb::AdditionalVip { subnet_id: vip.subnet?, ip_address: vip.address })
-                });
+                let further = others
+                    .iter()
+                    .filter_map(|vip| Some(lb::AdditionalVip { subnet_id: vip.subnet?, ip_address: vip.address }));
                 new.additional_vips = further.collect();
             }
         }

@@ -30,7 +30,9 @@ pub(crate) enum ServiceError {
     #[error("load balancer {0} has been {1} for a long time; it is still waited for")]
     Slow(LoadBalancerId, Provisioning),
     /// A load balancer goes into `ERROR` again and again.
-    #[error("load balancer {0} is in ERROR, and making it anew did not help; Octavia's log says why. It is tried again")]
+    #[error(
+        "load balancer {0} is in ERROR, and making it anew did not help; Octavia's log says why. It is tried again"
+    )]
     Broken(LoadBalancerId, Duration),
     /// Octavia made a load balancer and dropped its tags, by which it would have to be found again.
     #[error("Octavia drops the tags of load balancers; its API must be 2.5 or later")]
@@ -117,7 +119,9 @@ impl ServiceError {
                 error.is_ambiguous() || error.is_not_found() || error.is_duplicate() || error.status() == Some(409)
             }
             Self::LeftOut(_) | Self::Untagged => true,
-            Self::VipTaken { .. } | Self::Slow(..) | Self::Broken(..) | Self::Kubernetes(..) | Self::NotListed(_) => false,
+            Self::VipTaken { .. } | Self::Slow(..) | Self::Broken(..) | Self::Kubernetes(..) | Self::NotListed(_) => {
+                false
+            }
         }
     }
 

@@ -213,7 +213,8 @@ mod tests {
     fn a_failover_is_remembered_until_it_helped() {
         let mut observed = observed();
         bring_forward(&mut observed, &Step::Failover { load_balancer: lb_id() }, Answer::Nothing);
-        let seen = |status| Some(LoadBalancer { provisioning_status: status, ..observed.trees[0].load_balancer.clone() });
+        let seen =
+            |status| Some(LoadBalancer { provisioning_status: status, ..observed.trees[0].load_balancer.clone() });
         let (error, active) = (seen(Provisioning::Error), seen(Provisioning::Active));
         looked_at(&mut observed, lb_id(), error);
         assert!(observed.trees[0].failed_over);

@@ -130,7 +130,7 @@ impl ServiceIndex {
         let mut state = self.state.write();
         let key = held.key();
         let known = state.load_balancers.get(&key);
-        if known.is_some_and(|known| is_newer(known, &held)) {
+        if known.is_some_and(|known| is_newer::<KuryrLoadBalancer>(known, &held)) {
             return false;
         }
         let acted_on = |held: &KuryrLoadBalancer| (held.metadata.uid.clone(), held.deleting(), held.spec.clone());

@@ -9,9 +9,7 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 use kuryr_model::{KuryrLoadBalancer, KuryrLoadBalancerSpec, KuryrLoadBalancerStatus, ObjectKey, ServiceUid};
-use kuryr_plan::service::{
-    Endpoint, Ingress, Kind, Service, ServicePort, Slice, SlicePort, TrafficPolicy, Transport,
-};
+use kuryr_plan::service::{Endpoint, Ingress, Kind, Service, ServicePort, Slice, SlicePort, TrafficPolicy, Transport};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 use std::net::IpAddr;

@@ -131,7 +131,8 @@ impl Memories {
     /// Whether there is, or may be, something of a Service.
     pub(crate) fn has_something(&self, uid: &ServiceUid) -> bool {
         let state = self.state.lock();
-        state.suspects.contains(uid) || state.known.get(uid).is_some_and(|memory| memory.observed != Observed::default())
+        state.suspects.contains(uid)
+            || state.known.get(uid).is_some_and(|memory| memory.observed != Observed::default())
     }
 
     /// All Services of which there is, or may be, something.

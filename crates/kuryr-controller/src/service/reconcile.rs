@@ -19,19 +19,13 @@ use crate::{
     queue::{Outcome, Queue},
 };
 use jiff::Timestamp;
-use kuryr_model::{
-    KuryrLoadBalancer, LoadBalancerId, ObjectKey, ServiceUid,
-    lb::Provisioning,
-};
+use kuryr_model::{KuryrLoadBalancer, LoadBalancerId, ObjectKey, ServiceUid, lb::Provisioning};
 use kuryr_openstack::Error as CloudError;
 use kuryr_plan::service::{
     Desired, Feature, Floating, Kind, Members, Place, Problem, Provider, Slice, Step, Tree, desired, digest, ingress,
     plan, step::Why, summary,
 };
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// What the queue of Services is about.
@@ -272,7 +266,9 @@ impl ServiceReconciler {
     async fn recall(&self, uid: &ServiceUid) -> Result<Memory, ServiceError> {
         match self.memories.take(uid) {
             Recall::Known(memory) => Ok(*memory),
-            Recall::NotListed(why) => Err(ServiceError::NotListed(why.unwrap_or_else(|| "they are being listed".to_owned()))),
+            Recall::NotListed(why) => {
+                Err(ServiceError::NotListed(why.unwrap_or_else(|| "they are being listed".to_owned())))
+            }
             Recall::Ask => {
                 let started = Instant::now();
                 let observed = self.observer.one(uid).await.map_err(ServiceError::cloud)?;
@@ -465,9 +461,12 @@ impl ServiceReconciler {
         }
         if error.is_unsupported() {
             if let Step::Failover { load_balancer } = next {
-                memory.observed.trees.iter_mut().filter(|tree| tree.load_balancer.id == *load_balancer).for_each(
-                    |tree| tree.failed_over = true,
-                );
+                memory
+                    .observed
+                    .trees
+                    .iter_mut()
+                    .filter(|tree| tree.load_balancer.id == *load_balancer)
+                    .for_each(|tree| tree.failed_over = true);
                 return Ok(());
             }
             let message = error.refusal().map(|refusal| refusal.message.clone()).unwrap_or_default();
@@ -617,7 +616,8 @@ impl ServiceReconciler {
         memory: &Memory,
     ) -> Result<(), ServiceError> {
         let longest = memory.work.iter().min_by_key(|(_, work)| work.since);
-        let Some((id, since)) = longest.map(|(id, work)| (*id, work.since)).filter(|(_, since)| since.elapsed() > PATIENCE)
+        let Some((id, since)) =
+            longest.map(|(id, work)| (*id, work.since)).filter(|(_, since)| since.elapsed() > PATIENCE)
         else {
             return Ok(());
         };

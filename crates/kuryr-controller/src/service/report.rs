@@ -176,11 +176,12 @@ impl Reporter {
 
     fn remember(&self, key: &ObjectKey, said: Option<Said>) {
         let mut all = self.said.lock();
-        let before = match said.clone() {
-            Some(said) => all.insert(key.clone(), said),
-            None => all.remove(key),
-        };
-        if before != said {
+        let changed = all.get(key) != said.as_ref();
+        match said {
+            Some(said) => drop(all.insert(key.clone(), said)),
+            None => drop(all.remove(key)),
+        }
+        if changed {
             let states = all.values().filter_map(|said| said.state);
             let waits = all.values().filter_map(|said| said.waits.as_deref());
             self.metrics.load_balancers(states, waits);

@@ -1,18 +1,17 @@
 //! Looks at everything that carries our mark: at the start of a term, and then now and then. What was changed or deleted
 //! behind our back is found so, and what nobody wants any more.
 
-use super::{index::ServiceIndex, lean::LeanLoadBalancer, memory::Memories, observe::Observer, reconcile::Subject, topology::SiteState};
+use super::{
+    index::ServiceIndex, lean::LeanLoadBalancer, memory::Memories, observe::Observer, reconcile::Subject,
+    topology::SiteState,
+};
 use crate::{metrics::Metrics, queue::Queue, resync::list};
 use k8s_openapi::api::core::v1::Service as KubeService;
 use kube::{Api, Client, core::PartialObjectMeta};
 use kuryr_model::ServiceUid;
 use kuryr_openstack::{Error as CloudError, chain};
 use kuryr_plan::service::{Provider, annotations::LB_PROVIDER};
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
 /// Time until the next try of a look that failed.

@@ -8,9 +8,7 @@ use kuryr_model::{
     kuryr_load_balancer::{CONDITION_READY, ListenerRef, LoadBalancerRef, LoadBalancerState, Members, Problem},
     lb::Provisioning,
 };
-use kuryr_plan::service::{
-    Desired, Effect, Place, Problem as PlanProblem, Slice, Summary, summary::TreeSummary,
-};
+use kuryr_plan::service::{Desired, Effect, Place, Problem as PlanProblem, Slice, Summary, summary::TreeSummary};
 use std::collections::BTreeMap;
 
 /// How a look at a Service ended.
@@ -68,7 +66,12 @@ pub(crate) fn status(facts: &Facts<'_>) -> KuryrLoadBalancerStatus {
         calm(&mut load_balancers);
     }
     KuryrLoadBalancerStatus {
-        provider: summary.trees.iter().map(|tree| tree.provider.clone()).find(|name| !name.is_empty()).unwrap_or_default(),
+        provider: summary
+            .trees
+            .iter()
+            .map(|tree| tree.provider.clone())
+            .find(|name| !name.is_empty())
+            .unwrap_or_default(),
         vips,
         external,
         floating_ip_id: summary.floating.as_ref().map(|floating| floating.id),
@@ -107,7 +110,7 @@ fn problem(problem: &PlanProblem) -> Problem {
 }
 
 /// The first problem for which the Service, or a part of it, cannot be reached.
-fn severe<'a>(problems: &'a [PlanProblem]) -> Option<&'a PlanProblem> {
+fn severe(problems: &[PlanProblem]) -> Option<&PlanProblem> {
     problems.iter().find(|problem| matches!(problem.effect, Effect::NotServed | Effect::NotExposed))
 }
 
@@ -184,7 +187,7 @@ mod tests {
         format!("00000000-0000-0000-0000-0000000000{n:02x}")
     }
 
-    fn held(status: serde_json::Value) -> KuryrLoadBalancer {
+    fn held(status: &serde_json::Value) -> KuryrLoadBalancer {
         serde_json::from_value(json!({
             "apiVersion": "kuryr.openstack.org/v1", "kind": "KuryrLoadBalancer",
             "metadata": {"namespace": "a", "name": "web"}, "spec": {"serviceUid": "s"}, "status": status,
@@ -216,7 +219,12 @@ mod tests {
         Summary { trees: vec![tree], ..Summary::default() }
     }
 
-    fn of(summary: &Summary, problems: &[PlanProblem], phase: Phase<'_>, held: &KuryrLoadBalancer) -> KuryrLoadBalancerStatus {
+    fn of(
+        summary: &Summary,
+        problems: &[PlanProblem],
+        phase: Phase<'_>,
+        held: &KuryrLoadBalancer,
+    ) -> KuryrLoadBalancerStatus {
         let desired = Desired::gone("c1".into(), "s".into());
         let (members, now) = (Members::new(1, 1), "2026-01-02T00:00:00Z".parse().unwrap());
         status(&Facts { held, desired: &desired, summary, problems, members, applied: "x", phase, now })
@@ -224,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_load_balancer_that_is_as_wanted_is_ready() {
-        let status = of(&one_tree(Provisioning::Active), &[], Phase::Settled, &held(json!({})));
+        let status = of(&one_tree(Provisioning::Active), &[], Phase::Settled, &held(&json!({})));
         assert_eq!((status.state, status.provider.as_str()), (Some(LoadBalancerState::Active), "ovn"));
         assert_eq!((status.conditions[0].status.as_str(), status.conditions[0].reason.as_str()), ("True", "Active"));
         assert_eq!(status.load_balancers[0].listeners[0].port_number, 80);
@@ -232,10 +240,10 @@ mod tests {
 
     #[test]
     fn one_whose_members_are_being_changed_is_still_active() {
-        let status = of(&one_tree(Provisioning::PendingUpdate), &[], Phase::Working, &held(json!({})));
+        let status = of(&one_tree(Provisioning::PendingUpdate), &[], Phase::Working, &held(&json!({})));
         assert_eq!(status.state, Some(LoadBalancerState::Active));
         assert_eq!(status.load_balancers[0].provisioning_status, Provisioning::Active);
-        let made = of(&one_tree(Provisioning::PendingCreate), &[], Phase::Working, &held(json!({})));
+        let made = of(&one_tree(Provisioning::PendingCreate), &[], Phase::Working, &held(&json!({})));
         assert_eq!(made.state, Some(LoadBalancerState::Pending));
     }
 
@@ -248,9 +256,9 @@ mod tests {
             message: "set [services] floating_network".into(),
         };
         let summary = one_tree(Provisioning::Active);
-        let mild = of(&summary, &[problem(Effect::Ignored)], Phase::Settled, &held(json!({})));
+        let mild = of(&summary, &[problem(Effect::Ignored)], Phase::Settled, &held(&json!({})));
         assert_eq!((mild.conditions[0].status.as_str(), mild.problems.len()), ("True", 1));
-        let severe = of(&summary, &[problem(Effect::NotExposed)], Phase::Settled, &held(json!({})));
+        let severe = of(&summary, &[problem(Effect::NotExposed)], Phase::Settled, &held(&json!({})));
         assert_eq!(severe.conditions[0].reason, "NoFloatingNetwork");
     }
 
@@ -258,7 +266,7 @@ mod tests {
     fn a_condition_keeps_its_time_while_its_status_stays() {
         let since = "2026-01-01T00:00:00Z";
         let condition = json!({"type": "Ready", "status": "False", "reason": "Pending", "message": "", "lastTransitionTime": since});
-        let held = held(json!({"conditions": [condition]}));
+        let held = held(&json!({"conditions": [condition]}));
         let error = ServiceError::Broken(id(1).parse().unwrap(), Default::default());
         let failed = of(&Summary::default(), &[], Phase::Failed(&error), &held);
         assert_eq!(failed.state, Some(LoadBalancerState::Error));
@@ -282,8 +290,8 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_taken_out_of_the_status() {
-        let before = of(&one_tree(Provisioning::Active), &[], Phase::Settled, &held(json!({})));
-        let after = of(&Summary::default(), &[], Phase::Deleting, &held(json!({})));
+        let before = of(&one_tree(Provisioning::Active), &[], Phase::Settled, &held(&json!({})));
+        let after = of(&Summary::default(), &[], Phase::Deleting, &held(&json!({})));
         let patch = patch(&before, &after);
         assert!(patch["status"]["vips"].is_null() && patch["status"]["loadBalancers"].is_null());
         assert_eq!(patch["status"]["state"], "Deleting");

@@ -38,7 +38,11 @@ pub(crate) fn step(desired: Option<&Desired>, held: Option<&KuryrLoadBalancer>) 
         (None, None) => Step::Nothing,
         (Some(_), None) => Step::Hold,
         (Some(desired), Some(held)) if held.spec.service_uid == desired.uid => {
-            if held.deleting() { Step::LetGo } else { Step::Serve }
+            if held.deleting() {
+                Step::LetGo
+            } else {
+                Step::Serve
+            }
         }
         (_, Some(held)) if held.deleting() => Step::Release(held.spec.service_uid.clone()),
         (_, Some(_)) => Step::Drop,

@@ -56,7 +56,9 @@ pub enum ServicesError {
         kind: &'static str,
     },
     /// A name stands for several things.
-    #[error("[services] {setting} names {name:?}, and there are {count} {kind}s of that name; give the id of one instead")]
+    #[error(
+        "[services] {setting} names {name:?}, and there are {count} {kind}s of that name; give the id of one instead"
+    )]
     Ambiguous {
         /// The setting, within its section.
         setting: String,
@@ -86,11 +88,7 @@ impl ServicesError {
 
 impl Services {
     /// Looks at the cloud.
-    pub(crate) async fn find(
-        cloud: &Cloud,
-        config: &ControllerConfig,
-        pods: &Topology,
-    ) -> Result<Self, ServicesError> {
+    pub(crate) async fn find(cloud: &Cloud, config: &ControllerConfig, pods: &Topology) -> Result<Self, ServicesError> {
         let services = &config.services;
         if services.enabled == Some(false) {
             return Ok(Self::Off("[services] enabled = false".to_owned()));

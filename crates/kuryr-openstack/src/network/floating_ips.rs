@@ -111,6 +111,18 @@ impl FloatingIps<'_> {
         self.0.update(&KIND, id, &Association { port_id: None, fixed_ip_address: None }, None).await
     }
 
+    /// Leads one nowhere and, if there is one given, changes its description, in one request. The address stays the
+    /// project's.
+    pub async fn release(&self, id: FloatingIpId, description: Option<&str>) -> Result<FloatingIp, Error> {
+        #[derive(Serialize)]
+        struct Change<'a> {
+            port_id: Option<PortId>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            description: Option<&'a str>,
+        }
+        self.0.update(&KIND, id, &Change { port_id: None, description }, None).await
+    }
+
     /// Deletes one, and gives its address back. One that is gone already is deleted.
     pub async fn delete(&self, id: FloatingIpId) -> Result<(), Error> {
         self.0.delete(&KIND, id).await
