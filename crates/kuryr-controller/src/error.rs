@@ -57,7 +57,7 @@ pub(crate) enum Remedy {
 }
 
 /// Time between two tries of what waits for an operator. A freed address or port cuts it short.
-const OPERATOR_RETRY: Duration = Duration::from_secs(30);
+pub(crate) const OPERATOR_RETRY: Duration = Duration::from_secs(30);
 
 impl PodError {
     /// What can be done about it.

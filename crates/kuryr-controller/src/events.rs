@@ -5,6 +5,7 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
+use kuryr_model::{ObjectKey, ServiceUid};
 use kuryr_plan::pod::Pod;
 
 /// Writes Events in the name of the controller.
@@ -21,24 +22,38 @@ impl Events {
 
     /// Warns on `pod`. An Event that cannot be written is logged and forgotten: the condition says the same.
     pub(crate) async fn warn(&self, pod: &Pod, reason: &str, note: String) {
-        let reference = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            namespace: Some(pod.key.namespace.clone()),
-            name: Some(pod.key.name.clone()),
-            uid: Some(pod.uid.to_string()),
-            ..ObjectReference::default()
-        };
+        let about = reference("Pod", &pod.key, pod.uid.as_str());
+        self.publish(about, "AllocatePorts", reason, note).await;
+    }
+
+    /// The same on a Service.
+    pub(crate) async fn warn_service(&self, key: &ObjectKey, uid: &ServiceUid, reason: &str, note: String) {
+        self.publish(reference("Service", key, uid.as_str()), "KeepLoadBalancer", reason, note).await;
+    }
+
+    async fn publish(&self, about: ObjectReference, action: &str, reason: &str, note: String) {
         let event = Event {
             type_: EventType::Warning,
             reason: reason.to_owned(),
             note: Some(shorten(note)),
-            action: "AllocatePorts".to_owned(),
+            action: action.to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &reference).await {
-            tracing::debug!(pod = %pod.key, reason, error = %error, "the event was not written");
+        if let Err(error) = self.recorder.publish(&event, &about).await {
+            let (kind, namespace, name) = (about.kind, about.namespace, about.name);
+            tracing::debug!(kind, namespace, name, reason, error = %error, "the event was not written");
         }
+    }
+}
+
+fn reference(kind: &str, key: &ObjectKey, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some(kind.to_owned()),
+        namespace: Some(key.namespace.clone()),
+        name: Some(key.name.clone()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
     }
 }
 

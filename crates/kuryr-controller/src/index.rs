@@ -2,7 +2,7 @@
 //!
 //! Only what is needed is kept: ten thousand pods must fit into a few megabytes.
 
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use kuryr_model::{HOST_ANNOTATION, KuryrPort, ObjectKey, PodUid};
 use kuryr_plan::pod::{Node, Pod};
 use parking_lot::RwLock;
@@ -101,7 +101,7 @@ impl Index {
         let mut state = self.state.write();
         let key = port.key();
         let known = state.ports.get(&key);
-        if known.is_some_and(|known| is_newer(known, &port)) {
+        if known.is_some_and(|known| is_newer::<KuryrPort>(known, &port)) {
             return false;
         }
         let changed = known.is_none_or(|known| acted_on(known) != acted_on(&port));
@@ -150,7 +150,8 @@ impl Index {
     }
 }
 
-fn retain<T>(map: &mut HashMap<ObjectKey, T>, seen: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
+/// Drops all that is not in `seen`; gives the keys of what was dropped.
+pub(crate) fn retain<T>(map: &mut HashMap<ObjectKey, T>, seen: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
     let gone: Vec<ObjectKey> = map.keys().filter(|key| !seen.contains(*key)).cloned().collect();
     for key in &gone {
         map.remove(key);
@@ -166,10 +167,9 @@ fn acted_on(port: &KuryrPort) -> impl PartialEq {
 /// Whether `known` is a later state of the same object than `other`. Resource versions of one resource may be
 /// compared as numbers since Kubernetes 1.35 says so, and could in practice always; where they are no numbers, the
 /// newcomer wins.
-fn is_newer(known: &KuryrPort, other: &KuryrPort) -> bool {
-    let version =
-        |port: &KuryrPort| port.metadata.resource_version.as_deref().and_then(|text| text.parse::<u64>().ok());
-    known.metadata.uid == other.metadata.uid && version(known) > version(other)
+pub(crate) fn is_newer<K: Resource>(known: &K, other: &K) -> bool {
+    let version = |object: &K| object.meta().resource_version.as_deref().and_then(|text| text.parse::<u64>().ok());
+    known.meta().uid == other.meta().uid && version(known) > version(other)
 }
 
 #[cfg(test)]

@@ -91,6 +91,18 @@ impl<K: Resource, S, T> Resource for Lean<K, S, T> {
     }
 }
 
+impl<K, S, T> Lean<K, S, T> {
+    /// What was read.
+    pub(crate) fn into_parts(self) -> (ObjectMeta, Option<S>, Option<T>) {
+        (self.metadata, self.spec, self.status)
+    }
+
+    /// Its status.
+    pub(crate) fn into_status(self) -> Option<T> {
+        self.status
+    }
+}
+
 impl LeanPod {
     /// What matters of it.
     ///

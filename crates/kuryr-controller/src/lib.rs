@@ -1,4 +1,4 @@
-//! The controller: gives every pod its Neutron ports and takes them back.
+//! The controller: gives every pod its Neutron ports and every Service its load balancer, and takes them back.
 //!
 //! ```text
 //!   Pods, KuryrPorts, Nodes ──watch──▶ index ──keys──▶ queue ──▶ reconcile(key)
@@ -6,6 +6,8 @@
 //!                                        │                        ├─ Allocate ─▶ allocator ─bulk─▶ Neutron
 //!                                        └── what was written ────┴─ KuryrPort ─▶ Kubernetes
 //! ```
+//!
+//! Services have an index, a queue and a reconciler of their own of the same shape: see `service/mod.rs`.
 //!
 //! Invariants:
 //! - A reconciler gets a key, reads the index and does the one step that the planner names. There is one path for
@@ -28,11 +30,13 @@ mod queue;
 mod reconcile;
 mod resync;
 mod run;
+mod service;
 mod topology;
 mod watch;
 
-pub use config::ControllerConfig;
+pub use config::{ControllerConfig, ServiceClass, ServicesConfig};
 pub use election::{ElectionConfig, ElectionError};
 pub use metrics::Metrics;
 pub use run::{Health, RunError, run};
+pub use service::ServicesError;
 pub use topology::{REQUIRED_EXTENSIONS, TopologyError};

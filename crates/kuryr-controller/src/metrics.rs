@@ -1,6 +1,6 @@
 //! What the controller counts; every name begins with `kuryr_`.
 
-use kuryr_model::ObjectKey;
+use kuryr_model::{ObjectKey, kuryr_load_balancer::LoadBalancerState};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -28,6 +28,16 @@ struct ReasonLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonTextLabels {
+    reason: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ResourceLabels {
     resource: &'static str,
 }
@@ -51,6 +61,11 @@ pub struct Metrics {
     leader: Gauge,
     unreadable: Family<ResourceLabels, Counter>,
     watch_failures: Family<ResourceLabels, Counter>,
+    service_steps: Family<StepLabels, Histogram, fn() -> Histogram>,
+    service_failures: Family<FailureLabels, Counter>,
+    load_balancers: Family<StateLabels, Gauge>,
+    services_waiting: Family<ReasonTextLabels, Gauge>,
+    pruned_load_balancers: Counter,
     calls: Family<CallLabels, Histogram, fn() -> Histogram>,
 }
 
@@ -67,6 +82,11 @@ impl Metrics {
             leader: Gauge::default(),
             unreadable: Family::default(),
             watch_failures: Family::default(),
+            service_steps: Family::new_with_constructor(seconds),
+            service_failures: Family::default(),
+            load_balancers: Family::default(),
+            services_waiting: Family::default(),
+            pruned_load_balancers: Counter::default(),
             calls: Family::new_with_constructor(seconds),
         };
         let kuryr = registry.sub_registry_with_prefix("kuryr");
@@ -91,6 +111,28 @@ impl Metrics {
             metrics.unreadable.clone(),
         );
         kuryr.register("watch_failures", "Watches that broke and were begun anew", metrics.watch_failures.clone());
+        kuryr.register_with_unit(
+            "service_step_duration",
+            "Time of each step of a Service: queue, react, observe, each call to OpenStack, wait, settle, release",
+            Unit::Seconds,
+            metrics.service_steps.clone(),
+        );
+        kuryr.register(
+            "service_step_failures",
+            "Steps for Services that failed and are tried again",
+            metrics.service_failures.clone(),
+        );
+        kuryr.register("load_balancers", "Services with a load balancer, by its state", metrics.load_balancers.clone());
+        kuryr.register(
+            "services_waiting",
+            "Services whose load balancer is not ready, by the reason",
+            metrics.services_waiting.clone(),
+        );
+        kuryr.register(
+            "pruned_load_balancers",
+            "Services that were gone and had something in OpenStack still, which was deleted",
+            metrics.pruned_load_balancers.clone(),
+        );
         kuryr.register_with_unit(
             "openstack_request_duration",
             "Time of each OpenStack request by service, method, resource and result",
@@ -137,6 +179,42 @@ impl Metrics {
 
     pub(crate) fn watch_failed(&self, resource: &'static str) {
         self.watch_failures.get_or_create(&ResourceLabels { resource }).inc();
+    }
+
+    pub(crate) fn service_step(&self, step: &'static str, took: Duration) {
+        self.service_steps.get_or_create(&StepLabels { step }).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn service_step_failed(&self, step: &'static str, reason: &'static str) {
+        self.service_failures.get_or_create(&FailureLabels { step, reason }).inc();
+    }
+
+    pub(crate) fn pruned_load_balancer(&self) {
+        self.pruned_load_balancers.inc();
+    }
+
+    /// Sets the numbers of load balancers and of Services that wait, by state and reason.
+    pub(crate) fn load_balancers<'a>(
+        &self,
+        states: impl Iterator<Item = LoadBalancerState>,
+        reasons: impl Iterator<Item = &'a str>,
+    ) {
+        let mut counts: HashMap<LoadBalancerState, i64> = HashMap::new();
+        for state in states {
+            *counts.entry(state).or_default() += 1;
+        }
+        for state in LoadBalancerState::ALL {
+            let count = counts.get(&state).copied().unwrap_or_default();
+            self.load_balancers.get_or_create(&StateLabels { state: state.as_str() }).set(count);
+        }
+        let mut waiting: HashMap<&str, i64> = HashMap::new();
+        for reason in reasons {
+            *waiting.entry(reason).or_default() += 1;
+        }
+        self.services_waiting.clear();
+        for (reason, count) in waiting {
+            self.services_waiting.get_or_create(&ReasonTextLabels { reason: reason.to_owned() }).set(count);
+        }
     }
 
     /// Sets the numbers of waiting pods.

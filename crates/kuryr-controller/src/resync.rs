@@ -59,9 +59,10 @@ impl Resync {
     /// the API server itself is asked.
     async fn look_twice(&self, ports: &[kuryr_model::neutron::Port]) -> Result<Prune, PodError> {
         let read = |port: LeanPort| port.read().ok();
-        let held: Vec<KuryrPort> = list(Api::all(self.client.clone()), read).await?;
+        let held: Vec<KuryrPort> = list(Api::all(self.client.clone()), read).await.map_err(kubernetes)?;
         let pods = Api::all(self.client.clone());
-        let waiting = list(pods, |pod: PartialObjectMeta<Pod>| pod.metadata.uid.map(PodUid)).await?;
+        let waiting =
+            list(pods, |pod: PartialObjectMeta<Pod>| pod.metadata.uid.map(PodUid)).await.map_err(kubernetes)?;
         let mut waiting: BTreeSet<PodUid> = waiting.into_iter().collect();
         // One that cannot be read names no pod, so that its pod, if there is one, counts as waiting and keeps its port.
         for port in &held {
@@ -76,14 +77,14 @@ impl Resync {
 const PAGE: u32 = 500;
 
 /// Lists page by page and keeps of each object only what `keep` makes of it.
-async fn list<K, T>(api: Api<K>, keep: fn(K) -> Option<T>) -> Result<Vec<T>, PodError>
+pub(crate) async fn list<K, T>(api: Api<K>, keep: fn(K) -> Option<T>) -> Result<Vec<T>, kube::Error>
 where
     K: Resource + Clone + Debug + DeserializeOwned,
 {
     let mut items = Vec::new();
     let mut params = ListParams::default().limit(PAGE);
     loop {
-        let page = api.list(&params).await.map_err(kubernetes)?;
+        let page = api.list(&params).await?;
         items.extend(page.items.into_iter().filter_map(keep));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),

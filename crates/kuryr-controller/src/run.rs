@@ -7,17 +7,18 @@ use crate::{
     events::Events,
     index::Index,
     metrics::Metrics,
-    queue::Queue,
+    queue::{Outcome, Queue},
     reconcile::Reconciler,
     resync::Resync,
+    service::{ServiceIndex, ServiceTerm, ServiceWatches, Services, ServicesError, Subject},
     topology::{Topology, TopologyError},
-    watch::{Synced, Watches},
+    watch::{ServicesSynced, Synced, Watches},
 };
 use kube::Client;
 use kuryr_model::ObjectKey;
 use kuryr_openstack::Cloud;
 use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, hash::Hash, sync::Arc, time::Duration};
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
@@ -34,6 +35,12 @@ pub enum RunError {
     /// The cloud lacks something that Kuryr needs.
     #[error(transparent)]
     Topology(#[from] TopologyError),
+    /// The cloud lacks something that Services need.
+    #[error(transparent)]
+    Services(#[from] ServicesError),
+    /// There was all that Services need, and now there is not.
+    #[error("Services were on and cannot be any more: {0}")]
+    ServicesGone(String),
     /// It may not lead any more.
     #[error(transparent)]
     Election(#[from] ElectionError),
@@ -52,11 +59,7 @@ impl Health {
     /// # Errors
     /// One sentence that says what is missing.
     pub fn ready(&self) -> Result<&'static str, String> {
-        let synced = *self.synced.borrow();
-        let missing: Vec<&str> = [("pods", synced.pods), ("kuryrports", synced.ports), ("nodes", synced.nodes)]
-            .into_iter()
-            .filter_map(|(name, there)| (!there).then_some(name))
-            .collect();
+        let missing = self.synced.borrow().missing();
         if missing.is_empty() {
             Ok(if *self.leads.borrow() { "active" } else { "standby" })
         } else {
@@ -78,16 +81,32 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     // A standby that could not lead should say so now, not when it is needed.
-    Topology::find(&cloud, &config.cluster, &config.pod_subnets).await?;
+    let topology = Topology::find(&cloud, &config.cluster, &config.pod_subnets).await?;
+    let services = match Services::find(&cloud, &config, &topology).await? {
+        Services::On(_) => true,
+        Services::Off(why) => {
+            tracing::info!(why, "Services are off: they get no load balancers");
+            false
+        }
+    };
 
-    let (synced, seen) = watch::channel(Synced::default());
+    let off = Synced { services: ServicesSynced::OFF, ..Synced::default() };
+    let (synced, seen) = watch::channel(if services { Synced::default() } else { off });
     let (leads, leading) = watch::channel(false);
     publish(Health { synced: seen.clone(), leads: leading });
 
     let index = Arc::new(Index::default());
     let queue = Arc::new(Queue::new());
-    let watches = Watches { index: index.clone(), queue: queue.clone(), metrics: metrics.clone(), synced };
     let _stop_watches = stop.clone().drop_guard();
+    let service = services.then(|| {
+        let (index, queue) = (Arc::new(ServiceIndex::default()), Arc::new(Queue::new()));
+        let (metrics, synced) = (metrics.clone(), synced.clone());
+        ServiceWatches { index, queue, metrics, synced }
+    });
+    if let Some(watches) = &service {
+        watches.start(&client, &stop);
+    }
+    let watches = Watches { index: index.clone(), queue: queue.clone(), metrics: metrics.clone(), synced };
     watches.start(&client, &stop);
 
     let mut election = Election::new(client.clone(), config.election.clone());
@@ -99,7 +118,8 @@ pub async fn run(
     leads.send_replace(true);
     metrics.leader(true);
 
-    let term = Term { config, client, cloud, metrics: metrics.clone(), index, queue };
+    let services = service.map(|watches| (watches.index, watches.queue));
+    let term = Term { config, client, cloud, metrics: metrics.clone(), index, queue, services };
     let result = election
         .hold(async {
             if let Err(error) = term.serve(seen, &stop).await {
@@ -121,6 +141,8 @@ struct Term {
     metrics: Metrics,
     index: Arc<Index>,
     queue: Arc<Queue<ObjectKey>>,
+    /// Index and queue of Services, if these are on.
+    services: Option<(Arc<ServiceIndex>, Arc<Queue<Subject>>)>,
 }
 
 impl Term {
@@ -131,6 +153,14 @@ impl Term {
         }
         let config = &self.config;
         let topology = Topology::find(&self.cloud, &config.cluster, &config.pod_subnets).await?;
+        let services = match &self.services {
+            Some(services) => match Services::find(&self.cloud, config, &topology).await? {
+                Services::On(site) => Some((self.service_term(services), *site)),
+                // What was there when this process began is gone. The next one begins without it.
+                Services::Off(why) => return Err(RunError::ServicesGone(why)),
+            },
+            None => None,
+        };
         let allocator = Allocator::start(self.cloud.clone(), topology, config, self.metrics.clone());
         let reconciler = Arc::new(Reconciler {
             client: self.client.clone(),
@@ -154,32 +184,60 @@ impl Term {
         for key in self.index.keys() {
             self.queue.add(key);
         }
-        self.work(reconciler, stop).await;
+        let pods = work(&self.queue, config.workers, stop, |key, waited| {
+            self.metrics.step("queue", waited);
+            let reconciler = reconciler.clone();
+            async move { reconciler.reconcile(&key).await }
+        });
+        let services = async {
+            if let Some((term, site)) = services {
+                term.serve(config, site, stop).await;
+            }
+        };
+        tokio::join!(pods, services);
         resync.abort();
         Ok(())
     }
 
-    async fn work(&self, reconciler: Arc<Reconciler>, stop: &CancellationToken) {
-        let slots = Arc::new(Semaphore::new(self.config.workers));
-        let mut running = JoinSet::new();
-        loop {
-            let next = async {
-                let slot = slots.clone().acquire_owned().await;
-                (slot, self.queue.next().await)
-            };
-            let Some((slot, (key, waited))) = stop.run_until_cancelled(next).await else { break };
-            self.metrics.step("queue", waited);
-            while running.try_join_next().is_some() {}
-            let (reconciler, queue) = (reconciler.clone(), self.queue.clone());
-            running.spawn(async move {
-                let outcome = reconciler.reconcile(&key).await;
-                queue.done(&key, outcome);
-                drop(slot);
-            });
+    fn service_term(&self, (index, queue): &(Arc<ServiceIndex>, Arc<Queue<Subject>>)) -> ServiceTerm {
+        ServiceTerm {
+            client: self.client.clone(),
+            cloud: self.cloud.clone(),
+            metrics: self.metrics.clone(),
+            index: index.clone(),
+            queue: queue.clone(),
         }
-        let begun = running.len();
-        if timeout(DRAIN, async { while running.join_next().await.is_some() {} }).await.is_err() {
-            tracing::warn!(begun, "some steps were cut off; the next controller ends them");
-        }
+    }
+}
+
+/// Works on what comes out of a queue, on so many keys at once, until `stop` is cancelled and what was begun is done.
+pub(crate) async fn work<K, F>(
+    queue: &Arc<Queue<K>>,
+    workers: usize,
+    stop: &CancellationToken,
+    mut handle: impl FnMut(K, Duration) -> F,
+) where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    F: Future<Output = Outcome> + Send + 'static,
+{
+    let slots = Arc::new(Semaphore::new(workers));
+    let mut running = JoinSet::new();
+    loop {
+        let next = async {
+            let slot = slots.clone().acquire_owned().await;
+            (slot, queue.next().await)
+        };
+        let Some((slot, (key, waited))) = stop.run_until_cancelled(next).await else { break };
+        while running.try_join_next().is_some() {}
+        let (queue, step) = (queue.clone(), handle(key.clone(), waited));
+        running.spawn(async move {
+            let outcome = step.await;
+            queue.done(&key, outcome);
+            drop(slot);
+        });
+    }
+    let begun = running.len();
+    if timeout(DRAIN, async { while running.join_next().await.is_some() {} }).await.is_err() {
+        tracing::warn!(begun, "some steps were cut off; the next controller ends them");
     }
 }

@@ -29,11 +29,40 @@ pub(crate) struct Synced {
     pub(crate) pods: bool,
     pub(crate) ports: bool,
     pub(crate) nodes: bool,
+    pub(crate) services: ServicesSynced,
+}
+
+/// How far the watches for Services are; all are true where Services are off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ServicesSynced {
+    pub(crate) services: bool,
+    pub(crate) slices: bool,
+    pub(crate) load_balancers: bool,
+    pub(crate) nodes: bool,
+}
+
+impl ServicesSynced {
+    /// Nothing is watched, so nothing is missing.
+    pub(crate) const OFF: Self = Self { services: true, slices: true, load_balancers: true, nodes: true };
 }
 
 impl Synced {
+    /// What is not listed yet, by its name in the API.
+    pub(crate) fn missing(self) -> Vec<&'static str> {
+        let Self { pods, ports, nodes, services } = self;
+        let all = [
+            ("pods", pods),
+            ("kuryrports", ports),
+            ("nodes", nodes && services.nodes),
+            ("services", services.services),
+            ("endpointslices", services.slices),
+            ("kuryrloadbalancers", services.load_balancers),
+        ];
+        all.into_iter().filter(|(_, there)| !there).map(|(name, _)| name).collect()
+    }
+
     pub(crate) fn all(self) -> bool {
-        self.pods && self.ports && self.nodes
+        self.missing().is_empty()
     }
 }
 
@@ -122,7 +151,7 @@ impl Watches {
 }
 
 /// A watch's event, with a new listing told as one set of names.
-enum Seen<K> {
+pub(crate) enum Seen<K> {
     Apply(Box<K>),
     Delete(ObjectKey),
     /// A listing is complete: what is not in it is gone.
@@ -133,7 +162,8 @@ fn key<K: Resource>(object: &K) -> ObjectKey {
     ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any())
 }
 
-fn run<K: Send + 'static>(
+/// Hands every event to `handle` until `stop` is cancelled.
+pub(crate) fn run<K: Send + 'static>(
     stop: &CancellationToken,
     stream: impl Stream<Item = Seen<K>> + Send + 'static,
     mut handle: impl FnMut(Seen<K>) + Send + 'static,
@@ -151,7 +181,7 @@ fn run<K: Send + 'static>(
 ///
 /// The lists are asked for in pages: an API server that may answer from its cache ignores that and sends ten thousand
 /// objects at once, which would have to be held in memory.
-fn events<K, T>(
+pub(crate) fn events<K, T>(
     client: &Client,
     plural: &'static str,
     metrics: &Metrics,

@@ -4,6 +4,7 @@
 //!   pod + its KuryrPort + its node ──pod::step──▶ Step ──▶ executed by the controller, one at a time
 //!   subnets ──subnets::choices──▶ what to ask Neutron for ──▶ Port ──vif::vif──▶ the VIF in the KuryrPort
 //!   ports in Neutron + KuryrPorts + pods ──prune::prune──▶ ports to adopt, ports to delete
+//!   Service + its endpoints ──service::desired──▶ load balancers to be had ──service::plan──▶ Step, one at a time
 //! ```
 //!
 //! Invariants: values in, values out; no IO, no clock, no randomness, no waiting. The same input gives the same plan,
@@ -11,5 +12,6 @@
 
 pub mod pod;
 pub mod prune;
+pub mod service;
 pub mod subnets;
 pub mod vif;

@@ -3,10 +3,11 @@
 
 use crate::cloud::CloudArgs;
 use jiff::SignedDuration;
-use kuryr_controller::ControllerConfig;
+use kuryr_controller::{ControllerConfig, ServiceClass, ServicesConfig};
 use kuryr_model::{ClusterId, mark::valid_cluster_id};
 use serde::Deserialize;
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -25,6 +26,7 @@ pub(crate) struct Config {
     pub(crate) cluster: Cluster,
     pub(crate) openstack: CloudArgs,
     pub(crate) network: Network,
+    pub(crate) services: Services,
     pub(crate) controller: Controller,
     pub(crate) daemon: Daemon,
 }
@@ -43,6 +45,70 @@ pub(crate) struct Cluster {
 pub(crate) struct Network {
     /// Names or ids of the subnets for pods, in the order in which they are tried; by default those that `kuryr setup` made.
     pub(crate) pod_subnets: Vec<String>,
+}
+
+/// `[services]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Services {
+    /// Whether Services get load balancers; by default if the cloud has Octavia and a service subnet.
+    pub(crate) enabled: Option<bool>,
+    /// Names or ids of the subnets of cluster IPs; by default those that `kuryr setup` made.
+    pub(crate) subnets: Vec<String>,
+    /// Octavia's provider; by default its own choice.
+    pub(crate) provider: Option<String>,
+    /// The network of floating IPs; by default the external network, if there is only one.
+    pub(crate) floating_network: Option<String>,
+    /// The class of Services that are Kuryr's, beside those without one.
+    pub(crate) load_balancer_class: String,
+    /// What the annotation `loadbalancer.openstack.org/class` may name.
+    pub(crate) classes: BTreeMap<String, Class>,
+}
+
+/// `[services.classes.NAME]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Class {
+    floating_network: Option<String>,
+    floating_subnet: Option<String>,
+    network: Option<String>,
+    subnet: Option<String>,
+    member_subnet: Option<String>,
+}
+
+impl Default for Services {
+    fn default() -> Self {
+        let defaults = ServicesConfig::default();
+        Self {
+            enabled: defaults.enabled,
+            subnets: defaults.subnets,
+            provider: defaults.provider,
+            floating_network: defaults.floating_network,
+            load_balancer_class: defaults.load_balancer_class,
+            classes: BTreeMap::new(),
+        }
+    }
+}
+
+impl Services {
+    /// What the controller itself is told.
+    pub(crate) fn to_config(&self) -> ServicesConfig {
+        let class = |class: Class| ServiceClass {
+            floating_network: class.floating_network,
+            floating_subnet: class.floating_subnet,
+            network: class.network,
+            subnet: class.subnet,
+            member_subnet: class.member_subnet,
+        };
+        ServicesConfig {
+            enabled: self.enabled,
+            subnets: self.subnets.clone(),
+            provider: self.provider.clone(),
+            floating_network: self.floating_network.clone(),
+            load_balancer_class: self.load_balancer_class.clone(),
+            classes: self.classes.iter().map(|(name, value)| (name.clone(), class(value.clone()))).collect(),
+        }
+    }
 }
 
 /// `[controller]`

@@ -43,7 +43,9 @@ pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -
     tokio::spawn(kuryr_controller::http::serve(listener, told, Arc::new(registry)));
 
     let identity = args.identity.unwrap_or_else(default_identity);
-    let config = config.controller.to_config(cluster, identity, config.network.pod_subnets);
+    let services = config.services.to_config();
+    let mut config = config.controller.to_config(cluster, identity, config.network.pod_subnets);
+    config.services = services;
     tracing::info!(cluster = %config.cluster, identity = config.election.identity, %listen, "the controller starts");
     let stop = CancellationToken::new();
     crate::daemon::stop_on_signal(&stop)?;

@@ -7,7 +7,7 @@ use kube::{
     Api, Client, CustomResourceExt as _, ResourceExt as _,
     api::{Patch, PatchParams},
 };
-use kuryr_model::KuryrPort;
+use kuryr_model::{KuryrLoadBalancer, KuryrPort};
 use std::io::Write;
 
 /// Print the custom resource definitions, or apply them
@@ -20,7 +20,7 @@ pub(crate) struct CrdsArgs {
 
 /// All definitions of this version.
 fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![KuryrPort::crd()]
+    vec![KuryrPort::crd(), KuryrLoadBalancer::crd()]
 }
 
 /// Prints them as one YAML stream, for `kubectl apply -f -`.
@@ -54,7 +54,9 @@ mod tests {
         let mut out = Vec::new();
         print(&mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
-        let value: Value = serde_saphyr::from_str(text.trim_start_matches("---\n")).unwrap();
-        assert_eq!(value, serde_json::to_value(KuryrPort::crd()).unwrap());
+        let printed = text.split("---\n").skip(1).map(|part| serde_saphyr::from_str::<Value>(part).unwrap());
+        let known =
+            definitions().iter().map(|definition| serde_json::to_value(definition).unwrap()).collect::<Vec<_>>();
+        assert_eq!(printed.collect::<Vec<_>>(), known);
     }
 }

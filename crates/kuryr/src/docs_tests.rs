@@ -32,7 +32,7 @@ fn missing(text: &str, words: impl IntoIterator<Item = String>) -> Vec<String> {
 #[test]
 fn every_setting_is_explained() {
     let sections = offered("nonsense = 1");
-    assert_eq!(sections, ["cluster", "openstack", "network", "controller", "daemon"]);
+    assert_eq!(sections, ["cluster", "openstack", "network", "services", "controller", "daemon"]);
     for section in sections {
         let (_, rest) = OPERATING.split_once(&format!("| **`[{section}]`** |")).expect("no such section");
         let part = rest.split_once("| **`[").map_or(rest, |(part, _)| part);
@@ -43,10 +43,11 @@ fn every_setting_is_explained() {
 
 #[test]
 fn the_defaults_are_those_that_are_told() {
-    let Config { controller, daemon, .. } = Config::default();
+    let Config { services, controller, daemon, .. } = Config::default();
     let seconds = |time: std::time::Duration| format!("`{}s`", time.as_secs());
     let minutes = |time: std::time::Duration| format!("`{}m`", time.as_secs() / 60);
     let rows = [
+        ("load_balancer_class", format!("`{}`", services.load_balancer_class)),
         ("lease_namespace", format!("`{}`", controller.lease_namespace)),
         ("lease_name", format!("`{}`", controller.lease_name)),
         ("lease_duration", seconds(controller.lease_duration)),
@@ -73,7 +74,13 @@ fn every_reason_is_explained() {
     reasons.extend(quoted(reconcile, "const REASON: &str =", ";"));
     reasons.extend(quoted(events, "fn as_str(self)", "\n    }"));
     reasons.insert("Allocated");
-    assert!(reasons.len() >= 12, "{reasons:?}");
+    let service = include_str!("../../kuryr-controller/src/service/error.rs");
+    reasons.extend(quoted(service, "fn reason(&self)", "\n    }"));
+    let status = include_str!("../../kuryr-controller/src/service/status.rs");
+    let ready = quoted(status, "fn ready(", "\n}");
+    reasons.extend(ready.into_iter().filter(|word| word.len() > 5 && word.starts_with(char::is_uppercase)));
+    reasons.extend(kuryr_plan::service::Reason::ALL.iter().map(|reason| reason.as_str()));
+    assert!(reasons.len() >= 40, "{reasons:?}");
     assert_eq!(missing(OPERATING, reasons.iter().map(|reason| format!("\n| `{reason}` |"))), [""; 0]);
 }
 

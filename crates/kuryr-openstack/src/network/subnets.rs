@@ -1,10 +1,11 @@
 //! Subnets.
 
-use super::{Filter, Kind, Network};
+use super::{Filter, Kind, Network, Rest};
 use crate::Error;
 use ipnet::IpNet;
 use kuryr_model::{NetworkId, SubnetId, SubnetPoolId, neutron::Subnet};
 use serde::Serialize;
+use std::net::IpAddr;
 
 const KIND: Kind = Kind {
     path: "subnets",
@@ -33,17 +34,32 @@ pub struct NewSubnet {
     pub description: String,
     /// Whether Neutron answers DHCP in it.
     pub enable_dhcp: bool,
+    /// Its gateway; by default the first address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway_ip: Option<IpAddr>,
+    /// Where addresses are from that nobody names; empty: all but the gateway's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allocation_pools: Vec<AllocationPool>,
+}
+
+/// A range of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct AllocationPool {
+    /// The first one.
+    pub start: IpAddr,
+    /// The last one.
+    pub end: IpAddr,
 }
 
 /// The calls.
 #[derive(Clone, Copy, Debug)]
-pub struct Subnets<'a>(&'a Network);
+pub struct Subnets<'a>(&'a Rest);
 
 impl Network {
     /// Subnets.
     #[must_use]
     pub fn subnets(&self) -> Subnets<'_> {
-        Subnets(self)
+        Subnets(&self.rest)
     }
 }
 

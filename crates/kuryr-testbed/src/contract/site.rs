@@ -81,6 +81,8 @@ impl Site {
             name: fresh("subnet"),
             description: String::new(),
             enable_dhcp: false,
+            gateway_ip: None,
+            allocation_pools: Vec::new(),
         };
         let made = self.neutron().subnets().create(&new).await;
         if let Ok(subnet) = &made {

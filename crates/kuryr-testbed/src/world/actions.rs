@@ -267,6 +267,8 @@ impl World {
             name: name.to_owned(),
             description: String::new(),
             enable_dhcp: false,
+            gateway_ip: None,
+            allocation_pools: Vec::new(),
         };
         Ok(self.cloud.network().subnets().create(&new).await?)
     }

@@ -4,7 +4,7 @@ use super::{Ground, Kuryr, Settings, World, kuryr::NodePlace, process::executabl
 use crate::{
     cloud::{self, Cloud, HostKind, Latency, PortStatus},
     dataplane::{Agent, CORE, Fabric},
-    kubernetes::{ApiServer, Kubelet, KubeletConfig, Scheduler, ServerHandle, kubeconfig},
+    kubernetes::{ApiServer, Endpoints, Kubelet, KubeletConfig, Scheduler, ServerHandle, kubeconfig},
 };
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Namespace;
@@ -77,6 +77,7 @@ pub struct Embedded {
     netns: PathBuf,
     // In the order in which they are to end.
     _scheduler: Scheduler,
+    _endpoints: Endpoints,
     _agent: Agent,
     _wire: Wire,
     folder: TempDir,
@@ -130,6 +131,7 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
 
     let client = api.client("testbed");
     let scheduler = Scheduler::start(api.client("scheduler"));
+    let endpoints = Endpoints::start(api.client("endpointslice-controller"));
     if config.start_kuryr {
         kuryr.start_controller().await?;
         for name in &names {
@@ -164,6 +166,7 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
         settings: config.settings,
         netns: config.netns,
         _scheduler: scheduler,
+        _endpoints: endpoints,
         _agent: agent,
         _wire: wire,
         folder,

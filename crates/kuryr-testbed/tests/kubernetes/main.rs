@@ -16,6 +16,7 @@ mod kubectl;
 mod model;
 mod nodes;
 mod objects;
+mod services;
 mod watching;
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use super::{
     observe::tag,
-    plan::{Interface, Prefix, Step, description, group_name},
+    plan::{Interface, Prefix, Step, description, group_name, service_gateway, service_pool},
 };
 use kuryr_model::{ClusterId, mark::Base};
 use kuryr_openstack::{
@@ -12,31 +12,36 @@ use kuryr_openstack::{
         networks::NewNetwork,
         routers::Gateway,
         security_groups::{NewRule, NewSecurityGroup},
+        subnets::AllocationPool,
     },
 };
 
 pub(crate) async fn apply(network: &Network, cluster: &ClusterId, step: &Step) -> Result<(), Error> {
     let description = |base| description(cluster, base);
     match step {
-        Step::CreateNetwork { name, mtu } => {
-            let new = NewNetwork { name: name.clone(), description: description(Base::Pods), mtu: *mtu };
+        Step::CreateNetwork { name, mtu, base } => {
+            let new = NewNetwork { name: name.clone(), description: description(*base), mtu: *mtu };
             network.networks().create(&new).await.map(drop)
         }
         Step::SetMtu(id, mtu) => network.networks().set_mtu(*id, *mtu).await.map(drop),
-        Step::CreateSubnet { network: id, name, prefix } => {
+        Step::CreateSubnet { network: id, name, prefix, base } => {
             let (ipv6, cidr, subnetpool_id) = match *prefix {
                 Prefix::Cidr(cidr) => (cidr.addr().is_ipv6(), Some(cidr), None),
                 Prefix::Pool { pool, ipv6 } => (ipv6, None, Some(pool)),
             };
+            let own = cidr.filter(|_| *base == Base::Services);
+            let pool = own.and_then(service_pool).map(|(start, end)| AllocationPool { start, end });
             let new = NewSubnet {
                 network_id: *id,
                 ip_version: if ipv6 { 6 } else { 4 },
                 cidr,
                 subnetpool_id,
                 name: name.clone(),
-                description: description(Base::Pods),
+                description: description(*base),
                 // Pods get their addresses from Kuryr: DHCP would only take some of them.
                 enable_dhcp: false,
+                gateway_ip: own.map(service_gateway),
+                allocation_pools: pool.into_iter().collect(),
             };
             network.subnets().create(&new).await.map(drop)
         }

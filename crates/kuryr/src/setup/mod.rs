@@ -34,6 +34,9 @@ pub(crate) struct SetupArgs {
     /// Take the pods' addresses from this subnet pool; may be given several times
     #[arg(long, value_name = "NAME")]
     pub(crate) subnet_pool: Vec<String>,
+    /// The addresses of Services, the same as Kubernetes' --service-cluster-ip-range; one of each family for dual stack
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) service_cidr: Vec<IpNet>,
     /// Join the pods' subnets to this router instead of making a new one
     #[arg(long, value_name = "NAME", conflicts_with_all = ["no_router", "external_network"])]
     pub(crate) router: Option<String>,
@@ -166,7 +169,8 @@ async fn desired(args: &SetupArgs, cluster: &ClusterId, cloud: &Cloud) -> anyhow
         };
         RouterWish::Own { external }
     };
-    Ok(Desired { cluster: cluster.clone(), name: args.name.clone(), mtu: args.mtu, prefixes, router })
+    let services = args.service_cidr.iter().map(IpNet::trunc).collect();
+    Ok(Desired { cluster: cluster.clone(), name: args.name.clone(), mtu: args.mtu, prefixes, services, router })
 }
 
 /// Whether a base security group has other rules than setup gives it.

@@ -22,6 +22,10 @@ pub(crate) async fn observe(network: &Network, cluster: &ClusterId) -> Result<Fo
         extend(&mut found.subnets, network.subnets().list(&filter).await?, |subnet| subnet.id);
         extend(&mut found.routers, network.routers().list(&filter).await?, |router| router.id);
     }
+    for filter in [by_tag(Base::Services), by_text(Base::Services)] {
+        extend(&mut found.service_networks, network.networks().list(&filter).await?, |network| network.id);
+        extend(&mut found.service_subnets, network.subnets().list(&filter).await?, |subnet| subnet.id);
+    }
     for base in [Base::IngressOpen, Base::EgressOpen] {
         for filter in [by_tag(base), by_text(base)] {
             let groups = network.security_groups().list(&filter).await?;
@@ -29,9 +33,11 @@ pub(crate) async fn observe(network: &Network, cluster: &ClusterId) -> Result<Fo
         }
     }
     // In the order in which the controller tries them.
-    found.subnets.sort_by_key(|subnet| (subnet.cidr.addr().is_ipv6(), subnet.name.clone(), subnet.id));
-    if !found.networks.is_empty() {
-        let filter = Filter::new().any("network_id", found.networks.iter().map(|network| network.id));
+    for subnets in [&mut found.subnets, &mut found.service_subnets] {
+        subnets.sort_by_key(|subnet| (subnet.cidr.addr().is_ipv6(), subnet.name.clone(), subnet.id));
+    }
+    if found.all_networks().next().is_some() {
+        let filter = Filter::new().any("network_id", found.all_networks().map(|network| network.id));
         let ports = network.ports().list(&filter).await?;
         found.interfaces = ports.iter().flat_map(interfaces).collect();
         // Neutron's own ports (DHCP, metadata, routers) go with the network.
@@ -39,7 +45,7 @@ pub(crate) async fn observe(network: &Network, cluster: &ClusterId) -> Result<Fo
     }
     let pods = Filter::new().tags([cluster_tag(cluster)]).with("device_owner", DEVICE_OWNER);
     extend(&mut found.ports, network.ports().list(&pods).await?, |port| port.id);
-    let ours: BTreeSet<_> = found.subnets.iter().map(|subnet| subnet.id).collect();
+    let ours: BTreeSet<_> = found.all_subnets().map(|subnet| subnet.id).collect();
     found.interfaces.retain(|interface| ours.contains(&interface.subnet));
     Ok(found)
 }

@@ -7,7 +7,10 @@ use kuryr_model::{
     neutron::{Direction, EtherType, Network, Port, Router, RuleContent, SecurityGroup, Subnet},
 };
 use kuryr_openstack::network::tags::Tagged;
-use std::fmt;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 /// What a cluster is to have.
 #[derive(Clone, Debug)]
@@ -19,6 +22,8 @@ pub(crate) struct Desired {
     pub(crate) mtu: Option<u32>,
     /// Where the subnets' addresses are from. Empty: the subnets that there are.
     pub(crate) prefixes: Vec<Prefix>,
+    /// The addresses of Services. Empty: the subnets that there are, if any.
+    pub(crate) services: Vec<IpNet>,
     pub(crate) router: RouterWish,
 }
 
@@ -70,12 +75,25 @@ pub(crate) enum RouterWish {
 pub(crate) struct Found {
     pub(crate) networks: Vec<Network>,
     pub(crate) subnets: Vec<Subnet>,
+    /// Those for Services.
+    pub(crate) service_networks: Vec<Network>,
+    pub(crate) service_subnets: Vec<Subnet>,
     pub(crate) routers: Vec<Router>,
     /// Routers, of whomever, in our subnets.
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) groups: Vec<(Base, SecurityGroup)>,
     /// Ports on our networks and ports of our pods, without those that Neutron itself keeps there.
     pub(crate) ports: Vec<Port>,
+}
+
+impl Found {
+    pub(crate) fn all_networks(&self) -> impl Iterator<Item = &Network> {
+        self.networks.iter().chain(&self.service_networks)
+    }
+
+    pub(crate) fn all_subnets(&self) -> impl Iterator<Item = &Subnet> {
+        self.subnets.iter().chain(&self.service_subnets)
+    }
 }
 
 /// A router in a subnet.
@@ -88,9 +106,9 @@ pub(crate) struct Interface {
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    CreateNetwork { name: String, mtu: Option<u32> },
+    CreateNetwork { name: String, mtu: Option<u32>, base: Base },
     SetMtu(NetworkId, u32),
-    CreateSubnet { network: NetworkId, name: String, prefix: Prefix },
+    CreateSubnet { network: NetworkId, name: String, prefix: Prefix, base: Base },
     CreateRouter { name: String, external: Option<NetworkId> },
     SetGateway(RouterId, NetworkId),
     AddInterface(Interface),
@@ -138,6 +156,13 @@ pub(crate) enum PlanError {
     Overlap { wanted: Prefix, subnet: SubnetId, cidr: IpNet },
     #[error("--pod-cidr {0} and {1} overlap: give prefixes that have no address in common")]
     Selves(Prefix, Prefix),
+    #[error(
+        "--service-cidr {wanted} overlaps subnet {subnet} with {cidr}: it must be Kubernetes' own range \
+         (--service-cluster-ip-range), of which no other subnet may have addresses"
+    )]
+    ServicesOverlap { wanted: IpNet, subnet: SubnetId, cidr: IpNet },
+    #[error("--service-cidr {0} and {1} overlap: give prefixes that have no address in common")]
+    ServicesTwice(IpNet, IpNet),
     #[error("{0} {1}s carry the mark of this cluster, and one is wanted: {2}; delete what is not used")]
     Several(usize, &'static str, String),
     #[error("subnet {subnet} is joined to router {router} already: part them first, or give --router {router}")]
@@ -148,6 +173,7 @@ pub(crate) enum PlanError {
 pub(crate) fn group_name(base: Base) -> &'static str {
     match base {
         Base::Pods => "kuryr-pods",
+        Base::Services => "kuryr-services",
         Base::IngressOpen => "kuryr-ingress-open",
         Base::EgressOpen => "kuryr-egress-open",
     }
@@ -173,7 +199,10 @@ pub(crate) fn plan(desired: &Desired, found: &Found) -> Result<Vec<Step>, PlanEr
     };
     match &found.networks[..] {
         [] if desired.prefixes.is_empty() => return Err(PlanError::NoPrefix),
-        [] => steps.push(Step::CreateNetwork { name: desired.name.clone(), mtu: desired.mtu }),
+        [] => {
+            let (name, mtu) = (desired.name.clone(), desired.mtu);
+            steps.push(Step::CreateNetwork { name, mtu, base: Base::Pods });
+        }
         [network] => {
             tag(&mut steps, Tagged::Network(network.id), &network.tags, Base::Pods);
             if let Some(mtu) = desired.mtu.filter(|mtu| *mtu != network.mtu) {
@@ -185,6 +214,13 @@ pub(crate) fn plan(desired: &Desired, found: &Found) -> Result<Vec<Step>, PlanEr
     }
     for subnet in &found.subnets {
         tag(&mut steps, Tagged::Subnet(subnet.id), &subnet.tags, Base::Pods);
+    }
+    steps.extend(services(desired, found)?);
+    for network in &found.service_networks {
+        tag(&mut steps, Tagged::Network(network.id), &network.tags, Base::Services);
+    }
+    for subnet in &found.service_subnets {
+        tag(&mut steps, Tagged::Subnet(subnet.id), &subnet.tags, Base::Services);
     }
     steps.extend(router(desired, found)?);
     for router in &found.routers {
@@ -229,9 +265,75 @@ fn subnets(desired: &Desired, found: &Found, network: NetworkId) -> Result<Vec<S
         if let Some(subnet) = found.subnets.iter().find(|subnet| prefix.overlaps(subnet)) {
             return Err(PlanError::Overlap { wanted: *prefix, subnet: subnet.id, cidr: subnet.cidr });
         }
-        steps.push(Step::CreateSubnet { network, name: format!("{}-{}", desired.name, at + 1), prefix: *prefix });
+        let name = format!("{}-{}", desired.name, at + 1);
+        steps.push(Step::CreateSubnet { network, name, prefix: *prefix, base: Base::Pods });
     }
     Ok(steps)
+}
+
+/// The network of cluster IPs. All its subnets are on one network: a load balancer has its addresses on one.
+fn services(desired: &Desired, found: &Found) -> Result<Vec<Step>, PlanError> {
+    let base = Base::Services;
+    let overlap = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
+    for (at, wanted) in desired.services.iter().enumerate() {
+        if let Some(other) = desired.services[at + 1..].iter().find(|other| overlap(wanted, other)) {
+            return Err(PlanError::ServicesTwice(*wanted, *other));
+        }
+        let others =
+            found.all_subnets().filter(|subnet| !found.service_subnets.contains(subnet) || subnet.cidr != *wanted);
+        if let Some(subnet) = others.into_iter().find(|subnet| overlap(wanted, &subnet.cidr)) {
+            return Err(PlanError::ServicesOverlap { wanted: *wanted, subnet: subnet.id, cidr: subnet.cidr });
+        }
+    }
+    match &found.service_networks[..] {
+        [] if desired.services.is_empty() => Ok(Vec::new()),
+        // The other network's MTU is as good for answers as for questions.
+        [] => Ok(vec![Step::CreateNetwork { name: group_name(base).to_owned(), mtu: desired.mtu, base }]),
+        [network] => {
+            let missing = desired
+                .services
+                .iter()
+                .enumerate()
+                .filter(|(_, wanted)| found.service_subnets.iter().all(|subnet| subnet.cidr != **wanted));
+            let make = |(at, cidr): (usize, &IpNet)| {
+                let name = format!("{}-{}", group_name(base), at + 1);
+                Step::CreateSubnet { network: network.id, name, prefix: Prefix::Cidr(*cidr), base }
+            };
+            Ok(missing.map(make).collect())
+        }
+        several => Err(too_many("service network", several.iter().map(|network| network.id))),
+    }
+}
+
+/// The gateway of a service subnet: its last address, which Kubernetes is the last to give away.
+pub(crate) fn service_gateway(cidr: IpNet) -> IpAddr {
+    match cidr {
+        IpNet::V4(cidr) => Ipv4Addr::from_bits(cidr.broadcast().to_bits().saturating_sub(1)).into(),
+        IpNet::V6(cidr) => cidr.broadcast().into(),
+    }
+}
+
+/// The first addresses of a Service range that Kubernetes gives away itself only when all others are taken: as many as a
+/// sixteenth of the range, from 16 to 256 (`--service-cluster-ip-range`, "avoiding collisions").
+const STATIC_PART: u128 = 16;
+/// Those at the very begin are chosen by hand: the API server's own, the DNS server's.
+const CHOSEN_BY_HAND: u128 = 32;
+
+/// Where the cloud's own ports in a service subnet get their addresses (those of amphorae, of OVN's health checks): where
+/// Kubernetes does not. `None`: the range is too small for that.
+pub(crate) fn service_pool(cidr: IpNet) -> Option<(IpAddr, IpAddr)> {
+    let bits = u32::from(cidr.max_prefix_len() - cidr.prefix_len());
+    let size = 1_u128.checked_shl(bits).unwrap_or(u128::MAX);
+    let part = (size / STATIC_PART).clamp(STATIC_PART, 256);
+    let first = CHOSEN_BY_HAND.min(part / 2);
+    let at = |offset: u128| match cidr.network() {
+        IpAddr::V4(ip) => {
+            u32::try_from(offset).ok().and_then(|o| ip.to_bits().checked_add(o)).map(|b| Ipv4Addr::from_bits(b).into())
+        }
+        IpAddr::V6(ip) => ip.to_bits().checked_add(offset).map(|bits| Ipv6Addr::from_bits(bits).into()),
+    };
+    (size > 2 * part).then_some(())?;
+    Some((at(first)?, at(part - 1)?))
 }
 
 fn router(desired: &Desired, found: &Found) -> Result<Vec<Step>, PlanError> {
@@ -250,7 +352,7 @@ fn router(desired: &Desired, found: &Found) -> Result<Vec<Step>, PlanError> {
     {
         steps.push(Step::SetGateway(router, external));
     }
-    for subnet in &found.subnets {
+    for subnet in found.all_subnets() {
         match found.interfaces.iter().find(|interface| interface.subnet == subnet.id) {
             None => steps.push(Step::AddInterface(Interface { router, subnet: subnet.id })),
             Some(interface) if interface.router == router => {}
@@ -267,7 +369,7 @@ fn rules(base: Base) -> Vec<RuleContent> {
     let direction = match base {
         Base::IngressOpen => Direction::Ingress,
         Base::EgressOpen => Direction::Egress,
-        Base::Pods => return Vec::new(),
+        Base::Pods | Base::Services => return Vec::new(),
     };
     [EtherType::IPv4, EtherType::IPv6].map(|family| RuleContent::everything(direction, family)).into()
 }

@@ -15,6 +15,7 @@ fn desired(prefixes: &[&str]) -> Desired {
         name: "kuryr-pods".into(),
         mtu: None,
         prefixes,
+        services: vec![],
         router: RouterWish::Own { external: None },
     }
 }
@@ -39,24 +40,31 @@ impl Neutron {
     fn apply(&mut self, step: &Step) {
         self.log.push(step.to_string());
         match step.clone() {
-            Step::CreateNetwork { name, mtu } => {
+            Step::CreateNetwork { name, mtu, base } => {
                 let id = NetworkId(self.id());
-                self.found.networks.push(Network {
+                let services = base == Base::Services;
+                let found = &mut self.found;
+                let networks = if services { &mut found.service_networks } else { &mut found.networks };
+                networks.push(Network {
                     id,
                     name,
                     mtu: mtu.unwrap_or(1442),
                     tags: vec![],
                     project_id: None,
+                    external: false,
                 });
             }
             Step::SetMtu(_, mtu) => self.found.networks[0].mtu = mtu,
-            Step::CreateSubnet { network, name, prefix } => {
+            Step::CreateSubnet { network, name, prefix, base } => {
                 let id = SubnetId(self.id());
                 let (cidr, subnetpool_id) = match prefix {
                     Prefix::Cidr(cidr) => (cidr, None),
                     Prefix::Pool { pool, .. } => ("10.99.0.0/24".parse().unwrap(), Some(pool)),
                 };
-                self.found.subnets.push(Subnet {
+                let found = &mut self.found;
+                let services = base == Base::Services;
+                let subnets = if services { &mut found.service_subnets } else { &mut found.subnets };
+                subnets.push(Subnet {
                     id,
                     network_id: network,
                     name,
@@ -96,8 +104,14 @@ impl Neutron {
             Step::Tag(object, base) => {
                 let found = &mut self.found;
                 let tags = match object {
-                    Tagged::Network(id) => &mut found.networks.iter_mut().find(|n| n.id == id).unwrap().tags,
-                    Tagged::Subnet(id) => &mut found.subnets.iter_mut().find(|s| s.id == id).unwrap().tags,
+                    Tagged::Network(id) => {
+                        let mut all = found.networks.iter_mut().chain(&mut found.service_networks);
+                        &mut all.find(|network| network.id == id).unwrap().tags
+                    }
+                    Tagged::Subnet(id) => {
+                        let mut all = found.subnets.iter_mut().chain(&mut found.service_subnets);
+                        &mut all.find(|subnet| subnet.id == id).unwrap().tags
+                    }
                     Tagged::Router(id) => &mut found.routers.iter_mut().find(|r| r.id == id).unwrap().tags,
                     Tagged::SecurityGroup(id) => &mut found.groups.iter_mut().find(|(_, g)| g.id == id).unwrap().1.tags,
                     other => panic!("{other:?}"),
@@ -113,10 +127,12 @@ impl Neutron {
             Step::DeleteSubnet(id) => {
                 assert!(self.found.interfaces.iter().all(|interface| interface.subnet != id));
                 self.found.subnets.retain(|subnet| subnet.id != id);
+                self.found.service_subnets.retain(|subnet| subnet.id != id);
             }
             Step::DeleteNetwork(id) => {
-                assert!(self.found.subnets.iter().all(|subnet| subnet.network_id != id));
+                assert!(self.found.all_subnets().all(|subnet| subnet.network_id != id));
                 self.found.networks.retain(|network| network.id != id);
+                self.found.service_networks.retain(|network| network.id != id);
             }
             Step::DeleteGroup(id) => self.found.groups.retain(|(_, group)| group.id != id),
         }
@@ -174,10 +190,59 @@ fn a_run_cut_off_after_any_step_is_completed_by_the_next() {
     }
 }
 
+fn with_services(services: &[&str]) -> Desired {
+    let services = services.iter().map(|cidr| cidr.parse().unwrap()).collect();
+    Desired { services, ..desired(&["10.128.0.0/16"]) }
+}
+
+#[test]
+fn cluster_ips_get_a_network_of_their_own_behind_the_same_router() {
+    let wish = with_services(&["10.96.0.0/16", "fd00:96::/112"]);
+    let mut neutron = Neutron::default();
+    neutron.converge(&wish, usize::MAX);
+    let found = &neutron.found;
+    assert_eq!((found.networks.len(), found.service_networks.len(), found.service_subnets.len()), (1, 1, 2));
+    assert_eq!((found.routers.len(), found.interfaces.len()), (1, 3));
+    let tags = found.service_networks.iter().map(|n| &n.tags).chain(found.service_subnets.iter().map(|s| &s.tags));
+    assert!(tags.into_iter().all(|tags| *tags == ["kuryr:c1", "kuryr:base:services"]));
+    assert_eq!(plan(&desired(&[]), found), Ok(vec![]), "without a wish those that are there are right");
+    let whole = neutron.log.len();
+    for steps in 0..whole {
+        let mut neutron = Neutron::default();
+        neutron.converge(&wish, steps);
+        neutron.converge(&wish, usize::MAX);
+        assert_eq!(neutron.log.len(), whole, "after {steps} steps: {:#?}", neutron.log);
+    }
+}
+
+#[test]
+fn cluster_ips_share_no_address_with_pods() {
+    let mut neutron = Neutron::default();
+    neutron.converge(&desired(&["10.128.0.0/16"]), usize::MAX);
+    let error = |cidrs: &[&str]| plan(&with_services(cidrs), &neutron.found).unwrap_err().to_string();
+    assert!(error(&["10.128.64.0/20"]).starts_with("--service-cidr 10.128.64.0/20 overlaps subnet"));
+    assert!(error(&["10.96.0.0/12", "10.96.0.0/16"]).contains("overlap: give prefixes"));
+}
+
+#[test]
+fn the_clouds_own_ports_keep_out_of_the_way_of_kubernetes() {
+    for (cidr, gateway, pool) in [
+        ("10.96.0.0/16", "10.96.255.254", Some(("10.96.0.32", "10.96.0.255"))),
+        ("10.96.0.0/24", "10.96.0.254", Some(("10.96.0.8", "10.96.0.15"))),
+        ("10.96.0.0/28", "10.96.0.14", None),
+        ("fd00::/112", "fd00::ffff", Some(("fd00::20", "fd00::ff"))),
+    ] {
+        let cidr = cidr.parse().unwrap();
+        assert_eq!(service_gateway(cidr), gateway.parse::<IpAddr>().unwrap());
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(service_pool(cidr), pool.map(|(first, last)| (ip(first), ip(last))), "{cidr}");
+    }
+}
+
 #[test]
 fn what_setup_made_is_removed_without_a_trace_from_any_state() {
-    let desired = desired(&["10.128.0.0/16"]);
-    for steps in 0..20 {
+    let desired = with_services(&["10.96.0.0/16"]);
+    for steps in 0..30 {
         let mut neutron = Neutron::default();
         neutron.converge(&desired, steps);
         for step in teardown::plan(&neutron.found).unwrap() {

@@ -18,10 +18,10 @@ pub(crate) fn print(
 ) -> anyhow::Result<()> {
     writeln!(out, "# Kuryr in project {}, cluster {}:", identity.project_name, desired.cluster)?;
     let mut line = |kind: &str, id: &dyn std::fmt::Display, name: &str| writeln!(out, "#   {kind:<15} {id}  {name}");
-    for network in &found.networks {
+    for network in found.all_networks() {
         line("network", &network.id, &format!("{}, MTU {}", network.name, network.mtu))?;
     }
-    for subnet in &found.subnets {
+    for subnet in found.all_subnets() {
         line("subnet", &subnet.id, &format!("{}, {}", subnet.name, subnet.cidr))?;
     }
     for router in &found.routers {
@@ -45,6 +45,10 @@ pub(crate) fn print(
     set("openstack", "secret_dir", context.secret_dir.as_ref().map(text));
     let subnets = found.subnets.iter().map(|subnet| Value::String(subnet.id.to_string())).collect();
     set("network", "pod_subnets", Some(Value::Array(subnets)));
+    let services: Vec<_> = found.service_subnets.iter().map(|subnet| Value::String(subnet.id.to_string())).collect();
+    if !services.is_empty() {
+        set("services", "subnets", Some(Value::Array(services)));
+    }
     write!(out, "\n{}", toml::to_string_pretty(&table)?)?;
     Ok(())
 }

@@ -7,7 +7,7 @@ const NAMED: usize = 10;
 
 /// Something still uses what is to be removed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("ports still use what is to be removed, {count} in all: {}; delete the pods (and what else uses the network) first", names.join(", "))]
+#[error("ports still use what is to be removed, {count} in all: {}; delete the pods and Services (and what else uses the networks) first", names.join(", "))]
 pub(crate) struct InUse {
     count: usize,
     names: Vec<String>,
@@ -29,8 +29,8 @@ pub(crate) fn plan(found: &Found) -> Result<Vec<Step>, InUse> {
     }
     let mut steps: Vec<_> = found.interfaces.iter().map(|interface| Step::RemoveInterface(*interface)).collect();
     steps.extend(found.routers.iter().map(|router| Step::DeleteRouter(router.id)));
-    steps.extend(found.subnets.iter().map(|subnet| Step::DeleteSubnet(subnet.id)));
-    steps.extend(found.networks.iter().map(|network| Step::DeleteNetwork(network.id)));
+    steps.extend(found.all_subnets().map(|subnet| Step::DeleteSubnet(subnet.id)));
+    steps.extend(found.all_networks().map(|network| Step::DeleteNetwork(network.id)));
     steps.extend(found.groups.iter().map(|(_, group)| Step::DeleteGroup(group.id)));
     Ok(steps)
 }

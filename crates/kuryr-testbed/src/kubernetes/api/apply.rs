@@ -51,7 +51,7 @@ pub(crate) fn apply(
         };
         let live = current.value();
         let merged = merge(scope, options, &subresource, &live, &wanted)?;
-        write::update_in(tx, scope, options, &current, def.present(merged), Tracking::Given)
+        write::update_in(tx, server, scope, options, &current, def.present(merged), Tracking::Given)
     })?;
     server.after_write(def, options, &written.entry);
     Ok(written)

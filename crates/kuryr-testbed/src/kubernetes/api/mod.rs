@@ -39,6 +39,7 @@ mod response;
 mod schema;
 mod selector;
 mod serve;
+mod services;
 mod status;
 mod store;
 mod strategic;
@@ -60,21 +61,24 @@ use prepare::{FieldValidation, Scope, WriteOptions};
 use registry::{Registry, ResourceDef};
 use store::{Entry, Store};
 
+/// Where Services get their cluster IPs from unless said otherwise: dual stack, IPv4 preferred.
+pub const SERVICE_CIDRS: [&str; 2] = ["10.96.0.0/16", "fd00:10:96::/112"];
+
 /// How an API server is set up.
 #[derive(Clone, Debug)]
 pub struct ApiServerConfig {
     /// How many changes of each resource a watch can look back.
     pub history: usize,
-    /// Where Services get their cluster IPs from.
-    pub service_cidr: ipnet::Ipv4Net,
+    /// Where Services get their cluster IPs from: one range, or one of each family, the preferred one first.
+    pub service_cidrs: Vec<ipnet::IpNet>,
     /// How long after its node a pod is deleted by force (40 s in Kubernetes).
     pub orphaned_pods_after: Duration,
 }
 
 impl Default for ApiServerConfig {
     fn default() -> Self {
-        let service_cidr = ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 96, 0, 0), 16);
-        Self { history: 20_000, service_cidr, orphaned_pods_after: Duration::from_secs(2) }
+        let service_cidrs = SERVICE_CIDRS.iter().filter_map(|cidr| cidr.parse().ok()).collect();
+        Self { history: 20_000, service_cidrs, orphaned_pods_after: Duration::from_secs(2) }
     }
 }
 
@@ -132,23 +136,55 @@ impl ApiServer {
         tokio::spawn(gc::run(Arc::downgrade(&shared), notices));
         let server = Self { shared };
         for namespace in ["default", "kube-node-lease", "kube-public", "kube-system"] {
-            server.create_namespace(namespace);
+            let body = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } });
+            server.create("namespaces", "", body);
         }
+        server.create_own_service();
         server
     }
 
-    fn create_namespace(&self, name: &str) {
-        let Some(def) = self.shared.registry.find("", "v1", "namespaces") else { return };
-        let scope = Scope { def, namespace: String::new(), name: String::new(), subresource: None };
+    /// The Service `kubernetes`, by which pods find this server; it always has the first address of the first range.
+    fn create_own_service(&self) {
+        let Some(address) = self.shared.config.service_cidrs.first().and_then(services::first_address) else { return };
+        let port = json!({ "name": "https", "port": 443, "protocol": "TCP" });
+        let body = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": { "name": "kubernetes", "labels": { "component": "apiserver", "provider": "kubernetes" } },
+            "spec": { "type": "ClusterIP", "clusterIP": address.to_string(), "ports": [port] },
+        });
+        self.create("services", "default", body);
+    }
+
+    /// The endpoint of the Service `kubernetes`. One that only this host can reach is none.
+    fn create_own_endpoint(&self, address: std::net::SocketAddr) {
+        let ip = address.ip();
+        if ip.is_loopback() || ip.is_unspecified() {
+            return;
+        }
+        let port = json!({ "name": "https", "port": address.port(), "protocol": "TCP" });
+        let body = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": { "name": "kubernetes", "labels": { "kubernetes.io/service-name": "kubernetes" } },
+            "addressType": if ip.is_ipv4() { "IPv4" } else { "IPv6" },
+            "endpoints": [{ "addresses": [ip.to_string()], "conditions": { "ready": true } }],
+            "ports": [port],
+        });
+        self.create("endpointslices", "default", body);
+    }
+
+    fn create(&self, plural: &str, namespace: &str, body: Value) {
+        let api_version = object::text(&body, "/apiVersion");
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let Some(def) = self.shared.registry.find(group, version, plural) else { return };
+        let scope = Scope { def, namespace: namespace.to_owned(), name: String::new(), subresource: None };
         let options = WriteOptions {
             dry_run: false,
             manager: "kube-apiserver".into(),
             fields: FieldValidation::Ignore,
             force: false,
         };
-        let body: Value = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
         if let Err(error) = write::create(&self.shared, &scope, &options, body) {
-            tracing::error!(%error, name, "could not create a namespace");
+            tracing::error!(%error, plural, "could not create what the API server brings");
         }
     }
 
@@ -162,6 +198,7 @@ impl ApiServer {
     /// # Errors
     /// If the listener has no local address.
     pub fn serve(&self, listener: tokio::net::TcpListener) -> std::io::Result<ServerHandle> {
+        self.create_own_endpoint(listener.local_addr()?);
         ServerHandle::start(self.clone(), listener)
     }
 

@@ -10,6 +10,7 @@ use super::{
     pods,
     prepare::{self, Scope, WriteOptions},
     registry::ResourceDef,
+    services,
     status::{ApiError, FieldError},
     store::{Entry, Transaction},
 };
@@ -63,7 +64,7 @@ pub(crate) fn create_in(
     set_meta(&mut object, "creationTimestamp", Some(json!(object::now())));
     let counts = def.builtin().is_none_or(|builtin| builtin.generation);
     set_meta(&mut object, "generation", counts.then(|| json!(1)));
-    defaults::on_create(tx, def, &mut object, server.config.service_cidr)?;
+    defaults::on_create(tx, def, &mut object, &server.config.service_cidrs)?;
     let errors = prepare::validate(def, &object);
     if !errors.is_empty() {
         return Err(ApiError::invalid(def, &name, &errors));
@@ -127,7 +128,7 @@ pub(crate) fn modify(
         let current = tx.get(&def.storage, &scope.namespace, &scope.name);
         let current = current.ok_or_else(|| ApiError::not_found(def, &scope.name))?;
         let wanted = change(&def.present(current.value()))?;
-        update_in(tx, scope, options, &current, wanted, Tracking::Update)
+        update_in(tx, server, scope, options, &current, wanted, Tracking::Update)
     })?;
     server.after_write(def, options, &written.entry);
     Ok(written)
@@ -145,6 +146,7 @@ pub(crate) enum Tracking {
 /// Puts a wanted object in the place of the current one, within a write.
 pub(crate) fn update_in(
     tx: &mut Transaction<'_>,
+    server: &Shared,
     scope: &Scope,
     options: &WriteOptions,
     current: &Arc<Entry>,
@@ -164,6 +166,9 @@ pub(crate) fn update_in(
         copy_meta(&mut new, &old, key);
     }
     keep_what_is_not_written(scope, &old, &mut new);
+    if def.is_core("services") && !scope.is_status() {
+        services::on_update(tx, def, &old, &mut new, &server.config.service_cidrs)?;
+    }
     defaults::on_write(def, &mut new);
     let mut errors = prepare::validate(def, &new);
     if def.is_core("pods") && !scope.is_status() {

@@ -1,0 +1,322 @@
+//! Who carries load balancers out, and what each of them cannot do.
+//!
+//! What the table here says was read in the providers' code (Zed to 2024) and tried with packets on OVN. What it does not
+//! say is learned: an answer of 501 names the feature, is kept in [`Refusals`], and the next plan does without it.
+
+use kuryr_model::lb::{Algorithm, MonitorType, Protocol};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+/// Who carries out a load balancer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Provider {
+    /// Whatever Octavia takes when none is asked for.
+    #[default]
+    Default,
+    /// OVN: in the network itself.
+    Ovn,
+    /// A virtual machine with HAProxy (`amphora`, also called `octavia` and `amphorav2`).
+    Amphora,
+    /// Another one; taken to be able to do what Amphora does until it refuses.
+    Other(String),
+}
+
+impl Provider {
+    /// The provider of this name; an empty one is [`Self::Default`].
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        match name {
+            "" => Self::Default,
+            "ovn" => Self::Ovn,
+            "amphora" | "octavia" | "amphorav2" => Self::Amphora,
+            other => Self::Other(other.to_owned()),
+        }
+    }
+
+    /// What to ask Octavia for; `None`: nothing.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Default => None,
+            Self::Ovn => Some("ovn"),
+            Self::Amphora => Some("amphora"),
+            Self::Other(name) => Some(name),
+        }
+    }
+
+    /// What is known of it beforehand.
+    pub(crate) fn table(&self, feature: Feature) -> Can {
+        match self {
+            Self::Ovn => ovn(feature),
+            Self::Default | Self::Amphora | Self::Other(_) => amphora(feature),
+        }
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str().unwrap_or("Octavia's default"))
+    }
+}
+
+/// Something that not every provider can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Feature {
+    /// Only some clients may connect.
+    AllowedCidrs,
+    /// A way to choose the member.
+    Algorithm(Algorithm),
+    /// A protocol of a listener or a listener pool.
+    Protocol(Protocol),
+    /// Several addresses in one load balancer.
+    AdditionalVips,
+    /// A way to find out the health of members.
+    Monitor(MonitorType),
+    /// Binding clients to members.
+    Persistence,
+    /// Doing so for a given time.
+    PersistenceTimeout,
+    /// Timeouts of listeners.
+    Timeouts,
+    /// A limit of connections.
+    ConnectionLimit,
+    /// Flavors.
+    Flavor,
+    /// Availability zones.
+    AvailabilityZone,
+    /// Making a broken load balancer anew.
+    Failover,
+}
+
+/// What a provider does with a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Can {
+    /// It does it.
+    Yes,
+    /// It takes it, and does nothing.
+    NoEffect,
+    /// It refuses it.
+    No,
+}
+
+fn ovn(feature: Feature) -> Can {
+    match feature {
+        Feature::Timeouts | Feature::ConnectionLimit | Feature::PersistenceTimeout => Can::NoEffect,
+        Feature::Flavor | Feature::AvailabilityZone | Feature::Failover => Can::No,
+        Feature::Algorithm(algorithm) => yes_if(algorithm == Algorithm::SourceIpPort),
+        Feature::Protocol(protocol) => yes_if(matches!(protocol, Protocol::Tcp | Protocol::Udp | Protocol::Sctp)),
+        Feature::Monitor(kind) => yes_if(matches!(kind, MonitorType::Tcp | MonitorType::UdpConnect)),
+        // Newer ones can do these two: an older one says so.
+        Feature::AllowedCidrs | Feature::AdditionalVips | Feature::Persistence => Can::Yes,
+    }
+}
+
+fn amphora(feature: Feature) -> Can {
+    yes_if(feature != Feature::Algorithm(Algorithm::SourceIpPort))
+}
+
+fn yes_if(yes: bool) -> Can {
+    if yes { Can::Yes } else { Can::No }
+}
+
+impl Feature {
+    /// The feature that an answer of 501 (`faultstring`) speaks of. `None`: it names none that could be left out, so
+    /// nothing is learned from it.
+    #[must_use]
+    pub fn refused(fault: &str) -> Option<Self> {
+        let lower = fault.to_lowercase();
+        let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+        let names = |word: &str, what: &str| lower.contains(&format!("support {} {what}", word.to_lowercase()));
+        if says(&["allowed_cidrs", "allowed cidrs"]) {
+            return Some(Self::AllowedCidrs);
+        }
+        if says(&["additional vip", "additional_vip", "multiple vip", "mixing ipv4/ipv6"]) {
+            return Some(Self::AdditionalVips);
+        }
+        if says(&["failover"]) {
+            return Some(Self::Failover);
+        }
+        if says(&["persistence_timeout"]) {
+            return Some(Self::PersistenceTimeout);
+        }
+        if says(&["session persistence", "session_persistence"]) {
+            return Some(Self::Persistence);
+        }
+        if says(&["availability zone", "availability_zone"]) {
+            return Some(Self::AvailabilityZone);
+        }
+        if says(&["flavor"]) {
+            return Some(Self::Flavor);
+        }
+        if let Some(kind) = MONITORS.into_iter().find(|kind| names(kind.as_str(), "health monitor")) {
+            return Some(Self::Monitor(kind));
+        }
+        if let Some(algorithm) = ALGORITHMS.into_iter().find(|algorithm| names(algorithm.as_str(), "algorithm")) {
+            return Some(Self::Algorithm(algorithm));
+        }
+        PROTOCOLS.into_iter().find(|protocol| names(protocol.as_str(), "protocol")).map(Self::Protocol)
+    }
+}
+
+/// In the order in which they are tried where a Service does not say: each endpoint gets the same share if it can be had.
+pub(crate) const ALGORITHMS: [Algorithm; 4] =
+    [Algorithm::RoundRobin, Algorithm::SourceIpPort, Algorithm::LeastConnections, Algorithm::SourceIp];
+
+const MONITORS: [MonitorType; 7] = [
+    MonitorType::Tcp,
+    MonitorType::UdpConnect,
+    MonitorType::Sctp,
+    MonitorType::Http,
+    MonitorType::Https,
+    MonitorType::Ping,
+    MonitorType::TlsHello,
+];
+
+const PROTOCOLS: [Protocol; 9] = [
+    Protocol::Tcp,
+    Protocol::Udp,
+    Protocol::Sctp,
+    Protocol::Http,
+    Protocol::Https,
+    Protocol::TerminatedHttps,
+    Protocol::Proxy,
+    Protocol::ProxyV2,
+    Protocol::Prometheus,
+];
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AllowedCidrs => f.write_str("limiting listeners to some clients"),
+            Self::Algorithm(algorithm) => write!(f, "the algorithm {algorithm}"),
+            Self::Protocol(protocol) => write!(f, "the protocol {protocol}"),
+            Self::AdditionalVips => f.write_str("several addresses in one load balancer"),
+            Self::Monitor(kind) => write!(f, "health monitors of type {kind}"),
+            Self::Persistence => f.write_str("binding clients to members"),
+            Self::PersistenceTimeout => f.write_str("binding clients to members for a given time"),
+            Self::Timeouts => f.write_str("timeouts"),
+            Self::ConnectionLimit => f.write_str("a limit of connections"),
+            Self::Flavor => f.write_str("flavors"),
+            Self::AvailabilityZone => f.write_str("availability zones"),
+            Self::Failover => f.write_str("failover"),
+        }
+    }
+}
+
+/// What providers have refused (501), beyond what is known of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusals(BTreeMap<Provider, BTreeSet<Feature>>);
+
+impl Refusals {
+    /// Remembers that `provider`, as it was asked for, refused `feature`. False if that was known: then asking again is
+    /// no use, since the plan did without it already.
+    pub fn learn(&mut self, provider: Provider, feature: Feature) -> bool {
+        self.0.entry(provider).or_default().insert(feature)
+    }
+
+    fn contains(&self, provider: &Provider, feature: Feature) -> bool {
+        self.0.get(provider).is_some_and(|refused| refused.contains(&feature))
+    }
+}
+
+/// What is known of one provider.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Abilities<'a> {
+    /// As it is asked for.
+    pub(crate) asked: &'a Provider,
+    /// Who that is.
+    pub(crate) actual: &'a Provider,
+    refusals: &'a Refusals,
+}
+
+impl<'a> Abilities<'a> {
+    /// Those of `asked`, which is `default` if it is [`Provider::Default`] and that is known.
+    pub(crate) fn of(asked: &'a Provider, default: Option<&'a Provider>, refusals: &'a Refusals) -> Self {
+        let actual = if *asked == Provider::Default { default.unwrap_or(asked) } else { asked };
+        Self { asked, actual, refusals }
+    }
+
+    /// What it does with a feature.
+    pub(crate) fn can(self, feature: Feature) -> Can {
+        if self.refusals.contains(self.asked, feature) || self.refusals.contains(self.actual, feature) {
+            return Can::No;
+        }
+        self.actual.table(feature)
+    }
+
+    /// Whether it does it.
+    pub(crate) fn does(self, feature: Feature) -> bool {
+        self.can(feature) == Can::Yes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn can(provider: &Provider, feature: Feature) -> Can {
+        Abilities::of(provider, None, &Refusals::default()).can(feature)
+    }
+
+    #[test]
+    fn the_ovn_provider_is_known_not_to_speak_http() {
+        assert_eq!(can(&Provider::Ovn, Feature::Protocol(Protocol::Http)), Can::No);
+        assert_eq!(can(&Provider::Ovn, Feature::Timeouts), Can::NoEffect);
+        assert_eq!(can(&Provider::Amphora, Feature::Protocol(Protocol::Http)), Can::Yes);
+    }
+
+    #[test]
+    fn a_provider_has_several_names() {
+        for name in ["amphora", "octavia", "amphorav2"] {
+            assert_eq!(Provider::named(name), Provider::Amphora);
+        }
+        assert_eq!(Provider::named(""), Provider::Default);
+        assert_eq!(Provider::named("f5").as_str(), Some("f5"));
+    }
+
+    #[test]
+    fn what_was_refused_is_not_asked_for_again() {
+        let mut refusals = Refusals::default();
+        assert!(refusals.learn(Provider::Ovn, Feature::AllowedCidrs));
+        assert!(!refusals.learn(Provider::Ovn, Feature::AllowedCidrs));
+        assert_eq!(Abilities::of(&Provider::Ovn, None, &refusals).can(Feature::AllowedCidrs), Can::No);
+        assert_eq!(Abilities::of(&Provider::Amphora, None, &refusals).can(Feature::AllowedCidrs), Can::Yes);
+    }
+
+    #[test]
+    fn the_default_provider_is_what_it_turned_out_to_be() {
+        let (none, round_robin) = (Refusals::default(), Feature::Algorithm(Algorithm::RoundRobin));
+        assert!(Abilities::of(&Provider::Default, None, &none).does(round_robin));
+        assert!(!Abilities::of(&Provider::Default, Some(&Provider::Ovn), &none).does(round_robin));
+        let mut refusals = Refusals::default();
+        refusals.learn(Provider::Default, Feature::AllowedCidrs);
+        assert!(!Abilities::of(&Provider::Default, Some(&Provider::Ovn), &refusals).does(Feature::AllowedCidrs));
+    }
+
+    #[test]
+    fn a_refusal_says_which_feature_it_is_about() {
+        let says =
+            |text: &str| Feature::refused(&format!("Provider 'ovn' does not support a requested option: {text}"));
+        let all = [
+            ("OVN provider does not support allowed_cidrs option", Feature::AllowedCidrs),
+            ("OVN provider does not support ROUND_ROBIN algorithm", Feature::Algorithm(Algorithm::RoundRobin)),
+            ("OVN provider does not support SOURCE_IP algorithm", Feature::Algorithm(Algorithm::SourceIp)),
+            ("OVN provider does not support HTTP protocol", Feature::Protocol(Protocol::Http)),
+            (
+                "OVN provider does not support HTTP health monitor type. Supported types: UDP-CONNECT, TCP",
+                Feature::Monitor(MonitorType::Http),
+            ),
+            ("OVN provider does not support loadbalancer failover", Feature::Failover),
+            (
+                "OVN provider does not support mixing IPv4/IPv6 configuration within the same Load Balancer.",
+                Feature::AdditionalVips,
+            ),
+        ];
+        for (text, feature) in all {
+            assert_eq!(says(text), Some(feature), "{text}");
+        }
+        assert_eq!(says("Subnet is required, or Loadbalancer associated with Pool must have a subnet"), None);
+    }
+}
