@@ -25,6 +25,7 @@
 //! Addresses must be unique over all networks: nodes route by them.
 
 mod agent;
+mod balance;
 mod compile;
 mod error;
 mod fabric;
@@ -33,6 +34,7 @@ mod model_tests;
 mod namespaces;
 pub mod probe;
 mod ruleset;
+mod script;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -40,10 +42,11 @@ mod vm;
 mod worker;
 
 pub use agent::Agent;
-pub use compile::compile;
+pub use compile::{compile, compile_core};
 pub use error::Error;
 pub use fabric::{CORE, CORE_V6, Fabric, Node};
 pub use namespaces::{Inside, enter};
-pub use ruleset::{Ruleset, changes, initial};
-pub use snapshot::{Pair, Port, Router, Snapshot, Subnet};
+pub use ruleset::Ruleset;
+pub use script::{changes, initial, initial_core};
+pub use snapshot::{FloatingIp, Listener, LoadBalancer, Member, Pair, Port, Provider, Router, Snapshot, Subnet};
 pub use vm::{Vm, VmPort};

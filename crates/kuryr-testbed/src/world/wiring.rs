@@ -8,7 +8,7 @@ use kuryr_model::{
     PortId, SecurityGroupId, SubnetId,
     neutron::{Direction, EtherType, RuleContent},
 };
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -39,20 +39,74 @@ fn snapshot(cloud: &cloud::Snapshot) -> dataplane::Snapshot {
     let ports = bound.filter_map(|(id, view)| Some((PortId(*id), port(view)?))).collect();
     let groups =
         cloud.security_groups.iter().map(|(id, group)| (SecurityGroupId(*id), group.rules.iter().map(rule).collect()));
-    let subnets = cloud.subnets.iter().map(|(id, view)| (SubnetId(*id), dataplane::Subnet { net: view.cidr }));
+    let subnets = cloud.subnets.iter().map(|(id, view)| {
+        let external = cloud.networks.get(&view.network).is_some_and(|network| network.external);
+        (SubnetId(*id), dataplane::Subnet { net: view.cidr, external })
+    });
     let routers = cloud.routers.values().filter(|router| router.admin_state_up).map(|router| {
         let ports = router.interfaces.iter().filter_map(|id| cloud.ports.get(id));
         let interfaces = ports.flat_map(|port| port.fixed_ips.iter().map(|(subnet, ip)| (SubnetId(*subnet), *ip)));
         dataplane::Router { interfaces: interfaces.collect(), external: router.gateway.is_some() }
     });
-    dataplane::Snapshot { ports, groups: groups.collect(), subnets: subnets.collect(), routers: routers.collect() }
+    let balancers = cloud.load_balancers.iter().filter(|balancer| balancer.admin_state_up);
+    dataplane::Snapshot {
+        ports,
+        groups: groups.collect(),
+        subnets: subnets.collect(),
+        routers: routers.collect(),
+        load_balancers: balancers.map(load_balancer).collect(),
+        floating_ips: cloud.floating_ips.iter().filter_map(floating_ip).collect(),
+    }
+}
+
+fn load_balancer(view: &cloud::LoadBalancerView) -> dataplane::LoadBalancer {
+    let listeners = view.listeners.iter().filter(|listener| listener.admin_state_up).map(|listener| {
+        let members = listener.members.iter().map(|member| dataplane::Member {
+            ip: member.address,
+            number: member.port,
+            weight: member.weight,
+            online: member.online,
+        });
+        dataplane::Listener {
+            protocol: protocol(&listener.protocol),
+            number: listener.port,
+            clients: listener.allowed_cidrs.clone(),
+            sticky: listener.source_ip_affinity,
+            members: members.collect(),
+        }
+    });
+    dataplane::LoadBalancer {
+        // What is no OVN has machines of its own in some form.
+        provider: if view.provider == "ovn" { dataplane::Provider::Ovn } else { dataplane::Provider::Amphora },
+        vips: view.vips.clone(),
+        listeners: listeners.collect(),
+    }
+}
+
+/// What a listener's protocol is on the wire: all but two are ways to use TCP.
+fn protocol(name: &str) -> u8 {
+    match name {
+        "UDP" => 17,
+        "SCTP" => 132,
+        _ => 6,
+    }
+}
+
+/// Neutron has none for IPv6.
+fn floating_ip(view: &cloud::FloatingIpView) -> Option<dataplane::FloatingIp> {
+    match (view.floating, view.fixed) {
+        (IpAddr::V4(floating), IpAddr::V4(fixed)) => {
+            Some(dataplane::FloatingIp { floating, fixed, port: PortId(view.port) })
+        }
+        _ => None,
+    }
 }
 
 fn port(view: &cloud::PortView) -> Option<dataplane::Port> {
     let pairs = view.allowed_address_pairs.iter().filter_map(|pair| {
         Some(dataplane::Pair {
             mac: pair.mac.parse().ok(),
-            net: pair.ip.parse().or_else(|_| pair.ip.parse().map(|ip: std::net::IpAddr| ip.into())).ok()?,
+            net: pair.ip.parse().or_else(|_| pair.ip.parse().map(|ip: IpAddr| ip.into())).ok()?,
         })
     });
     Some(dataplane::Port {
