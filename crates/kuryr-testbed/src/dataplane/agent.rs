@@ -20,6 +20,10 @@ use kuryr_node::{
     netns,
     plug::mark::host_end_name,
 };
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    address::{AddressAttribute, AddressScope, CacheInfo},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -296,6 +300,23 @@ fn routes(
     (routes.into_values().collect(), neighbours)
 }
 
+/// Gives a node a router's address, to answer there. The node must not take it for itself when it chooses a source, as
+/// when it masquerades: whom it asks must see the node.
+fn gateway(ip: IpAddr) -> Request {
+    let mut request = address::add(LOOPBACK, ip.into());
+    if let RouteNetlinkMessage::NewAddress(message) = &mut request.message {
+        if ip.is_ipv4() {
+            message.header.scope = AddressScope::Host;
+        } else {
+            // Valid for ever, preferred never.
+            let mut deprecated = CacheInfo::default();
+            deprecated.ifa_valid = u32::MAX;
+            message.attributes.push(AddressAttribute::CacheInfo(deprecated));
+        }
+    }
+    request
+}
+
 impl Place {
     /// The kernel has removed what belonged to a link.
     fn forget(&mut self, link: u32) {
@@ -324,7 +345,7 @@ impl Place {
         let interfaces = snapshot.routers.iter().flat_map(|router| router.interfaces.iter().map(|(_, ip)| *ip));
         let gateways: BTreeSet<IpAddr> = interfaces.filter(|_| self.node.is_some()).collect();
         requests.extend(self.gateways.difference(&gateways).map(|ip| address::delete(LOOPBACK, (*ip).into())));
-        requests.extend(gateways.difference(&self.gateways).map(|ip| address::add(LOOPBACK, (*ip).into())));
+        requests.extend(gateways.difference(&self.gateways).map(|ip| gateway(*ip)));
         let mut job = Job { script: String::new(), requests };
         // Most news is about host ends, or about what packets cannot see.
         let known = self.compiled.as_ref().is_some_and(|compiled| compiled == snapshot);

@@ -3,7 +3,7 @@
 use super::{
     compile::{fingerprint, net_contains},
     ruleset::{Ruleset, Service, Statement, names},
-    snapshot::{Listener, LoadBalancer, Member, Port, Provider, Snapshot},
+    snapshot::{Listener, LoadBalancer, Member, Provider, Snapshot},
 };
 use ipnet::IpNet;
 use std::{
@@ -80,7 +80,7 @@ fn listener(provider: Provider, vip: IpAddr, listener: &Listener, ruleset: &mut 
         [false, true].map(spread).to_vec()
     });
     ruleset.balancing.services.insert(service, chain);
-    ruleset.balancing.backends.extend((0..count).zip(slots).map(|(slot, member)| ((service, slot), member)));
+    ruleset.balancing.backends.insert(service, slots);
 }
 
 /// The members that get new connections, each as often as its share of them. The kernel does not translate from one
@@ -114,16 +114,12 @@ fn greatest_common_divisor(one: u64, other: u64) -> u64 {
 
 /// The node's ports that are members: their connections may come back to them.
 fn loops(snapshot: &Snapshot, node: &str, ruleset: &mut Ruleset) {
+    let ports = snapshot.ports.values().filter(|port| port.up && port.host == node);
+    let ips: BTreeSet<IpAddr> = ports.flat_map(|port| port.ips.iter().copied()).collect();
     let balanced = snapshot.load_balancers.iter().filter(|balancer| balancer.provider == Provider::Ovn);
     let listeners = balanced.flat_map(|balancer| &balancer.listeners);
-    let members: BTreeSet<IpAddr> =
-        listeners.flat_map(|listener| listener.members.iter().map(|member| member.ip)).collect();
-    let ips = local(snapshot, node).flat_map(|port| port.ips.iter().copied());
-    ruleset.balancing.loops.extend(ips.filter(|ip| members.contains(ip)));
-}
-
-fn local<'a>(snapshot: &'a Snapshot, node: &'a str) -> impl Iterator<Item = &'a Port> {
-    snapshot.ports.values().filter(move |port| port.up && port.host == node)
+    let members = listeners.flat_map(|listener| listener.members.iter().map(|member| member.ip));
+    ruleset.balancing.loops.extend(members.filter(|ip| ips.contains(ip)));
 }
 
 /// Puts into a node's rules the floating IPs of its ports.

@@ -26,9 +26,15 @@
 
 mod agent;
 mod balance;
+#[cfg(test)]
+mod balance_model;
+#[cfg(test)]
+mod balance_tests;
 mod compile;
 mod error;
 mod fabric;
+#[cfg(test)]
+mod lab;
 #[cfg(test)]
 mod model_tests;
 mod namespaces;

@@ -29,8 +29,8 @@ pub struct Ruleset {
 pub struct Balancing {
     /// The chain that picks one of the slots behind a service.
     pub services: BTreeMap<Service, String>,
-    /// The member in each slot.
-    pub backends: BTreeMap<(Service, u16), SocketAddr>,
+    /// The member in each of its slots.
+    pub backends: BTreeMap<Service, Vec<SocketAddr>>,
     /// The chain that knows who may connect.
     pub clients: BTreeMap<Service, String>,
     /// Services that have nobody to answer, and say so.

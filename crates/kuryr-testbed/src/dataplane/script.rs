@@ -129,11 +129,16 @@ impl Script {
         {
             self.families(verb, name, elements.into_iter());
         }
-        let backends = own(&others.backends, &these.backends).map(|((service, slot), member)| {
-            let member = format_args!("{} . {}", member.ip(), member.port());
-            (service.ip.is_ipv6(), to(format!("{service} . {slot:#x}"), &member))
-        });
-        self.families(verb, "backends", backends.collect::<Vec<_>>().into_iter());
+        let nobody = Vec::new();
+        let mut backends = Vec::new();
+        for (service, slots) in own(&others.backends, &these.backends) {
+            let others = others.backends.get(service).unwrap_or(&nobody);
+            for (slot, member) in slots.iter().enumerate().filter(|(slot, member)| others.get(*slot) != Some(*member)) {
+                let member = format_args!("{} . {}", member.ip(), member.port());
+                backends.push((service.ip.is_ipv6(), to(format!("{service} . {slot:#x}"), &member)));
+            }
+        }
+        self.families(verb, "backends", backends.into_iter());
         let refused = these.refused.difference(&others.refused);
         self.families(verb, "refused", refused.map(|service| (service.ip.is_ipv6(), service.to_string())));
         let proxies = own(&others.proxies, &these.proxies);
