@@ -1,8 +1,9 @@
 //! A place for tests with packets, and worlds to try there.
 
 use super::{
-    Agent, Fabric, Inside, Snapshot, Vm, VmPort,
+    Agent, Fabric, Inside, Listener, LoadBalancer, Member, Provider, Snapshot, Vm, VmPort,
     model_tests::{NODES, id, world},
+    probe::{self, Answer, Datagrams, Echo},
 };
 use fastrand::Rng;
 use kuryr_model::{
@@ -11,7 +12,7 @@ use kuryr_model::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -122,4 +123,84 @@ pub(super) fn open_world(ports: u64) -> Snapshot {
 
 pub(super) fn port(number: u64) -> PortId {
     PortId(id(number))
+}
+
+pub(super) const VIP: &str = "10.0.0.220";
+pub(super) const VIP_V6: &str = "fd00::dc";
+
+pub(super) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Where a port of [`open_world`] has its addresses.
+pub(super) fn own(number: u64, v6: bool) -> IpAddr {
+    ip(&if v6 { format!("fd00::{:x}", 9 + number) } else { format!("10.0.0.{}", 9 + number) })
+}
+
+pub(super) fn member(ip: IpAddr) -> Member {
+    Member { ip, number: 8080, weight: 1, online: true }
+}
+
+/// Port number 80 of both virtual addresses, over TCP and UDP, with these ports of the world at 8080 behind it.
+pub(super) fn balancer(provider: Provider, members: &[u64]) -> LoadBalancer {
+    let members: Vec<Member> =
+        members.iter().flat_map(|number| [false, true].map(|v6| member(own(*number, v6)))).collect();
+    let listener =
+        |protocol| Listener { protocol, number: 80, clients: Vec::new(), sticky: false, members: members.clone() };
+    LoadBalancer { provider, vips: vec![ip(VIP), ip(VIP_V6)], listeners: vec![listener(6), listener(17)] }
+}
+
+pub(super) fn vip(v6: bool) -> SocketAddr {
+    SocketAddr::new(ip(if v6 { VIP_V6 } else { VIP }), 80)
+}
+
+/// Servers on these ports at 8080, each named by its number.
+pub(super) async fn serve(lab: &Lab, members: &[u64]) -> Vec<Echo> {
+    let mut echoes = Vec::new();
+    for number in members {
+        for v6 in [false, true] {
+            let address = SocketAddr::new(own(*number, v6), 8080);
+            echoes.push(probe::listen_as(lab.netns(port(*number)), address, &number.to_string()).await.unwrap());
+        }
+    }
+    echoes
+}
+
+/// Who answers a connection and a datagram.
+pub(super) async fn ask(netns: &Path, target: SocketAddr, patience: Duration) -> [Result<Answer, probe::Error>; 2] {
+    let datagram = async { Datagrams::open(netns, None, target).await?.who(patience).await };
+    tokio::join!(probe::who(netns, target, patience), datagram).into()
+}
+
+pub(super) async fn answers(netns: &Path, target: SocketAddr) -> [Answer; 2] {
+    ask(netns, target, PATIENCE).await.map(|answer| answer.unwrap_or_else(|error| panic!("{target}: {error:?}")))
+}
+
+pub(super) async fn nobody_answers(netns: &Path, target: SocketAddr) {
+    for answer in ask(netns, target, SILENCE).await {
+        assert!(answer.is_err(), "{target}: {answer:?}");
+    }
+}
+
+pub(super) fn group(number: u64) -> SecurityGroupId {
+    SecurityGroupId(id(number))
+}
+
+pub(super) fn toward(address: IpAddr, number: u16, direction: Direction) -> RuleContent {
+    let family = if address.is_ipv4() { EtherType::IPv4 } else { EtherType::IPv6 };
+    RuleContent {
+        protocol: Some("tcp".into()),
+        port_range_min: Some(number),
+        port_range_max: Some(number),
+        remote_ip_prefix: Some(address.into()),
+        ..RuleContent::everything(direction, family)
+    }
+}
+
+/// Lets a port ask nothing but what these rules say; it may be asked everything.
+pub(super) fn restrict(world: &mut Snapshot, number: u64, rules: Vec<RuleContent>) {
+    let ingress = [EtherType::IPv4, EtherType::IPv6].map(|family| RuleContent::everything(Direction::Ingress, family));
+    let own = group(100 + number);
+    world.groups.insert(own, [ingress.to_vec(), rules].concat());
+    world.ports.get_mut(&port(number)).unwrap().groups = [own].into();
 }

@@ -5,6 +5,7 @@
 
 mod echo;
 pub mod icmp;
+pub mod sctp;
 mod udp;
 
 use echo::{WHO, WORD};

@@ -27,7 +27,7 @@ pub fn initial() -> String {
 /// The same for the core, which has no ports, but is where connections from outside are translated.
 #[must_use]
 pub fn initial_core() -> String {
-    include_str!("table.nft").to_owned()
+    concat!(include_str!("table.nft"), include_str!("core.nft")).to_owned()
 }
 
 /// What `nft` must be told to make `new` of `old` (which is [`Ruleset::empty`] after [`initial`]); empty if nothing.

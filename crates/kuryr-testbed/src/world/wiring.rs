@@ -131,3 +131,96 @@ fn rule(view: &cloud::RuleView) -> RuleContent {
         remote_group_id: view.remote_group.map(SecurityGroupId),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::{FloatingIpView, ListenerView, LoadBalancerView, MemberView, NetworkView, SubnetView};
+    use uuid::Uuid;
+
+    fn listener(protocol: &str, port: u16, up: bool) -> ListenerView {
+        let member = MemberView {
+            address: IpAddr::from([10, 0, 0, 5]),
+            port: 8080,
+            weight: 0,
+            subnet: None,
+            online: false,
+        };
+        ListenerView {
+            protocol: protocol.into(),
+            port,
+            allowed_cidrs: vec!["10.0.0.0/8".parse().unwrap()],
+            source_ip_affinity: true,
+            members: vec![member],
+            admin_state_up: up,
+        }
+    }
+
+    fn balancer(provider: &str, up: bool, listeners: Vec<ListenerView>) -> LoadBalancerView {
+        LoadBalancerView {
+            id: Uuid::new_v4(),
+            provider: provider.into(),
+            admin_state_up: up,
+            vip_port: Uuid::new_v4(),
+            vips: vec![[10, 0, 0, 9].into()],
+            listeners,
+        }
+    }
+
+    #[test]
+    fn load_balancers_are_told_of_as_far_as_they_pass_traffic() {
+        let listeners = ["TCP", "UDP", "SCTP", "HTTP"].into_iter().zip(80..).map(|(name, port)| {
+            listener(name, port, name != "UDP")
+        });
+        let cloud = cloud::Snapshot {
+            load_balancers: vec![
+                balancer("ovn", true, listeners.collect()),
+                balancer("amphora", true, Vec::new()),
+                balancer("ovn", false, vec![listener("TCP", 80, true)]),
+            ],
+            ..cloud::Snapshot::default()
+        };
+        let told = snapshot(&cloud).load_balancers;
+        let providers: Vec<_> = told.iter().map(|balancer| balancer.provider).collect();
+        assert_eq!(providers, [dataplane::Provider::Ovn, dataplane::Provider::Amphora]);
+        let services: Vec<_> = told[0].listeners.iter().map(|listener| (listener.protocol, listener.number)).collect();
+        assert_eq!(services, [(6, 80), (132, 82), (6, 83)]);
+        let first = &told[0].listeners[0];
+        assert!(first.sticky && first.clients.len() == 1);
+        let member = dataplane::Member { ip: [10, 0, 0, 5].into(), number: 8080, weight: 0, online: false };
+        assert_eq!(first.members, [member]);
+    }
+
+    #[test]
+    fn external_subnets_and_floating_ips_are_told_of() {
+        let (network, subnet, port) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+        let mut cloud = cloud::Snapshot::default();
+        let view = NetworkView {
+            id: network,
+            name: "public".into(),
+            mtu: 1500,
+            admin_state_up: true,
+            external: true,
+            subnets: vec![subnet],
+            tags: Vec::new(),
+        };
+        cloud.networks.insert(network, view);
+        let view = SubnetView {
+            id: subnet,
+            name: "public".into(),
+            network,
+            cidr: "172.24.0.0/24".parse().unwrap(),
+            gateway: None,
+            host_routes: Vec::new(),
+            dns_nameservers: Vec::new(),
+            tags: Vec::new(),
+        };
+        cloud.subnets.insert(subnet, view);
+        let (floating, fixed) = ([172, 24, 0, 7], [10, 0, 0, 5]);
+        cloud.floating_ips = vec![FloatingIpView { floating: floating.into(), fixed: fixed.into(), port }];
+        let told = snapshot(&cloud);
+        assert!(told.subnets[&SubnetId(subnet)].external);
+        let expected = dataplane::FloatingIp { floating: floating.into(), fixed: fixed.into(), port: PortId(port) };
+        assert_eq!(told.floating_ips, [expected]);
+    }
+}
