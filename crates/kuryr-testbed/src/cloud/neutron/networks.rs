@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::attrs::{Access, Attr, Body, Check, Kind, attr};
 use super::error::{Error, Result};
 use super::ports::{self, Port};
-use super::resource::{Caller, Resource, Standard, Table};
+use super::resource::{Caller, Resource, Standard, kept_in};
 use super::{Neutron, groups};
 
 const ATTRS: &[Attr] = &[
@@ -58,21 +58,7 @@ impl Resource for Network {
         not_found: |id| Error::not_found("NetworkNotFound", format!("Network {id} could not be found.")),
     };
 
-    fn table(neutron: &Neutron) -> &Table<Self> {
-        &neutron.networks
-    }
-
-    fn table_mut(neutron: &mut Neutron) -> &mut Table<Self> {
-        &mut neutron.networks
-    }
-
-    fn standard(&self) -> &Standard {
-        &self.standard
-    }
-
-    fn standard_mut(&mut self) -> &mut Standard {
-        &mut self.standard
-    }
+    kept_in!(networks);
 
     fn attribute(&self, name: &str, _neutron: &Neutron) -> Option<Value> {
         Some(match name {

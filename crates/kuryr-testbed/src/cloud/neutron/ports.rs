@@ -12,7 +12,7 @@ use super::binding::Binding;
 use super::error::{Error, Result};
 use super::port_checks::{self, AddressPair};
 use super::query::Filters;
-use super::resource::{Caller, Resource, Standard, Table};
+use super::resource::{Caller, Resource, Standard, kept_in};
 use super::{Neutron, groups, trunks};
 
 const VNIC_TYPES: &[&str] =
@@ -158,21 +158,7 @@ impl Resource for Port {
         not_found: |id| Error::not_found("PortNotFound", format!("Port {id} could not be found.")),
     };
 
-    fn table(neutron: &Neutron) -> &Table<Self> {
-        &neutron.ports
-    }
-
-    fn table_mut(neutron: &mut Neutron) -> &mut Table<Self> {
-        &mut neutron.ports
-    }
-
-    fn standard(&self) -> &Standard {
-        &self.standard
-    }
-
-    fn standard_mut(&mut self) -> &mut Standard {
-        &mut self.standard
-    }
+    kept_in!(ports);
 
     fn attribute(&self, name: &str, _neutron: &Neutron) -> Option<Value> {
         Some(match name {

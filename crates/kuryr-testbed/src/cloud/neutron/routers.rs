@@ -7,7 +7,7 @@ use super::addresses::{self, FixedIp};
 use super::attrs::{Access, Attr, Body, Check, Kind, attr, to_bool};
 use super::error::{Error, Result};
 use super::ports::{self, ROUTER_GATEWAY, ROUTER_INTERFACE};
-use super::resource::{Caller, Resource, Standard, Table};
+use super::resource::{Caller, Resource, Standard, kept_in};
 use super::{Neutron, port_checks};
 
 const ATTRS: &[Attr] = &[
@@ -47,21 +47,7 @@ impl Resource for Router {
         not_found: |id| Error::not_found("RouterNotFound", format!("Router {id} could not be found")),
     };
 
-    fn table(neutron: &Neutron) -> &Table<Self> {
-        &neutron.routers
-    }
-
-    fn table_mut(neutron: &mut Neutron) -> &mut Table<Self> {
-        &mut neutron.routers
-    }
-
-    fn standard(&self) -> &Standard {
-        &self.standard
-    }
-
-    fn standard_mut(&mut self) -> &mut Standard {
-        &mut self.standard
-    }
+    kept_in!(routers);
 
     fn attribute(&self, name: &str, neutron: &Neutron) -> Option<Value> {
         Some(match name {
