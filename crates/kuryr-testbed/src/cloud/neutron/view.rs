@@ -264,7 +264,7 @@ impl Neutron {
             security_groups: self.group_views(),
             routers: self.router_views(),
             load_balancers: Vec::new(),
-            floating_ips: Vec::new(),
+            floating_ips: self.floating_ip_views(),
         }
     }
 
@@ -314,6 +314,14 @@ impl Neutron {
             tags: tags(&group.standard.tags),
         };
         self.groups.iter().map(|group| (group.standard.id, view(group))).collect()
+    }
+
+    fn floating_ip_views(&self) -> Vec<FloatingIpView> {
+        let view = |floating: &super::FloatingIp| {
+            let inside = floating.inside.as_ref()?;
+            Some(FloatingIpView { floating: floating.address, fixed: inside.address, port: inside.port })
+        };
+        self.floating_ips.iter().filter_map(view).collect()
     }
 
     fn router_views(&self) -> BTreeMap<Uuid, RouterView> {
