@@ -1,10 +1,11 @@
 //! The agent: makes nodes what the cloud wants, and tells the cloud what works.
 
 use super::{
-    Error,
-    compile::compile,
+    Error, balance,
+    compile::{compile, compile_core},
     fabric::{Fabric, LOOPBACK, Node, core_end, index},
-    ruleset::{self, Ruleset, changes},
+    ruleset::Ruleset,
+    script::{changes, initial, initial_core},
     snapshot::{Port, Snapshot},
     worker::{Job, Worker},
 };
@@ -18,6 +19,10 @@ use kuryr_node::{
     },
     netns,
     plug::mark::host_end_name,
+};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    address::{AddressAttribute, AddressScope, CacheInfo},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -114,8 +119,14 @@ struct Place {
 impl Place {
     fn new(node: Option<Node>, worker: Worker) -> Self {
         let (ends, routes, neighbours, gateways) = Default::default();
-        let ruleset = Some(Ruleset::empty());
-        Self { node, worker, ends, ruleset, compiled: None, routes, neighbours, gateways }
+        let mut place = Self { node, worker, ends, ruleset: None, compiled: None, routes, neighbours, gateways };
+        place.ruleset = Some(place.empty());
+        place
+    }
+
+    /// The rules that its table begins with.
+    fn empty(&self) -> Ruleset {
+        if self.node.is_some() { Ruleset::empty() } else { Ruleset::empty_core() }
     }
 
     fn is(&self, host: &str) -> bool {
@@ -240,7 +251,8 @@ impl State {
     }
 }
 
-/// The routes and neighbours that a place should have: a node leads to its own ports and the core to all of them.
+/// The routes and neighbours that a place should have: a node leads to its own ports and the core to all of them, and
+/// to floating IPs.
 fn routes(
     number: usize,
     wires: &[u32],
@@ -272,7 +284,37 @@ fn routes(
             routes.entry(IpNet::from(ip)).or_insert(route);
         }
     }
+    if homes[number].is_none() {
+        for floating in &snapshot.floating_ips {
+            let Some((_, _, home, _)) = plugged.iter().find(|(id, ..)| *id == floating.port) else { continue };
+            let Some(node) = &homes[*home] else { continue };
+            let ip = IpAddr::from(floating.floating);
+            routes.entry(ip.into()).or_insert(Route::via(ip.into(), node.address_like(ip), wires[*home]));
+        }
+        // What the core itself asks there is translated before it leaves, but not without a route.
+        for (vip, _) in snapshot.load_balancers.iter().flat_map(|balancer| balance::addresses(snapshot, balancer)) {
+            let Some((Some(node), wire)) = homes.first().zip(wires.first()) else { continue };
+            routes.entry(vip.into()).or_insert(Route::via(vip.into(), node.address_like(vip), *wire));
+        }
+    }
     (routes.into_values().collect(), neighbours)
+}
+
+/// Gives a node a router's address, to answer there. The node must not take it for itself when it chooses a source, as
+/// when it masquerades: whom it asks must see the node.
+fn gateway(ip: IpAddr) -> Request {
+    let mut request = address::add(LOOPBACK, ip.into());
+    if let RouteNetlinkMessage::NewAddress(message) = &mut request.message {
+        if ip.is_ipv4() {
+            message.header.scope = AddressScope::Host;
+        } else {
+            // Valid for ever, preferred never.
+            let mut deprecated = CacheInfo::default();
+            deprecated.ifa_valid = u32::MAX;
+            message.attributes.push(AddressAttribute::CacheInfo(deprecated));
+        }
+    }
+    request
 }
 
 impl Place {
@@ -303,15 +345,19 @@ impl Place {
         let interfaces = snapshot.routers.iter().flat_map(|router| router.interfaces.iter().map(|(_, ip)| *ip));
         let gateways: BTreeSet<IpAddr> = interfaces.filter(|_| self.node.is_some()).collect();
         requests.extend(self.gateways.difference(&gateways).map(|ip| address::delete(LOOPBACK, (*ip).into())));
-        requests.extend(gateways.difference(&self.gateways).map(|ip| address::add(LOOPBACK, (*ip).into())));
+        requests.extend(gateways.difference(&self.gateways).map(|ip| gateway(*ip)));
         let mut job = Job { script: String::new(), requests };
         // Most news is about host ends, or about what packets cannot see.
         let known = self.compiled.as_ref().is_some_and(|compiled| compiled == snapshot);
-        let wanted = self.node.as_ref().filter(|_| !known).map(|node| compile(snapshot, &node.name));
+        let wanted = (!known).then(|| match &self.node {
+            Some(node) => compile(snapshot, &node.name),
+            None => compile_core(snapshot),
+        });
         if let Some(wanted) = &wanted {
-            job.script = match &self.ruleset {
-                Some(ruleset) => changes(ruleset, wanted),
-                None => ruleset::initial() + &changes(&Ruleset::empty(), wanted),
+            job.script = match (&self.ruleset, &self.node) {
+                (Some(ruleset), _) => changes(ruleset, wanted),
+                (None, Some(_)) => initial() + &changes(&self.empty(), wanted),
+                (None, None) => initial_core() + &changes(&self.empty(), wanted),
             };
         }
         if job.script.is_empty() && job.requests.is_empty() {

@@ -1,7 +1,8 @@
 //! From what the cloud wants to the rules of one node: pure.
 
 use super::{
-    ruleset::{Map, Match, Remote, Ruleset, Set, Statement, Verdict, names},
+    balance,
+    ruleset::{Map, Match, Remote, Ruleset, Set, Statement, Verdict, View, names},
     snapshot::{Port, Snapshot},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -21,6 +22,8 @@ use std::{
 pub fn compile(snapshot: &Snapshot, node: &str) -> Ruleset {
     let mut ruleset = Ruleset::empty();
     subnets(snapshot, &mut ruleset);
+    balance::load_balancers(snapshot, Some(node), &outside(snapshot), &mut ruleset);
+    balance::floating_ips(snapshot, node, &mut ruleset);
     let local = snapshot.ports.iter().filter(|(_, port)| port.host == node && port.up);
     let mut groups = BTreeSet::new();
     for (id, port) in local {
@@ -32,51 +35,77 @@ pub fn compile(snapshot: &Snapshot, node: &str) -> Ruleset {
     let mut remotes = BTreeSet::new();
     for group in groups {
         let rules = snapshot.groups.get(&group).map(Vec::as_slice).unwrap_or_default();
-        for direction in [Direction::Ingress, Direction::Egress] {
-            let of_direction = rules.iter().filter(|rule| rule.direction == direction);
-            let statements = of_direction.filter_map(|rule| allow(rule, &mut remotes)).map(Statement::Allow).collect();
-            ruleset.chains.insert(group_chain(direction, group), statements);
+        for (_, view) in CHECKS {
+            let of_direction = rules.iter().filter(|rule| rule.direction == direction(view));
+            let statements = of_direction.filter_map(|rule| allow(rule, view, &mut remotes));
+            ruleset.chains.insert(group_chain(view, group), statements.map(Statement::Allow).collect());
         }
     }
     members(snapshot, &remotes, &mut ruleset);
     ruleset
 }
 
+/// The rules of the core.
+#[must_use]
+pub fn compile_core(snapshot: &Snapshot) -> Ruleset {
+    let mut ruleset = Ruleset::empty_core();
+    ruleset.fill(names::SUBNETS, inside(snapshot));
+    balance::load_balancers(snapshot, None, &outside(snapshot), &mut ruleset);
+    ruleset
+}
+
+/// What is asked of a port's groups: by which map, and about which ends of a connection.
+const CHECKS: [(Map, View); 3] =
+    [(Map::Egress, View::Asked), (Map::Later, View::Answering), (Map::Ingress, View::Asking)];
+
+fn direction(view: View) -> Direction {
+    match view {
+        View::Asked | View::Answering => Direction::Egress,
+        View::Asking => Direction::Ingress,
+    }
+}
+
 /// Which subnets exist, which routers join, and where routers answer.
 fn subnets(snapshot: &Snapshot, ruleset: &mut Ruleset) {
     let net_of = |id| snapshot.subnets.get(id).map(|subnet| subnet.net.trunc());
-    let all: Vec<IpNet> = snapshot.subnets.values().map(|subnet| subnet.net.trunc()).collect();
-    let mut joined: BTreeSet<(IpNet, IpNet)> = all.iter().map(|net| (*net, *net)).collect();
-    let mut outside = Vec::new();
+    let all = snapshot.subnets.values().map(|subnet| subnet.net.trunc());
+    let mut joined: BTreeSet<(IpNet, IpNet)> = all.map(|net| (net, net)).collect();
     for router in &snapshot.routers {
         let nets: Vec<IpNet> = router.interfaces.iter().filter_map(|(subnet, _)| net_of(subnet)).collect();
         for from in &nets {
             let same_family = nets.iter().filter(|to| to.addr().is_ipv4() == from.addr().is_ipv4());
             joined.extend(same_family.map(|to| (*from, *to)));
         }
-        if router.external {
-            outside.extend(nets);
-        }
-        for (_, ip) in &router.interfaces {
-            fill(ruleset, names::GATEWAYS, [IpNet::from(*ip)]);
-        }
+        ruleset.fill(names::GATEWAYS, router.interfaces.iter().map(|(_, ip)| IpNet::from(*ip)));
     }
-    fill(ruleset, names::SUBNETS, disjoint(&all));
-    fill(ruleset, names::OUTSIDE, disjoint(&outside));
-    let mut reach: Vec<Statement> = joined.into_iter().map(|(from, to)| Statement::Join(from, to)).collect();
-    for v6 in [false, true] {
-        reach.extend([Statement::Outbound { v6 }, Statement::Inbound { v6 }]);
+    ruleset.fill(names::SUBNETS, inside(snapshot));
+    ruleset.fill(names::OUTSIDE, outside(snapshot));
+    for view in [View::Asked, View::Answering] {
+        let mut reach: Vec<Statement> = joined.iter().map(|(from, to)| Statement::Join(view, *from, *to)).collect();
+        for v6 in [false, true] {
+            reach.extend([Statement::Outbound { view, v6 }, Statement::Inbound { view, v6 }]);
+        }
+        reach.push(Statement::Drop);
+        ruleset.chains.insert(names::reach(view).into(), reach);
     }
-    reach.push(Statement::Drop);
-    ruleset.chains.insert(names::REACH.into(), reach);
 }
 
-fn fill(ruleset: &mut Ruleset, family: &str, nets: impl IntoIterator<Item = IpNet>) {
-    for net in nets {
-        if let Some(set) = ruleset.sets.get_mut(&names::of(family, net.addr().is_ipv6())) {
-            set.elements.insert(net);
-        }
-    }
+/// All subnets but those that are the outside.
+fn inside(snapshot: &Snapshot) -> Vec<IpNet> {
+    let inner = snapshot.subnets.values().filter(|subnet| !subnet.external);
+    disjoint(&inner.map(|subnet| subnet.net.trunc()).collect::<Vec<_>>())
+}
+
+/// The subnets that can talk with the outside: by a router, or as part of it.
+fn outside(snapshot: &Snapshot) -> Vec<IpNet> {
+    let routers = snapshot.routers.iter().filter(|router| router.external);
+    let routed = routers.flat_map(|router| &router.interfaces).filter_map(|(id, _)| snapshot.subnets.get(id));
+    let external = snapshot.subnets.values().filter(|subnet| subnet.external);
+    disjoint(&routed.chain(external).map(|subnet| subnet.net.trunc()).collect::<Vec<_>>())
+}
+
+pub(super) fn net_contains(nets: &[IpNet], ip: IpAddr) -> bool {
+    nets.iter().any(|net| net.contains(&ip))
 }
 
 /// The same addresses in prefixes that do not overlap: subnets of different networks may.
@@ -104,27 +133,28 @@ fn port_rules(id: PortId, port: &Port, ruleset: &mut Ruleset) {
         ruleset.chains.insert(chain.clone(), pairs.chain([Statement::Drop]).collect());
         ruleset.maps.insert((Map::Spoof, end.clone()), Verdict::Goto(chain));
     }
-    for (map, direction) in [(Map::Egress, Direction::Egress), (Map::Ingress, Direction::Ingress)] {
+    for (map, view) in CHECKS {
         let chain = format!("{}-{:016x}", map.as_str(), fingerprint(&port.groups));
         ruleset.maps.insert((map, end.clone()), Verdict::Goto(chain.clone()));
         ruleset.chains.entry(chain).or_insert_with(|| {
-            let jumps = port.groups.iter().map(|group| Statement::Jump(group_chain(direction, *group)));
+            let jumps = port.groups.iter().map(|group| Statement::Jump(group_chain(view, *group)));
             jumps.chain([Statement::Drop]).collect()
         });
     }
 }
 
-/// Ports with the same groups share their chains: most ports have one of few choices.
-fn fingerprint(groups: &BTreeSet<SecurityGroupId>) -> u64 {
+/// Names what is alike by what it is: ports with the same groups share their chains, and most have one of few choices.
+pub(super) fn fingerprint(what: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
-    groups.hash(&mut hasher);
+    what.hash(&mut hasher);
     hasher.finish()
 }
 
-fn group_chain(direction: Direction, group: SecurityGroupId) -> String {
-    match direction {
-        Direction::Egress => format!("to-{group}"),
-        Direction::Ingress => format!("from-{group}"),
+fn group_chain(view: View, group: SecurityGroupId) -> String {
+    match view {
+        View::Asked => format!("to-{group}"),
+        View::Answering => format!("later-{group}"),
+        View::Asking => format!("from-{group}"),
     }
 }
 
@@ -133,7 +163,7 @@ fn members_set(group: SecurityGroupId, v6: bool) -> String {
 }
 
 /// A rule as a match, and the group that it names. `None`: it can match nothing.
-fn allow(rule: &RuleContent, remotes: &mut BTreeSet<(SecurityGroupId, bool)>) -> Option<Match> {
+fn allow(rule: &RuleContent, view: View, remotes: &mut BTreeSet<(SecurityGroupId, bool)>) -> Option<Match> {
     let v6 = rule.ethertype == EtherType::IPv6;
     let protocol = rule.protocol.as_deref().filter(|name| !name.is_empty() && *name != "any");
     let protocol = match protocol {
@@ -150,7 +180,7 @@ fn allow(rule: &RuleContent, remotes: &mut BTreeSet<(SecurityGroupId, bool)>) ->
         (None, _) => Remote::Any,
     };
     let ports = ports(protocol, rule.port_range_min, rule.port_range_max).ok()?;
-    Some(Match { egress: rule.direction == Direction::Egress, v6, protocol, ports, remote })
+    Some(Match { view, v6, protocol, ports, remote })
 }
 
 const ICMP: u8 = 1;

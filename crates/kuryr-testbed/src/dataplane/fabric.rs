@@ -13,6 +13,7 @@ use kuryr_node::{
     },
     netns,
 };
+use nix::unistd::gettid;
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsFd,
@@ -45,6 +46,7 @@ const MTU: u32 = 9000;
 #[derive(Debug)]
 pub struct Fabric {
     nodes: Vec<Node>,
+    outside: PathBuf,
 }
 
 /// A simulated node.
@@ -83,7 +85,7 @@ impl Fabric {
         forwarding()?;
         let own = [IpAddr::from(CORE), CORE_V6.into()];
         core.run(&own.map(|ip| address::add(LOOPBACK, ip.into())))?;
-        let mut fabric = Self { nodes: Vec::new() };
+        let mut fabric = Self { nodes: Vec::new(), outside: format!("/proc/self/task/{}/ns/net", gettid()).into() };
         for (number, name) in names.iter().enumerate() {
             fabric.add(&mut core, directory, number, name)?;
         }
@@ -132,6 +134,13 @@ impl Fabric {
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// The namespace of the core, where probes are outside of the cloud. It is there for as long as the thread that made
+    /// the fabric.
+    #[must_use]
+    pub fn outside(&self) -> &Path {
+        &self.outside
     }
 
     /// The node of that name.

@@ -1,8 +1,8 @@
 //! The compiler against an independent reading of Neutron's semantics, without packets.
 
 use super::{
-    compile,
-    ruleset::{Map, Match, Remote, Ruleset, Statement, Verdict, changes, names},
+    changes, compile,
+    ruleset::{Map, Match, Remote, Ruleset, Statement, Verdict, View, names},
     snapshot::{Pair, Port, Router, Snapshot, Subnet},
 };
 use fastrand::Rng;
@@ -41,7 +41,7 @@ pub(super) fn neutron_allows(world: &Snapshot, opening: &Opening) -> bool {
         && group_allows(world, receiver, Direction::Ingress, opening)
 }
 
-fn source_is_own(sender: &Port, opening: &Opening) -> bool {
+pub(super) fn source_is_own(sender: &Port, opening: &Opening) -> bool {
     !sender.port_security
         || (opening.mac == sender.mac && sender.ips.contains(&opening.source))
         || sender
@@ -50,8 +50,10 @@ fn source_is_own(sender: &Port, opening: &Opening) -> bool {
             .any(|pair| pair.mac.unwrap_or(sender.mac) == opening.mac && pair.net.contains(&opening.source))
 }
 
-fn subnets_are_joined(world: &Snapshot, opening: &Opening) -> bool {
-    let subnet_of = |ip| world.subnets.iter().find(|(_, subnet)| subnet.net.contains(ip)).map(|(id, _)| *id);
+pub(super) fn subnets_are_joined(world: &Snapshot, opening: &Opening) -> bool {
+    // An external network is the outside.
+    let inside = || world.subnets.iter().filter(|(_, subnet)| !subnet.external);
+    let subnet_of = |ip| inside().find(|(_, subnet)| subnet.net.contains(ip)).map(|(id, _)| *id);
     let on = |router: &Router, subnet| router.interfaces.iter().any(|(found, _)| Some(*found) == subnet);
     match (subnet_of(&opening.source), subnet_of(&opening.destination)) {
         (None, None) => false,
@@ -61,7 +63,7 @@ fn subnets_are_joined(world: &Snapshot, opening: &Opening) -> bool {
     }
 }
 
-fn group_allows(world: &Snapshot, port: &Port, direction: Direction, opening: &Opening) -> bool {
+pub(super) fn group_allows(world: &Snapshot, port: &Port, direction: Direction, opening: &Opening) -> bool {
     if !port.port_security {
         return true;
     }
@@ -98,63 +100,102 @@ fn group_allows(world: &Snapshot, port: &Port, direction: Direction, opening: &O
     })
 }
 
+/// A connection as the rules of one node see it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flow {
+    pub(super) mac: MacAddress,
+    pub(super) source: IpAddr,
+    pub(super) protocol: u8,
+    /// What was asked for.
+    pub(super) asked: (IpAddr, u16),
+    /// Who answers.
+    pub(super) answering: (IpAddr, u16),
+    /// Whom that one sees.
+    pub(super) asking: IpAddr,
+}
+
+impl Flow {
+    /// Nothing is translated.
+    pub(super) fn direct(opening: &Opening) -> Self {
+        let end = (opening.destination, opening.number);
+        let Opening { mac, source, protocol, .. } = *opening;
+        Self { mac, source, protocol, asked: end, answering: end, asking: source }
+    }
+}
+
 /// What the rules of the two nodes make of it, read as nftables would.
 fn rules_allow(world: &Snapshot, opening: &Opening) -> bool {
     let at = |port: PortId| compile(world, &world.ports[&port].host);
     let (near, far) = (at(opening.from), at(opening.to));
-    let passes = |rules: &Ruleset, map, port| match rules.maps.get(&(map, host_end_name(port))) {
+    let flow = Flow::direct(opening);
+    leaves(&near, opening.from, &flow)
+        && joined(&near, View::Asked, &flow)
+        && joined(&far, View::Asked, &flow)
+        && passes(&near, Map::Egress, opening.from, &flow)
+        && passes(&far, Map::Ingress, opening.to, &flow)
+}
+
+/// Its source is in order.
+pub(super) fn leaves(rules: &Ruleset, port: PortId, flow: &Flow) -> bool {
+    let source = (host_end_name(port), flow.mac, flow.source);
+    rules.sources.contains(&source) || passes(rules, Map::Spoof, port, flow)
+}
+
+pub(super) fn joined(rules: &Ruleset, view: View, flow: &Flow) -> bool {
+    run(rules, names::reach(view), flow) == Outcome::Return
+}
+
+pub(super) fn passes(rules: &Ruleset, map: Map, port: PortId, flow: &Flow) -> bool {
+    match rules.maps.get(&(map, host_end_name(port))) {
         None => false,
         Some(Verdict::Accept) => true,
-        Some(Verdict::Goto(chain)) => run(rules, chain, opening) == Outcome::Accept,
-    };
-    let joined = |rules: &Ruleset| run(rules, names::REACH, opening) == Outcome::Return;
-    let source = (host_end_name(opening.from), opening.mac, opening.source);
-    (near.sources.contains(&source) || passes(&near, Map::Spoof, opening.from))
-        && joined(&near)
-        && joined(&far)
-        && passes(&near, Map::Egress, opening.from)
-        && passes(&far, Map::Ingress, opening.to)
+        Some(Verdict::Goto(chain)) => run(rules, chain, flow) == Outcome::Accept,
+    }
 }
 
 #[derive(PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     Accept,
     Drop,
     Return,
 }
 
-fn run(rules: &Ruleset, chain: &str, opening: &Opening) -> Outcome {
+pub(super) fn run(rules: &Ruleset, chain: &str, flow: &Flow) -> Outcome {
     let within = |name: &str, ip: &IpAddr| rules.sets[name].elements.iter().any(|net| net.contains(ip));
-    let v6 = opening.source.is_ipv6();
+    let v6 = flow.source.is_ipv6();
+    let destination = |view: &View| if *view == View::Asked { flow.asked.0 } else { flow.answering.0 };
     for statement in &rules.chains[chain] {
-        let crosses = |family: &bool, inner, outer| {
+        let crosses = |family: &bool, inner: IpAddr, outer: IpAddr| {
             *family == v6
-                && within(&names::of(names::OUTSIDE, v6), inner)
-                && !within(&names::of(names::SUBNETS, v6), outer)
+                && within(&names::of(names::OUTSIDE, v6), &inner)
+                && !within(&names::of(names::SUBNETS, v6), &outer)
         };
         match statement {
             Statement::Drop => return Outcome::Drop,
-            Statement::Jump(chain) => match run(rules, chain, opening) {
+            Statement::Jump(chain) => match run(rules, chain, flow) {
                 Outcome::Return => {}
                 decided => return decided,
             },
-            Statement::Source(mac, net) if *mac == opening.mac && net.contains(&opening.source) => {
-                return Outcome::Accept;
-            }
-            Statement::Join(from, to) if from.contains(&opening.source) && to.contains(&opening.destination) => {
+            Statement::Source(mac, net) if *mac == flow.mac && net.contains(&flow.source) => return Outcome::Accept,
+            Statement::Client(net) if net.contains(&flow.source) => return Outcome::Accept,
+            Statement::Join(view, from, to) if from.contains(&flow.source) && to.contains(&destination(view)) => {
                 return Outcome::Return;
             }
-            Statement::Outbound { v6 } if crosses(v6, &opening.source, &opening.destination) => return Outcome::Return,
-            Statement::Inbound { v6 } if crosses(v6, &opening.destination, &opening.source) => return Outcome::Return,
-            Statement::Allow(matched) if matches(rules, matched, opening) => return Outcome::Accept,
+            Statement::Outbound { view, v6 } if crosses(v6, flow.source, destination(view)) => return Outcome::Return,
+            Statement::Inbound { view, v6 } if crosses(v6, destination(view), flow.source) => return Outcome::Return,
+            Statement::Allow(matched) if matches(rules, matched, flow) => return Outcome::Accept,
             _ => {}
         }
     }
     Outcome::Return
 }
 
-fn matches(rules: &Ruleset, matched: &Match, opening: &Opening) -> bool {
-    let other = if matched.egress { opening.destination } else { opening.source };
+fn matches(rules: &Ruleset, matched: &Match, flow: &Flow) -> bool {
+    let (other, number) = match matched.view {
+        View::Asked => flow.asked,
+        View::Answering => flow.answering,
+        View::Asking => (flow.asking, flow.answering.1),
+    };
     let remote = match &matched.remote {
         Remote::Any => true,
         Remote::Net(net) => net.contains(&other),
@@ -162,8 +203,8 @@ fn matches(rules: &Ruleset, matched: &Match, opening: &Opening) -> bool {
     };
     remote
         && matched.v6 == other.is_ipv6()
-        && matched.protocol.is_none_or(|protocol| protocol == opening.protocol)
-        && matched.ports.is_none_or(|(low, high)| (low..=high).contains(&opening.number))
+        && matched.protocol.is_none_or(|protocol| protocol == flow.protocol)
+        && matched.ports.is_none_or(|(low, high)| (low..=high).contains(&number))
 }
 
 pub(super) fn id(number: u64) -> Uuid {
@@ -171,14 +212,15 @@ pub(super) fn id(number: u64) -> Uuid {
     Uuid::from_u64_pair(number << 32, 0)
 }
 
-/// A small world: two joined subnets, one alone, in both families, and ports on two nodes.
+/// A small world: two joined subnets, one alone, in both families, an external one, and ports on two nodes.
 pub(super) fn world(random: &mut Rng, ports: u64) -> Snapshot {
     let mut world = Snapshot::default();
     for (number, net) in
         ["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24", "fd00::/64", "fd01::/64", "fd02::/64"].iter().enumerate()
     {
-        world.subnets.insert(SubnetId(id(number as u64)), Subnet { net: net.parse().unwrap() });
+        world.subnets.insert(SubnetId(id(number as u64)), Subnet { net: net.parse().unwrap(), external: false });
     }
+    world.subnets.insert(SubnetId(id(9)), Subnet { net: "172.24.0.0/24".parse().unwrap(), external: true });
     let interface = |number: u64, ip: &str| (SubnetId(id(number)), ip.parse().unwrap());
     world.routers.push(Router {
         interfaces: vec![
@@ -258,18 +300,19 @@ fn rule(random: &mut Rng, groups: &[SecurityGroupId]) -> RuleContent {
     match random.u8(..4) {
         0 => rule.remote_group_id = Some(groups[random.usize(..groups.len())]),
         1 if v6 => {
-            rule.remote_ip_prefix = Some(["::/0", "fd00::/64", "fd01::a/127"][random.usize(..3)].parse().unwrap());
+            rule.remote_ip_prefix =
+                Some(["::/0", "fd00::/64", "fd01::a/127", "fd00::dc/126"][random.usize(..4)].parse().unwrap());
         }
         1 => {
             rule.remote_ip_prefix =
-                Some(["0.0.0.0/0", "10.0.0.0/24", "10.0.1.10/31"][random.usize(..3)].parse().unwrap());
+                Some(["0.0.0.0/0", "10.0.0.0/24", "10.0.1.10/31", "10.0.0.220/30"][random.usize(..4)].parse().unwrap());
         }
         _ => {}
     }
     rule
 }
 
-fn opening(random: &mut Rng, world: &Snapshot) -> Option<Opening> {
+pub(super) fn opening(random: &mut Rng, world: &Snapshot) -> Option<Opening> {
     let ports: Vec<_> = world.ports.iter().collect();
     let ((from, sender), (to, receiver)) = (ports[random.usize(..ports.len())], ports[random.usize(..ports.len())]);
     if from == to {
@@ -328,32 +371,44 @@ fn a_pod_that_may_be_asked_by_its_group_reads_so() {
     let rules = compile(&world, NODES[0]);
     let text = changes(&Ruleset::empty(), &rules);
     let expected = "\
-add set inet kuryr members-00000007-0000-0000-0000-000000000000-4 { type ipv4_addr; }
-add chain inet kuryr egress-197c4d324d771a32
-add chain inet kuryr from-00000007-0000-0000-0000-000000000000
-add chain inet kuryr ingress-197c4d324d771a32
-add chain inet kuryr to-00000007-0000-0000-0000-000000000000
-add rule inet kuryr egress-197c4d324d771a32 jump to-00000007-0000-0000-0000-000000000000
-add rule inet kuryr egress-197c4d324d771a32 drop
-add rule inet kuryr from-00000007-0000-0000-0000-000000000000 meta nfproto ipv4 \
-ct original ip saddr @members-00000007-0000-0000-0000-000000000000-4 meta l4proto 6 ct original proto-dst 80-81 accept
-add rule inet kuryr ingress-197c4d324d771a32 jump from-00000007-0000-0000-0000-000000000000
-add rule inet kuryr ingress-197c4d324d771a32 drop
-flush chain inet kuryr reach
-add rule inet kuryr reach ct original ip saddr 10.0.0.0/24 ct original ip daddr 10.0.0.0/24 return
-add rule inet kuryr reach ct original ip saddr @outside4 ct original ip daddr != @subnets4 return
-add rule inet kuryr reach ct original ip daddr @outside4 ct original ip saddr != @subnets4 return
-add rule inet kuryr reach ct original ip6 saddr @outside6 ct original ip6 daddr != @subnets6 return
-add rule inet kuryr reach ct original ip6 daddr @outside6 ct original ip6 saddr != @subnets6 return
-add rule inet kuryr reach drop
-add element inet kuryr gateways4 { 10.0.0.1, 10.0.1.1 }
-add element inet kuryr gateways6 { fd00::1, fd01::1 }
-add element inet kuryr members-00000007-0000-0000-0000-000000000000-4 { 10.0.0.5 }
-add element inet kuryr outside4 { 10.0.0.0/24 }
-add element inet kuryr subnets4 { 10.0.0.0/24 }
-add element inet kuryr sources4 { \"tap00000001-00\" . fa:16:3e:00:00:00 . 10.0.0.5 }
-add element inet kuryr egress { \"tap00000001-00\" : goto egress-197c4d324d771a32 }
-add element inet kuryr ingress { \"tap00000001-00\" : goto ingress-197c4d324d771a32 }
+add set inet cloud members-00000007-0000-0000-0000-000000000000-4 { type ipv4_addr; }
+add chain inet cloud egress-197c4d324d771a32
+add chain inet cloud from-00000007-0000-0000-0000-000000000000
+add chain inet cloud ingress-197c4d324d771a32
+add chain inet cloud later-00000007-0000-0000-0000-000000000000
+add chain inet cloud later-197c4d324d771a32
+add chain inet cloud to-00000007-0000-0000-0000-000000000000
+add rule inet cloud egress-197c4d324d771a32 jump to-00000007-0000-0000-0000-000000000000
+add rule inet cloud egress-197c4d324d771a32 drop
+add rule inet cloud from-00000007-0000-0000-0000-000000000000 meta nfproto ipv4 \
+ct reply ip daddr @members-00000007-0000-0000-0000-000000000000-4 meta l4proto 6 ct reply proto-src 80-81 accept
+add rule inet cloud ingress-197c4d324d771a32 jump from-00000007-0000-0000-0000-000000000000
+add rule inet cloud ingress-197c4d324d771a32 drop
+add rule inet cloud later-197c4d324d771a32 jump later-00000007-0000-0000-0000-000000000000
+add rule inet cloud later-197c4d324d771a32 drop
+flush chain inet cloud reach
+add rule inet cloud reach ct original ip saddr 10.0.0.0/24 ct original ip daddr 10.0.0.0/24 return
+add rule inet cloud reach ct original ip saddr @outside4 ct original ip daddr != @subnets4 return
+add rule inet cloud reach ct original ip daddr @outside4 ct original ip saddr != @subnets4 return
+add rule inet cloud reach ct original ip6 saddr @outside6 ct original ip6 daddr != @subnets6 return
+add rule inet cloud reach ct original ip6 daddr @outside6 ct original ip6 saddr != @subnets6 return
+add rule inet cloud reach drop
+flush chain inet cloud reach-answering
+add rule inet cloud reach-answering ct original ip saddr 10.0.0.0/24 ct reply ip saddr 10.0.0.0/24 return
+add rule inet cloud reach-answering ct original ip saddr @outside4 ct reply ip saddr != @subnets4 return
+add rule inet cloud reach-answering ct reply ip saddr @outside4 ct original ip saddr != @subnets4 return
+add rule inet cloud reach-answering ct original ip6 saddr @outside6 ct reply ip6 saddr != @subnets6 return
+add rule inet cloud reach-answering ct reply ip6 saddr @outside6 ct original ip6 saddr != @subnets6 return
+add rule inet cloud reach-answering drop
+add element inet cloud gateways4 { 10.0.0.1, 10.0.1.1 }
+add element inet cloud gateways6 { fd00::1, fd01::1 }
+add element inet cloud members-00000007-0000-0000-0000-000000000000-4 { 10.0.0.5 }
+add element inet cloud outside4 { 10.0.0.0/24 }
+add element inet cloud subnets4 { 10.0.0.0/24 }
+add element inet cloud sources4 { \"tap00000001-00\" . fa:16:3e:00:00:00 . 10.0.0.5 }
+add element inet cloud egress { \"tap00000001-00\" : goto egress-197c4d324d771a32 }
+add element inet cloud later { \"tap00000001-00\" : goto later-197c4d324d771a32 }
+add element inet cloud ingress { \"tap00000001-00\" : goto ingress-197c4d324d771a32 }
 ";
     assert_eq!(text, expected, "{text}");
     assert_eq!(changes(&rules, &rules), "");
@@ -364,6 +419,6 @@ add element inet kuryr ingress { \"tap00000001-00\" : goto ingress-197c4d324d771
     world.ports.insert(PortId(id(2)), second);
     assert_eq!(
         changes(&rules, &compile(&world, NODES[0])),
-        "add element inet kuryr members-00000007-0000-0000-0000-000000000000-4 { 10.0.0.6 }\n"
+        "add element inet cloud members-00000007-0000-0000-0000-000000000000-4 { 10.0.0.6 }\n"
     );
 }

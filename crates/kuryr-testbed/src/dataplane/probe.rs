@@ -3,25 +3,33 @@
 //! A socket belongs for ever to the namespace of the thread that makes it. So each probe makes its socket on a thread that
 //! has entered, and works with it from the caller's runtime.
 
+mod echo;
 pub mod icmp;
+pub mod sctp;
+mod udp;
 
+use echo::{WHO, WORD};
 use kuryr_node::netns;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::{
     io,
-    net::{self, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{self, SocketAddr},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
-    task::{JoinHandle, JoinSet},
-    time::{Instant, timeout, timeout_at},
+    net::{TcpSocket, TcpStream},
+    time::{Instant, timeout},
 };
 
+pub use echo::{Answer, Echo, listen, listen_as};
 pub use icmp::ping;
+pub use udp::{Datagrams, datagram};
+
+/// More words than any answer has.
+const WORDS: usize = 1024;
 
 /// Why a probe got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -111,124 +119,57 @@ pub async fn reach(netns: &Path, target: SocketAddr, patience: Duration) -> Resu
     Ok(start.elapsed())
 }
 
+/// Opens a TCP connection and asks who answers.
+///
+/// # Errors
+/// As of [`connect`].
+pub async fn who(netns: &Path, target: SocketAddr, patience: Duration) -> Result<Answer, Error> {
+    connect(netns, target, patience).await?.who(patience).await
+}
+
 impl Session {
     /// Has one word echoed over the open connection.
     ///
     /// # Errors
     /// [`Error::Silent`] after `patience`, or why the connection ended.
     pub async fn exchange(&mut self, patience: Duration) -> Result<(), Error> {
-        let word = fastrand::u64(..).to_ne_bytes();
-        let refused = |source| Error::Refused { target: self.target.to_string(), source };
-        let deadline = Instant::now() + patience;
-        let answer = async {
-            self.stream.write_all(&word).await?;
-            // What an earlier exchange gave up waiting for may come first.
-            let mut answer = [0; 8];
-            while answer != word {
-                self.stream.read_exact(&mut answer).await?;
-            }
-            Ok(())
+        self.within(patience, async |stream| stream_word(stream, fastrand::u64(..).to_ne_bytes()).await).await
+    }
+
+    /// Asks who answers.
+    ///
+    /// # Errors
+    /// As of [`Session::exchange`].
+    pub async fn who(&mut self, patience: Duration) -> Result<Answer, Error> {
+        let ask = async |stream: &mut TcpStream| {
+            stream_word(stream, WHO).await?;
+            let words = stream.read_u64().await?;
+            let mut text = vec![0; usize::try_from(words).unwrap_or_default().min(WORDS) * WORD];
+            stream.read_exact(&mut text).await?;
+            Answer::from_words(&text)
         };
-        match timeout_at(deadline, answer).await {
-            Ok(done) => done.map_err(refused),
+        self.within(patience, ask).await
+    }
+
+    async fn within<T>(
+        &mut self,
+        patience: Duration,
+        ask: impl AsyncFnOnce(&mut TcpStream) -> io::Result<T>,
+    ) -> Result<T, Error> {
+        match timeout(patience, ask(&mut self.stream)).await {
+            Ok(done) => done.map_err(|source| Error::Refused { target: self.target.to_string(), source }),
             Err(_) => Err(Error::Silent { target: self.target.to_string(), waited: patience }),
         }
     }
 }
 
-/// A server that sends back whatever it gets, over TCP and UDP. Ends when dropped.
-#[derive(Debug)]
-pub struct Echo {
-    address: SocketAddr,
-    tasks: [JoinHandle<()>; 2],
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+/// Sends a word and waits for it to come back.
+async fn stream_word(stream: &mut TcpStream, word: [u8; WORD]) -> io::Result<()> {
+    stream.write_all(&word).await?;
+    // What an earlier exchange gave up waiting for may come first.
+    let mut answer = [0; WORD];
+    while answer != word {
+        stream.read_exact(&mut answer).await?;
     }
-}
-
-impl Echo {
-    /// Where it listens.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-/// Listens in `netns` and echoes.
-///
-/// # Errors
-/// The address cannot be listened on.
-pub async fn listen(netns: &Path, address: SocketAddr) -> Result<Echo, Error> {
-    let make = move || {
-        let tcp = net::TcpListener::bind(address)?;
-        let udp = net::UdpSocket::bind(SocketAddr::new(address.ip(), tcp.local_addr()?.port()))?;
-        tcp.set_nonblocking(true)?;
-        udp.set_nonblocking(true)?;
-        Ok((tcp, udp))
-    };
-    let (tcp, udp) = inside(netns, make).await?;
-    let failed = |source| Error::Socket { netns: netns.to_owned(), source };
-    let address = tcp.local_addr().map_err(failed)?;
-    let (tcp, udp) = (TcpListener::from_std(tcp).map_err(failed)?, UdpSocket::from_std(udp).map_err(failed)?);
-    Ok(Echo { address, tasks: [tokio::spawn(serve_tcp(tcp)), tokio::spawn(serve_udp(udp))] })
-}
-
-async fn serve_tcp(listener: TcpListener) {
-    // Sessions end with the server: they are the set's.
-    let mut sessions = JoinSet::new();
-    while let Ok((mut stream, _)) = listener.accept().await {
-        while sessions.try_join_next().is_some() {}
-        sessions.spawn(async move {
-            let (mut read, mut write) = stream.split();
-            let _ = tokio::io::copy(&mut read, &mut write).await;
-        });
-    }
-}
-
-async fn serve_udp(socket: UdpSocket) {
-    let mut buffer = vec![0; 65_536];
-    loop {
-        // An error is an ICMP message about an answer of ours; the next question may fare better.
-        if let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-            let _ = socket.send_to(&buffer[..length], from).await;
-        }
-    }
-}
-
-/// Has one datagram echoed; how long that took. `source` is the address to send from, any if none.
-///
-/// # Errors
-/// [`Error::Silent`] after `patience`, or what the network says.
-pub async fn datagram(
-    netns: &Path,
-    source: Option<IpAddr>,
-    target: SocketAddr,
-    patience: Duration,
-) -> Result<Duration, Error> {
-    let any = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let source = source.unwrap_or(any);
-    let make = move || {
-        let socket = net::UdpSocket::bind((source, 0))?;
-        socket.set_nonblocking(true)?;
-        Ok(socket)
-    };
-    let socket = inside(netns, make).await?;
-    let socket = UdpSocket::from_std(socket).map_err(|source| Error::Socket { netns: netns.to_owned(), source })?;
-    let start = Instant::now();
-    let word = fastrand::u64(..).to_ne_bytes();
-    let answer = async {
-        socket.connect(target).await?;
-        socket.send(&word).await?;
-        let mut answer = [0; 16];
-        while socket.recv(&mut answer).await? != word.len() || answer[..word.len()] != word {}
-        Ok(())
-    };
-    match timeout(patience, answer).await {
-        Ok(Ok(())) => Ok(start.elapsed()),
-        Ok(Err(source)) => Err(Error::Refused { target: target.to_string(), source }),
-        Err(_) => Err(Error::Silent { target: target.to_string(), waited: patience }),
-    }
+    Ok(())
 }

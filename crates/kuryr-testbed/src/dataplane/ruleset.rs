@@ -1,14 +1,13 @@
-//! The rules of one node as data, and as text for `nft`.
+//! The rules of one node, or of the core, as data.
 
 use ipnet::IpNet;
 use kuryr_model::MacAddress;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::{self, Write},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-/// Everything in a node's table that changes.
+/// Everything in a place's table that changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ruleset {
     /// Sets of addresses by name.
@@ -19,6 +18,38 @@ pub struct Ruleset {
     pub maps: BTreeMap<(Map, String), Verdict>,
     /// Sources that are in order, by interface.
     pub sources: BTreeSet<(String, MacAddress, IpAddr)>,
+    /// What is asked for at virtual addresses.
+    pub balancing: Balancing,
+    /// Floating IPs of the place's ports, and the addresses that they stand for.
+    pub floating: BTreeMap<Ipv4Addr, Ipv4Addr>,
+}
+
+/// The work of load balancers in one place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Balancing {
+    /// The chain that picks one of the slots behind a service.
+    pub services: BTreeMap<Service, String>,
+    /// The member in each of its slots.
+    pub backends: BTreeMap<Service, Vec<SocketAddr>>,
+    /// The chain that knows who may connect.
+    pub clients: BTreeMap<Service, String>,
+    /// Services that have nobody to answer, and say so.
+    pub refused: BTreeSet<Service>,
+    /// The address that a member sees in place of the opener's, by virtual address.
+    pub proxies: BTreeMap<IpAddr, IpAddr>,
+    /// Members that may reach themselves, who then see the virtual address as opener.
+    pub loops: BTreeSet<IpAddr>,
+}
+
+/// What a connection can be opened to at a virtual address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Service {
+    /// The address.
+    pub ip: IpAddr,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Port number.
+    pub number: u16,
 }
 
 /// A set of addresses of one family.
@@ -32,20 +63,22 @@ pub struct Set {
     pub elements: BTreeSet<IpNet>,
 }
 
-/// The three questions that are asked about a host end.
+/// The questions that are asked about a host end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Map {
     /// May this, which is none of [`Ruleset::sources`], come from it?
     Spoof,
     /// May it open this connection?
     Egress,
+    /// May it go on with this connection, when a load balancer has chosen who answers?
+    Later,
     /// May this connection be opened to it?
     Ingress,
 }
 
 impl Map {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Spoof, Self::Egress, Self::Ingress];
+    pub const ALL: [Self; 4] = [Self::Spoof, Self::Egress, Self::Later, Self::Ingress];
 
     /// Its name.
     #[must_use]
@@ -53,6 +86,7 @@ impl Map {
         match self {
             Self::Spoof => "spoof",
             Self::Egress => "egress",
+            Self::Later => "later",
             Self::Ingress => "ingress",
         }
     }
@@ -67,6 +101,17 @@ pub enum Verdict {
     Goto(String),
 }
 
+/// Which ends of a connection a rule looks at. Load balancers and floating IPs make them differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum View {
+    /// What the opener asked for: where its first packet was sent.
+    Asked,
+    /// Who answers the opener: where its later packets arrive.
+    Answering,
+    /// What who answers sees of the opener.
+    Asking,
+}
+
 /// A line of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Statement {
@@ -76,32 +121,47 @@ pub enum Statement {
     Allow(Match),
     /// Accept packets of this source.
     Source(MacAddress, IpNet),
-    /// Leave the chain if the connection is from the one to the other.
-    Join(IpNet, IpNet),
+    /// Accept packets from there, not yet translated.
+    Client(IpNet),
+    /// Leave the chain if the connection is from the one to the other, which is [`View::Asked`] or [`View::Answering`].
+    Join(View, IpNet, IpNet),
     /// Leave the chain if the connection is from a subnet that a router connects to the outside, to there.
     Outbound {
+        /// Which destination.
+        view: View,
         /// Of IPv6.
         v6: bool,
     },
     /// Leave the chain if it is the other way round.
     Inbound {
+        /// Which destination.
+        view: View,
         /// Of IPv6.
         v6: bool,
+    },
+    /// Pick one of so many slots of a service.
+    Spread {
+        /// Of IPv6.
+        v6: bool,
+        /// How many.
+        slots: u16,
+        /// By nothing but the opener's address.
+        sticky: bool,
     },
     /// Refuse the rest.
     Drop,
 }
 
-/// What a security group's rule matches: properties of the connection's first packet.
+/// What a security group's rule matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Match {
-    /// Out of the port.
-    pub egress: bool,
+    /// What it looks at.
+    pub view: View,
     /// Of IPv6.
     pub v6: bool,
     /// IP protocol number.
     pub protocol: Option<u8>,
-    /// Port numbers; for ICMP type * 256 + code, which is what the kernel keeps in their place.
+    /// Port numbers of the destination; for ICMP type * 256 + code, which is what the kernel keeps in their place.
     pub ports: Option<(u16, u16)>,
     /// The other side.
     pub remote: Remote,
@@ -118,192 +178,72 @@ pub enum Remote {
     Set(String),
 }
 
-/// The names of the sets that every node has.
+/// The names of the sets and chains that every place has.
 pub(super) mod names {
+    use super::View;
+
     /// Addresses of routers.
     pub(in crate::dataplane) const GATEWAYS: &str = "gateways";
     /// Sources that are in order.
     pub(in crate::dataplane) const SOURCES: &str = "sources";
     /// All subnets.
     pub(in crate::dataplane) const SUBNETS: &str = "subnets";
-    /// Subnets with a router that has a gateway to the outside.
+    /// Subnets with a router that has a gateway to the outside, and those that are the outside.
     pub(in crate::dataplane) const OUTSIDE: &str = "outside";
-    /// Which subnets are joined.
-    pub(in crate::dataplane) const REACH: &str = "reach";
+    /// Virtual addresses that are balanced here.
+    pub(in crate::dataplane) const VIPS: &str = "vips";
+    /// Those of them that the outside does not reach.
+    pub(in crate::dataplane) const INNER: &str = "inner";
 
     /// The set's name for a family.
     pub(in crate::dataplane) fn of(family: &str, v6: bool) -> String {
         format!("{family}{}", if v6 { 6 } else { 4 })
     }
-}
 
-const TABLE: &str = "inet kuryr";
-
-/// The parts that never change, replacing a whole table that may be there: hooks, and the order of checks.
-#[must_use]
-pub fn initial() -> String {
-    include_str!("table.nft").to_owned()
+    /// The chain that knows which subnets are joined.
+    pub(in crate::dataplane) fn reach(view: View) -> &'static str {
+        match view {
+            View::Answering => "reach-answering",
+            View::Asked | View::Asking => "reach",
+        }
+    }
 }
 
 impl Ruleset {
-    /// What there is after [`initial`]: sets without elements, no port, and no way from one subnet to another.
+    /// What there is in the core after [`super::initial_core`]: sets without elements.
     #[must_use]
-    pub fn empty() -> Self {
+    pub fn empty_core() -> Self {
         let mut ruleset = Self::default();
-        for v6 in [false, true] {
-            for (name, prefixes) in [(names::GATEWAYS, false), (names::SUBNETS, true), (names::OUTSIDE, true)] {
-                ruleset.sets.insert(names::of(name, v6), Set { v6, prefixes, elements: BTreeSet::new() });
-            }
-        }
-        ruleset.chains.insert(names::REACH.into(), vec![Statement::Drop]);
+        ruleset.add_sets(&[(names::SUBNETS, true), (names::VIPS, false), (names::INNER, false)]);
         ruleset
     }
-}
 
-/// What `nft` must be told to make `new` of `old` (which is [`Ruleset::empty`] after [`initial`]); empty if nothing.
-#[must_use]
-pub fn changes(old: &Ruleset, new: &Ruleset) -> String {
-    let mut script = Script::default();
-    for (name, set) in new.sets.iter().filter(|(name, _)| !old.sets.contains_key(*name)) {
-        script.line(format_args!("add set {TABLE} {name} {{ type {}; {}}}", set.kind(), set.flags()));
-    }
-    for name in new.chains.keys().filter(|name| !old.chains.contains_key(*name)) {
-        script.line(format_args!("add chain {TABLE} {name}"));
-    }
-    for (key, _) in old.maps.iter().filter(|(key, verdict)| new.maps.get(*key) != Some(verdict)) {
-        script.line(format_args!("delete element {TABLE} {} {{ \"{}\" }}", key.0.as_str(), key.1));
-    }
-    for (name, statements) in &new.chains {
-        let before = old.chains.get(name);
-        if before == Some(statements) {
-            continue;
+    /// What there is on a node after [`super::initial`]: also no port, and no way from one subnet to another.
+    #[must_use]
+    pub fn empty() -> Self {
+        let mut ruleset = Self::empty_core();
+        ruleset.add_sets(&[(names::GATEWAYS, false), (names::OUTSIDE, true)]);
+        for view in [View::Asked, View::Answering] {
+            ruleset.chains.insert(names::reach(view).into(), vec![Statement::Drop]);
         }
-        if before.is_some() {
-            script.line(format_args!("flush chain {TABLE} {name}"));
-        }
-        for statement in statements {
-            script.line(format_args!("add rule {TABLE} {name} {statement}"));
-        }
-    }
-    for name in old.chains.keys().filter(|name| !new.chains.contains_key(*name)) {
-        script.line(format_args!("flush chain {TABLE} {name}"));
-    }
-    for name in old.chains.keys().filter(|name| !new.chains.contains_key(*name)) {
-        script.line(format_args!("delete chain {TABLE} {name}"));
-    }
-    for name in old.sets.keys().filter(|name| !new.sets.contains_key(*name)) {
-        script.line(format_args!("delete set {TABLE} {name}"));
-    }
-    let nothing = BTreeSet::new();
-    for (name, set) in &new.sets {
-        let before = old.sets.get(name).map_or(&nothing, |set| &set.elements);
-        script.elements("delete", name, before.difference(&set.elements));
-        script.elements("add", name, set.elements.difference(before));
-    }
-    for v6 in [false, true] {
-        let name = names::of(names::SOURCES, v6);
-        script.sources("delete", &name, old.sources.difference(&new.sources).filter(|(.., ip)| ip.is_ipv6() == v6));
-        script.sources("add", &name, new.sources.difference(&old.sources).filter(|(.., ip)| ip.is_ipv6() == v6));
-    }
-    for (key, verdict) in new.maps.iter().filter(|(key, verdict)| old.maps.get(*key) != Some(verdict)) {
-        script.line(format_args!("add element {TABLE} {} {{ \"{}\" : {verdict} }}", key.0.as_str(), key.1));
-    }
-    script.0
-}
-
-#[derive(Default)]
-struct Script(String);
-
-impl Script {
-    fn line(&mut self, line: fmt::Arguments<'_>) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(self.0, "{line}");
+        ruleset
     }
 
-    fn sources<'a>(&mut self, verb: &str, set: &str, sources: impl Iterator<Item = &'a (String, MacAddress, IpAddr)>) {
-        let elements: Vec<String> = sources.map(|(end, mac, ip)| format!("\"{end}\" . {mac} . {ip}")).collect();
-        if !elements.is_empty() {
-            self.line(format_args!("{verb} element {TABLE} {set} {{ {} }}", elements.join(", ")));
-        }
-    }
-
-    fn elements<'a>(&mut self, verb: &str, set: &str, elements: impl Iterator<Item = &'a IpNet>) {
-        let elements: Vec<String> = elements.map(short).collect();
-        if !elements.is_empty() {
-            self.line(format_args!("{verb} element {TABLE} {set} {{ {} }}", elements.join(", ")));
-        }
-    }
-}
-
-/// A prefix of full length without it.
-fn short(net: &IpNet) -> String {
-    if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.trunc().to_string() }
-}
-
-impl Set {
-    fn kind(&self) -> &'static str {
-        if self.v6 { "ipv6_addr" } else { "ipv4_addr" }
-    }
-
-    fn flags(&self) -> &'static str {
-        if self.prefixes { "flags interval; " } else { "" }
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Accept => f.write_str("accept"),
-            Self::Goto(chain) => write!(f, "goto {chain}"),
-        }
-    }
-}
-
-fn ip(v6: bool) -> &'static str {
-    if v6 { "ip6" } else { "ip" }
-}
-
-fn is_v6(net: &IpNet) -> bool {
-    net.addr().is_ipv6()
-}
-
-impl fmt::Display for Statement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Jump(chain) => write!(f, "jump {chain}"),
-            Self::Allow(matched) => write!(f, "{matched}accept"),
-            Self::Source(mac, net) => write!(f, "ether saddr {mac} {} saddr {} accept", ip(is_v6(net)), short(net)),
-            Self::Join(from, to) => {
-                let ip = ip(is_v6(from));
-                write!(f, "ct original {ip} saddr {} ct original {ip} daddr {} return", short(from), short(to))
+    fn add_sets(&mut self, sets: &[(&str, bool)]) {
+        for (name, prefixes) in sets {
+            for v6 in [false, true] {
+                let set = Set { v6, prefixes: *prefixes, elements: BTreeSet::new() };
+                self.sets.insert(names::of(name, v6), set);
             }
-            Self::Outbound { v6 } | Self::Inbound { v6 } => {
-                let (ip, outside, subnets) = (ip(*v6), names::of(names::OUTSIDE, *v6), names::of(names::SUBNETS, *v6));
-                let (inner, outer) =
-                    if matches!(self, Self::Outbound { .. }) { ("saddr", "daddr") } else { ("daddr", "saddr") };
-                write!(f, "ct original {ip} {inner} @{outside} ct original {ip} {outer} != @{subnets} return")
-            }
-            Self::Drop => f.write_str("drop"),
         }
     }
-}
 
-impl fmt::Display for Match {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "meta nfproto {} ", if self.v6 { "ipv6" } else { "ipv4" })?;
-        let side = if self.egress { "daddr" } else { "saddr" };
-        match &self.remote {
-            Remote::Any => {}
-            Remote::Net(net) => write!(f, "ct original {} {side} {} ", ip(self.v6), short(net))?,
-            Remote::Set(name) => write!(f, "ct original {} {side} @{name} ", ip(self.v6))?,
-        }
-        if let Some(protocol) = self.protocol {
-            write!(f, "meta l4proto {protocol} ")?;
-        }
-        match self.ports {
-            Some((low, high)) if low == high => write!(f, "ct original proto-dst {low} "),
-            Some((low, high)) => write!(f, "ct original proto-dst {low}-{high} "),
-            None => Ok(()),
+    /// Adds to a set of both families, if the place has it.
+    pub(super) fn fill(&mut self, name: &str, nets: impl IntoIterator<Item = IpNet>) {
+        for net in nets {
+            if let Some(set) = self.sets.get_mut(&names::of(name, net.addr().is_ipv6())) {
+                set.elements.insert(net);
+            }
         }
     }
 }

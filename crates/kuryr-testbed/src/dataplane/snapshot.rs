@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use kuryr_model::{MacAddress, PortId, SecurityGroupId, SubnetId, neutron::RuleContent};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 /// All that a data plane needs to know, at one moment.
@@ -18,6 +18,10 @@ pub struct Snapshot {
     pub subnets: BTreeMap<SubnetId, Subnet>,
     /// Routers.
     pub routers: Vec<Router>,
+    /// Load balancers that pass traffic.
+    pub load_balancers: Vec<LoadBalancer>,
+    /// Floating IPs, of ports and of load balancers.
+    pub floating_ips: Vec<FloatingIp>,
 }
 
 /// A port on a host.
@@ -53,6 +57,8 @@ pub struct Pair {
 pub struct Subnet {
     /// Its addresses.
     pub net: IpNet,
+    /// Of an external network: where floating IPs are from, and part of the outside.
+    pub external: bool,
 }
 
 /// A router.
@@ -62,4 +68,63 @@ pub struct Router {
     pub interfaces: Vec<(SubnetId, IpAddr)>,
     /// Whether it has a gateway to the outside, which here is the core and the nodes.
     pub external: bool,
+}
+
+/// A load balancer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadBalancer {
+    /// What balances.
+    pub provider: Provider,
+    /// Its addresses.
+    pub vips: Vec<IpAddr>,
+    /// Its listeners that pass traffic.
+    pub listeners: Vec<Listener>,
+}
+
+/// What a load balancer is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Provider {
+    /// OVN: the opener's own switch chooses a member, which sees the opener.
+    Ovn,
+    /// Octavia's machines, behind which the opener is hidden: a member sees the virtual address.
+    Amphora,
+}
+
+/// A listener with the members of its pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Port number.
+    pub number: u16,
+    /// Who may connect; everyone when empty.
+    pub clients: Vec<IpNet>,
+    /// Whether all connections from one address go to one member.
+    pub sticky: bool,
+    /// Those who answer.
+    pub members: Vec<Member>,
+}
+
+/// A member of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Member {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its port number.
+    pub number: u16,
+    /// Its share of new connections; 0 for none. OVN tells no more than none from some.
+    pub weight: u16,
+    /// Whether it gets new connections as far as health goes.
+    pub online: bool,
+}
+
+/// A floating IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FloatingIp {
+    /// The address outside.
+    pub floating: Ipv4Addr,
+    /// The address inside.
+    pub fixed: Ipv4Addr,
+    /// The port that has the latter.
+    pub port: PortId,
 }

@@ -1,117 +1,44 @@
 //! The data plane with packets.
 
 use super::{
-    Agent, CORE, Fabric, Inside, Snapshot, Vm, VmPort, compile,
+    CORE, Fabric, Snapshot,
+    balance_model::balancers,
+    compile, compile_core,
     error::Error,
+    lab::{Lab, PATIENCE, SILENCE, everything, open_world, port, runtime},
     model_tests::{NODES, Opening, change, id, neutron_allows, world},
     namespaces::testing::isolated,
     probe::{self, Session},
-    ruleset::{Ruleset, changes, initial},
+    ruleset::Ruleset,
+    script::{changes, initial, initial_core},
     worker::nft,
 };
 use fastrand::Rng;
 use futures::future::join_all;
 use kuryr_model::{
-    NetworkId, PortId, SecurityGroupId, VifAddress,
+    SecurityGroupId,
     neutron::{Direction, EtherType, RuleContent},
 };
 use kuryr_node::netns;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::Path,
     process::Command,
-    sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
-
-const PATIENCE: Duration = Duration::from_secs(2);
-/// For what must not arrive: long enough on a busy machine for what would.
-const SILENCE: Duration = Duration::from_millis(400);
-
-/// Nodes, an agent and a VM for each port of a world.
-struct Lab {
-    vms: BTreeMap<PortId, Vm>,
-    desired: watch::Sender<Arc<Snapshot>>,
-    working: watch::Receiver<BTreeSet<PortId>>,
-    agent: Agent,
-    fabric: Fabric,
-}
-
-impl Lab {
-    async fn start(inside: &Inside, world: &Snapshot) -> Self {
-        let fabric = Fabric::new(inside.directory(), &NODES).unwrap();
-        let (desired, wanted) = watch::channel(Arc::new(world.clone()));
-        let (report, working) = watch::channel(BTreeSet::new());
-        let agent = Agent::start(&fabric, wanted, move |port, works| {
-            report.send_modify(|working: &mut BTreeSet<PortId>| {
-                let _ = if works { working.insert(port) } else { working.remove(&port) };
-            });
-        });
-        let mut lab = Self { vms: BTreeMap::new(), desired, working, agent: agent.unwrap(), fabric };
-        for port in world.ports.keys() {
-            lab.boot(inside, *port).await;
-        }
-        lab.settled(world).await;
-        lab
-    }
-
-    async fn boot(&mut self, inside: &Inside, id: PortId) {
-        let world = self.desired.borrow().clone();
-        let port = &world.ports[&id];
-        let address = |ip: &IpAddr| {
-            let subnet = world.subnets.values().find(|subnet| subnet.net.contains(ip)).unwrap();
-            VifAddress { ip: *ip, prefix_length: subnet.net.prefix_len(), gateway: subnet.net.hosts().next() }
-        };
-        let vm = VmPort {
-            id,
-            network: NetworkId(id.0),
-            mac: port.mac,
-            mtu: 1442,
-            addresses: port.ips.iter().map(address).collect(),
-        };
-        let name = format!("vm-{id}");
-        let vm = Vm::start(inside.directory(), &name, self.fabric.node(&port.host).unwrap(), vm).await.unwrap();
-        self.vms.insert(id, vm);
-    }
-
-    /// Waits until the ports that should work do.
-    async fn settled(&mut self, world: &Snapshot) {
-        let up: BTreeSet<PortId> =
-            world.ports.iter().filter(|(id, port)| port.up && self.vms.contains_key(id)).map(|(id, _)| *id).collect();
-        let settled = self.working.wait_for(|working| *working == up);
-        tokio::time::timeout(Duration::from_secs(10), settled).await.expect("ports do not work").unwrap();
-    }
-
-    /// Changes the world, and waits until the nodes have followed.
-    async fn follow(&mut self, world: &Snapshot) {
-        let world = Arc::new(world.clone());
-        self.desired.send_replace(Arc::clone(&world));
-        self.agent.applied(&world).await;
-        self.settled(&world).await;
-    }
-
-    fn netns(&self, id: PortId) -> &Path {
-        self.vms[&id].netns()
-    }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
-}
 
 fn listed(netns: &Path) -> String {
-    let list = || Command::new("nft").args(["-s", "list", "table", "inet", "kuryr"]).output().unwrap();
+    let list = || Command::new("nft").args(["-s", "list", "table", "inet", "cloud"]).output().unwrap();
     String::from_utf8(netns::run(netns, list).unwrap().stdout).unwrap()
 }
 
 /// The listing of a ruleset that is made at once in a namespace of its own.
-fn fresh(ruleset: &Ruleset) -> String {
+fn fresh(begin: &str, empty: &Ruleset, ruleset: &Ruleset) -> String {
     let directory = tempfile::tempdir().unwrap();
     let netns = directory.path().join("fresh");
     netns::create(&netns).unwrap();
-    let text = initial() + &changes(&Ruleset::empty(), ruleset);
+    let text = begin.to_owned() + &changes(empty, ruleset);
     netns::run(&netns, || nft("fresh", &text)).unwrap().unwrap();
     let listing = listed(&netns);
     netns::delete(&netns).unwrap();
@@ -135,36 +62,6 @@ fn rules(listing: &str) -> BTreeSet<String> {
             }
         })
         .collect()
-}
-
-fn everything(world: &mut Snapshot) {
-    let open = SecurityGroupId(id(1));
-    let rules = [Direction::Ingress, Direction::Egress].into_iter().flat_map(|direction| {
-        [EtherType::IPv4, EtherType::IPv6].map(|family| RuleContent::everything(direction, family))
-    });
-    world.groups = [(open, rules.collect())].into();
-    for port in world.ports.values_mut() {
-        (port.up, port.port_security, port.groups) = (true, true, [open].into());
-        port.pairs.clear();
-    }
-}
-
-/// A world of that many ports on the first, joined subnet where everything is allowed.
-fn open_world(ports: u64) -> Snapshot {
-    let mut world = world(&mut Rng::with_seed(1), ports);
-    everything(&mut world);
-    for (number, port) in world.ports.values_mut().enumerate() {
-        port.host = NODES[number % 2].into();
-        port.ips = vec![
-            format!("10.0.0.{}", 10 + number).parse().unwrap(),
-            format!("fd00::{:x}", 10 + number).parse().unwrap(),
-        ];
-    }
-    world
-}
-
-fn port(number: u64) -> PortId {
-    PortId(id(number))
 }
 
 #[test]
@@ -383,21 +280,33 @@ fn host_ends_are_noticed_reported_and_nothing_without_their_port() {
 #[test]
 fn changes_make_the_same_rules_as_beginning_anew() {
     isolated("dataplane::tests::changes_make_the_same_rules_as_beginning_anew", |inside| {
-        let netns = inside.directory().join("changed");
-        netns::create(&netns).unwrap();
-        netns::run(&netns, || nft("changed", &initial())).unwrap().unwrap();
-        let (mut random, mut ruleset) = (Rng::with_seed(3), Ruleset::empty());
-        let mut state = world(&mut random, 8);
-        for round in 0..25 {
-            let wanted = compile(&state, NODES[0]);
-            let script = changes(&ruleset, &wanted);
-            netns::run(&netns, || nft("changed", &script)).unwrap().unwrap();
-            assert_eq!(rules(&listed(&netns)), rules(&fresh(&wanted)), "round {round}:\n{script}");
-            ruleset = wanted;
-            if round % 5 == 4 {
-                state = world(&mut random, 4 + round / 5);
-            } else {
-                change(&mut random, &mut state);
+        type Compile = fn(&Snapshot) -> Ruleset;
+        let places: [(&str, String, Ruleset, Compile); 2] = [
+            ("node", initial(), Ruleset::empty(), |world| compile(world, NODES[0])),
+            ("core", initial_core(), Ruleset::empty_core(), compile_core),
+        ];
+        for (name, begin, empty, compile) in places {
+            let netns = inside.directory().join(name);
+            netns::create(&netns).unwrap();
+            netns::run(&netns, || nft(name, &begin)).unwrap().unwrap();
+            let (mut random, mut ruleset) = (Rng::with_seed(3), empty.clone());
+            let mut state = world(&mut random, 8);
+            for round in 0..25 {
+                balancers(&mut random, &mut state);
+                let wanted = compile(&state);
+                let script = changes(&ruleset, &wanted);
+                netns::run(&netns, || nft(name, &script)).unwrap().unwrap();
+                assert_eq!(
+                    rules(&listed(&netns)),
+                    rules(&fresh(&begin, &empty, &wanted)),
+                    "{name}, round {round}:\n{script}"
+                );
+                ruleset = wanted;
+                if round % 5 == 4 {
+                    state = world(&mut random, 4 + round / 5);
+                } else {
+                    change(&mut random, &mut state);
+                }
             }
         }
     });
@@ -429,7 +338,7 @@ fn a_node_with_two_hundred_ports_follows_in_milliseconds() {
             times.push((load(&script), compiled));
             ruleset = wanted;
         }
-        let join = "add element inet kuryr sources4 { \"tap-new\" . fa:16:3e:ff:ff:ff . 10.0.0.254 }\n";
+        let join = "add element inet cloud sources4 { \"tap-new\" . fa:16:3e:ff:ff:ff . 10.0.0.254 }\n";
         let join = load(join);
         times.sort();
         println!("200 ports, one joins: {join:.1?}");

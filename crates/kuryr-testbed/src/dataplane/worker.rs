@@ -1,6 +1,6 @@
 //! The thread that lives in a node's namespace and does there what the agent says.
 
-use super::{Error, ruleset};
+use super::{Error, script};
 use kuryr_node::{
     netlink::{Request, Socket, monitor::Subscription, sysctl},
     netns::Namespace,
@@ -32,7 +32,7 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts the worker of a node, with the table of rules made and a subscription to its link events; without a
-    /// namespace, one for the calling thread's, with no rules.
+    /// namespace, that of the core, which is the calling thread's.
     pub(super) fn start(node: &str, netns: Option<&Path>) -> Result<(Self, Subscription), Error> {
         let (jobs, work) = mpsc::channel::<(Job, oneshot::Sender<Result<(), Error>>)>();
         let (ready, started) = mpsc::channel();
@@ -42,9 +42,11 @@ impl Worker {
             let begin = || -> Result<(Socket, Subscription), Error> {
                 if let Some(namespace) = &namespace {
                     namespace.enter()?;
-                    nft(&name, &ruleset::initial())?;
+                    nft(&name, &script::initial())?;
                     // A connection that nobody saw begin must not be taken for a new one in the other direction.
                     sysctl::set("net/netfilter/nf_conntrack_tcp_loose", "0")?;
+                } else {
+                    nft(&name, &script::initial_core())?;
                 }
                 Ok((Socket::open()?, Subscription::open()?))
             };
