@@ -13,6 +13,7 @@ mod kuryr;
 pub mod pods;
 pub mod process;
 mod real;
+pub mod services;
 mod wiring;
 
 pub use actions::{CniAnswer, Vm, mtu};
@@ -20,6 +21,7 @@ pub use embedded::{Embedded, EmbeddedConfig, set_up};
 pub use kuryr::{Kuryr, Settings};
 pub use pods::{NewPod, Pods, addresses};
 pub use real::{Real, RealConfig};
+pub use services::{Backend, Services, cluster_ip, node_port};
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -170,12 +172,13 @@ impl World {
         }
     }
 
-    /// Deletes the scenario's pods, waits until all that was made for them is gone, and asks `kuryr audit`.
+    /// Deletes the scenario's Services and pods, waits until all that was made for them is gone, and asks `kuryr audit`.
     ///
     /// # Errors
     /// Something is left, or the audit finds something.
     pub async fn end_scenario(&self) -> anyhow::Result<()> {
         let pods = self.pods();
+        self.services().delete_all().await?;
         pods.api().delete_collection(&DeleteParams::default(), &kube::api::ListParams::default()).await?;
         let started = Instant::now();
         let left = async {

@@ -23,7 +23,10 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 #[derive(Clone, Debug)]
 pub struct NewPod {
     name: String,
+    app: String,
     node: Option<String>,
+    ports: Vec<Value>,
+    grace: u32,
     command: Vec<String>,
     host_network: bool,
     restart: &'static str,
@@ -32,7 +35,44 @@ pub struct NewPod {
 impl NewPod {
     /// A pod that does nothing until it is deleted.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), node: None, command: Vec::new(), host_network: false, restart: "Always" }
+        Self {
+            name: name.into(),
+            app: "kuryr-scenario".to_owned(),
+            node: None,
+            ports: Vec::new(),
+            grace: 1,
+            command: Vec::new(),
+            host_network: false,
+            restart: "Always",
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// With this label `app`.
+    #[must_use]
+    pub fn app(mut self, app: &str) -> Self {
+        app.clone_into(&mut self.app);
+        self
+    }
+
+    /// With a name for a TCP port number of its container.
+    #[must_use]
+    pub fn named_port(mut self, name: &str, number: u16) -> Self {
+        self.ports.push(json!({"name": name, "containerPort": number}));
+        self
+    }
+
+    /// One that takes its time to end: it does not listen to SIGTERM.
+    #[must_use]
+    pub fn slow_to_end(mut self, seconds: u32) -> Self {
+        self.grace = seconds;
+        self.command = ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"].map(str::to_owned).to_vec();
+        self
     }
 
     /// On this node.
@@ -62,11 +102,14 @@ impl NewPod {
         if !self.command.is_empty() {
             container["command"] = json!(self.command);
         }
+        if !self.ports.is_empty() {
+            container["ports"] = json!(self.ports);
+        }
         let mut spec = json!({
             "containers": [container],
             "restartPolicy": self.restart,
             // Not 0: that would make every deletion a forced one. What runs in the pod ends when it is asked to.
-            "terminationGracePeriodSeconds": 1,
+            "terminationGracePeriodSeconds": self.grace,
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             "hostNetwork": self.host_network,
@@ -74,7 +117,7 @@ impl NewPod {
         if let Some(node) = &self.node {
             spec["nodeSelector"] = json!({"kubernetes.io/hostname": node});
         }
-        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name, "labels": {"app": "kuryr-scenario"}}, "spec": spec})
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name, "labels": {"app": self.app}}, "spec": spec})
     }
 }
 

@@ -34,6 +34,9 @@ pub struct Real {
     ovsdb_socket: PathBuf,
 }
 
+/// The network namespace of the rest of the world.
+const OUTSIDE: &str = "kuryr-e2e-outside";
+
 /// The network namespace of the "VM".
 const VM: &str = "kuryr-e2e-vm";
 
@@ -60,6 +63,10 @@ impl Real {
 
     pub(super) fn vm_netns(&self) -> PathBuf {
         PathBuf::from("/var/run/netns").join(VM)
+    }
+
+    pub(super) fn outside_netns(&self) -> PathBuf {
+        PathBuf::from("/var/run/netns").join(OUTSIDE)
     }
 
     /// Does what nova and its host would do: an interface on the integration bridge, named after the port, in a

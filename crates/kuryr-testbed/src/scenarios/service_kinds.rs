@@ -1,0 +1,181 @@
+//! What a Service may be, and how it comes and goes.
+
+use super::{
+    connectivity::WITHIN,
+    services::{all_answer, client, names},
+};
+use crate::{
+    dataplane::probe,
+    world::{NewPod, World, cluster_ip, services::SERVED},
+};
+use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, ResourceExt,
+    api::DeleteParams,
+    runtime::wait::{await_condition, conditions},
+};
+use serde_json::json;
+use std::{collections::BTreeSet, net::SocketAddr};
+use tokio::time::timeout;
+
+pub(super) async fn a_floating_ip_leads_to_a_service(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let (backends, service) =
+        tokio::try_join!(world.backends("web", 0..2), services.create("web", json!({"type": "LoadBalancer"})))?;
+    services.ready("web", 2).await?;
+    let outside = services.ingress("web").await?;
+    ensure!(outside != cluster_ip(&service)?, "the ingress is the cluster IP");
+    all_answer(&world.outside(), (outside, 80).into(), &names(&backends)).await
+}
+
+pub(super) async fn a_service_changes_its_type_in_place(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let (backends, service, from) =
+        tokio::try_join!(world.backends("web", 0..2), services.create("web", json!({})), client(world))?;
+    let held = services.ready("web", 2).await?;
+    let ids = |held: &kuryr_model::KuryrLoadBalancer| -> Vec<_> {
+        held.status.iter().flat_map(|status| &status.load_balancers).map(|there| there.id).collect()
+    };
+    let before = ids(&held);
+    let target = SocketAddr::new(cluster_ip(&service)?, 80);
+    all_answer(&from, target, &names(&backends)).await?;
+    let mut session = probe::connect(&from, target, WITHIN).await?;
+
+    services.change("web", json!({"spec": {"type": "LoadBalancer"}})).await?;
+    let outside = services.ingress("web").await?;
+    all_answer(&world.outside(), (outside, 80).into(), &names(&backends)).await?;
+    session.exchange(WITHIN).await.context("to LoadBalancer")?;
+
+    for kind in ["NodePort", "ClusterIP"] {
+        services.change("web", json!({"spec": {"type": kind}})).await?;
+        let no_address = |held: Option<&kuryr_model::KuryrLoadBalancer>| {
+            held.and_then(|held| held.status.as_ref()).is_some_and(|status| status.external.is_empty())
+        };
+        services.when("web", "without an address for the outside", crate::world::pods::PATIENCE, no_address).await?;
+        session.exchange(WITHIN).await.with_context(|| format!("to {kind}"))?;
+    }
+    ensure!(
+        probe::reach(&world.outside(), (outside, 80).into(), std::time::Duration::from_secs(2)).await.is_err(),
+        "{outside} still answers"
+    );
+    ensure!(ids(&services.ready("web", 2).await?) == before, "another load balancer was made");
+    Ok(())
+}
+
+pub(super) async fn a_service_without_selector_has_endpoints_made_by_hand(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let (backends, service, from) = tokio::try_join!(
+        world.backends("other", 0..2),
+        services.create("web", json!({"selector": null})),
+        client(world)
+    )?;
+    let endpoints: Vec<_> = backends.iter().map(|b| json!({"addresses": [b.address.to_string()]})).collect();
+    services.create_slice("web-hand", "web", json!({"endpoints": endpoints, "ports": [{"port": SERVED}]})).await?;
+    services.ready("web", 2).await?;
+    all_answer(&from, SocketAddr::new(cluster_ip(&service)?, 80), &names(&backends)).await
+}
+
+pub(super) async fn a_named_port_may_be_another_number_in_each_pod(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let pod = |name: &str, number| NewPod::new(name).app("web").named_port("http", number);
+    let (one, other, service, from) = tokio::try_join!(
+        world.backend_of(pod("web-one", 8081), &[8081]),
+        world.backend_of(pod("web-other", 8082), &[8082]),
+        services.create("web", json!({"ports": [{"port": 80, "targetPort": "http"}]})),
+        client(world)
+    )?;
+    services.ready("web", 2).await?;
+    all_answer(&from, SocketAddr::new(cluster_ip(&service)?, 80), &names(&[one, other])).await
+}
+
+pub(super) async fn headless_services_and_names_have_no_load_balancer(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    services.create("headless", json!({"clusterIP": "None"})).await?;
+    services.create("name", json!({"type": "ExternalName", "externalName": "example.org", "ports": null})).await?;
+    // One that gets a load balancer comes last: when it has one, the others were looked at.
+    world.backends("web", 0..1).await?;
+    services.create("web", json!({})).await?;
+    services.ready("web", 1).await?;
+    for name in ["headless", "name"] {
+        ensure!(services.held().get_opt(name).await?.is_none(), "something was made for {name}");
+    }
+    Ok(())
+}
+
+pub(super) async fn the_kubernetes_service_leads_to_the_api_server(world: &mut World) -> anyhow::Result<()> {
+    let default = crate::world::Services::new(&world.client, "default");
+    let from = client(world).await?;
+    default.ready("kubernetes", 1).await?;
+    let service = default.api().get("kubernetes").await?;
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref()).context("no ports")?;
+    let target = SocketAddr::new(cluster_ip(&service)?, ports[0].port.try_into()?);
+    // It speaks no language of probes: that it takes the connection says enough.
+    probe::connect(&from, target, WITHIN).await.with_context(|| format!("TCP to {target}"))?;
+    Ok(())
+}
+
+pub(super) async fn a_service_is_recreated_at_once(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let (backends, from) = tokio::try_join!(world.backends("web", 0..1), client(world))?;
+    let times = if world.inside().is_ok() { 5 } else { 2 };
+    let mut service = services.create("web", json!({})).await?;
+    for _ in 0..times {
+        services.delete("web").await?;
+        service = services.create("web", json!({})).await?;
+    }
+    let uid = service.uid();
+    let new = move |held: Option<&kuryr_model::KuryrLoadBalancer>| {
+        held.is_some_and(|held| Some(&held.spec.service_uid.0) == uid.as_ref())
+    };
+    services.when("web", "that of the last Service", crate::world::pods::PATIENCE, new).await?;
+    services.ready("web", 1).await?;
+    all_answer(&from, SocketAddr::new(cluster_ip(&service)?, 80), &names(&backends)).await
+}
+
+pub(super) async fn a_service_goes_before_it_is_ready(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    services.create("web", json!({})).await?;
+    let there = |held: Option<&kuryr_model::KuryrLoadBalancer>| held.is_some();
+    services.when("web", "there", crate::world::pods::PATIENCE, there).await?;
+    services.delete("web").await?;
+    services.gone("web").await
+}
+
+pub(super) async fn a_service_and_its_namespace_go_together(world: &mut World) -> anyhow::Result<()> {
+    let name = format!("{}-2", world.namespace());
+    let home = world.namespace().to_owned();
+    world.use_namespace(&name).await?;
+    let services = world.services();
+    services.create("web", json!({"type": "LoadBalancer"})).await?;
+    world.backends("web", 0..1).await?;
+    services.ready("web", 1).await?;
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    let uid = namespaces.get(&name).await?.uid().context("no UID")?;
+    namespaces.delete(&name, &DeleteParams::default()).await?;
+    timeout(crate::world::pods::PATIENCE, await_condition(namespaces, &name, conditions::is_deleted(&uid)))
+        .await
+        .context("the namespace is still there")??;
+    world.use_namespace(&home).await
+}
+
+pub(super) async fn a_wrong_annotation_is_told_and_holds_up_nothing_else(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let wrong = json!({"loadbalancer.openstack.org/connection-limit": "many"});
+    let (backends, from, bad, _) = tokio::try_join!(
+        world.backends("web", 0..1),
+        client(world),
+        services.create_with("bad", json!({"selector": {"app": "web"}, "type": "LoadBalancer"}), wrong),
+        services.create("web", json!({}))
+    )?;
+    services.ready("web", 1).await?;
+    let told = |held: Option<&kuryr_model::KuryrLoadBalancer>| {
+        let problems = held.and_then(|held| held.status.as_ref()).map(|status| &status.problems);
+        problems.is_some_and(|all| {
+            all.iter().any(|one| one.message.contains("connection-limit") && one.message.contains("many"))
+        })
+    };
+    services.when("bad", "told what is wrong", crate::world::pods::PATIENCE, told).await?;
+    let serves = BTreeSet::from_iter(names(&backends));
+    all_answer(&from, SocketAddr::new(cluster_ip(&bad)?, 80), &serves).await
+}

@@ -1,0 +1,263 @@
+//! Who reaches whom through a Service.
+
+use super::connectivity::WITHIN;
+use crate::{
+    dataplane::probe::{self, Answer, Datagrams},
+    world::{Backend, NewPod, World, cluster_ip, services::SERVED},
+};
+use anyhow::{Context, bail, ensure};
+use futures::future::try_join_all;
+use kuryr_model::KuryrLoadBalancer;
+use serde_json::json;
+use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
+use tokio::time::{Instant, timeout};
+
+/// How long it may take from what Octavia says to what packets see.
+const SOON: Duration = Duration::from_secs(30);
+
+/// So many connections, none of which leads to where none may lead, are proof enough.
+const PROOF: usize = 20;
+
+/// Connects until each of these has answered; another one must not.
+pub(super) async fn all_answer(from: &Path, target: SocketAddr, names: &BTreeSet<String>) -> anyhow::Result<()> {
+    let mut seen = BTreeSet::new();
+    let deadline = Instant::now() + SOON;
+    while seen != *names {
+        ensure!(Instant::now() < deadline, "of {names:?}, only {seen:?} answered at {target}");
+        let name = probe::who(from, target, WITHIN).await.with_context(|| format!("TCP to {target}"))?.name;
+        ensure!(names.contains(&name), "{name} answered at {target}, and only {names:?} should");
+        seen.insert(name);
+    }
+    Ok(())
+}
+
+/// The same, when there are still connections to others for a moment.
+async fn come_to_answer(from: &Path, target: SocketAddr, names: &BTreeSet<String>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + SOON;
+    let mut in_a_row = 0;
+    while in_a_row < PROOF {
+        ensure!(Instant::now() < deadline, "others than {names:?} answer at {target}");
+        let name = probe::who(from, target, WITHIN).await.map(|answer| answer.name);
+        in_a_row = if name.is_ok_and(|name| names.contains(&name)) { in_a_row + 1 } else { 0 };
+    }
+    all_answer(from, target, names).await
+}
+
+pub(super) fn names(backends: &[Backend]) -> BTreeSet<String> {
+    backends.iter().map(Backend::name).collect()
+}
+
+/// Who answers a datagram; one that is lost is sent again.
+pub(super) async fn datagram(from: &Path, target: SocketAddr) -> anyhow::Result<Answer> {
+    let asked = async {
+        loop {
+            let mut socket = Datagrams::open(from, None, target).await?;
+            if let Ok(answer) = socket.who(Duration::from_secs(1)).await {
+                return Ok(answer);
+            }
+        }
+    };
+    timeout(SOON, asked).await.with_context(|| format!("no datagram came back from {target}"))?
+}
+
+/// A pod that only asks.
+pub(super) async fn client(world: &World) -> anyhow::Result<std::path::PathBuf> {
+    let pod = world.run_pod(&NewPod::new("client"), "client").await?;
+    world.netns(&pod)
+}
+
+pub(super) async fn a_service_leads_to_all_its_endpoints(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let (backends, service, from) =
+        tokio::try_join!(world.backends("web", 0..3), services.create("web", json!({})), client(world))?;
+    let held = services.ready("web", 3).await?;
+    let target = SocketAddr::new(cluster_ip(&service)?, 80);
+    let status = held.status.context("no status")?;
+    ensure!(status.vips.first() == Some(&target.ip()), "its VIPs are {:?}", status.vips);
+    all_answer(&from, target, &names(&backends)).await?;
+    let answer = probe::who(&from, target, WITHIN).await?;
+    // As OVN does it, whoever serves sees who asks.
+    let asks = crate::world::addresses(&world.pods().running("client").await?)?;
+    ensure!(
+        status.provider != "ovn" || asks.contains(&answer.source.ip()),
+        "{} asked, says {}",
+        answer.source,
+        answer.name
+    );
+    ensure!(probe::ping(&from, backends[0].address, WITHIN).await.is_ok(), "the pod behind it is not pinged");
+    Ok(())
+}
+
+pub(super) async fn a_vm_reaches_a_service(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let vm = world.start_vm("vm").await?;
+    let (backends, service) = tokio::try_join!(world.backends("web", 0..2), services.create("web", json!({})))?;
+    services.ready("web", 2).await?;
+    all_answer(&vm.netns, SocketAddr::new(cluster_ip(&service)?, 80), &names(&backends)).await?;
+    world.stop_vm(vm).await
+}
+
+pub(super) async fn tcp_and_udp_at_one_number(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let ports = json!({"ports": [
+        {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": SERVED},
+        {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": SERVED},
+        {"name": "metrics", "port": 9153, "protocol": "TCP", "targetPort": SERVED},
+    ]});
+    let (backends, service, from) =
+        tokio::try_join!(world.backends("dns", 0..2), services.create("dns", ports), client(world))?;
+    services.ready("dns", 2).await?;
+    let ip = cluster_ip(&service)?;
+    for number in [53, 9153] {
+        all_answer(&from, (ip, number).into(), &names(&backends)).await?;
+    }
+    let answer = datagram(&from, (ip, 53).into()).await?;
+    ensure!(names(&backends).contains(&answer.name), "{} answered", answer.name);
+    Ok(())
+}
+
+pub(super) async fn a_pod_reaches_itself_through_its_service(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let (backends, service) = tokio::try_join!(world.backends("web", 0..1), services.create("web", json!({})))?;
+    services.ready("web", 1).await?;
+    all_answer(&backends[0].netns, SocketAddr::new(cluster_ip(&service)?, 80), &names(&backends)).await
+}
+
+/// How often the members of listener pools were set, if that can be seen.
+fn batches(world: &World) -> Option<usize> {
+    let embedded = world.inside().ok()?;
+    let calls = embedded.cloud.calls().all();
+    Some(calls.iter().filter(|call| call.method == "PUT" && call.path.ends_with("/members")).count())
+}
+
+pub(super) async fn a_service_is_scaled_up_and_down(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let (mut backends, service, from) =
+        tokio::try_join!(world.backends("web", 0..3), services.create("web", json!({})), client(world))?;
+    services.ready("web", 3).await?;
+    let target = SocketAddr::new(cluster_ip(&service)?, 80);
+    all_answer(&from, target, &names(&backends)).await?;
+
+    let many = world.crowd() / 5 * 3;
+    backends.extend(world.backends("web", 3..many).await?);
+    services.ready("web", u32::try_from(many)?).await?;
+    come_to_answer(&from, target, &names(&backends)).await?;
+    let before = batches(world);
+
+    let rest = backends.split_off(3);
+    let pods = &world.pods();
+    try_join_all(rest.iter().map(|backend| async move { pods.delete(&backend.name()).await })).await?;
+    services.ready("web", 3).await?;
+    come_to_answer(&from, target, &names(&backends)).await?;
+    if let (Some(before), Some(after)) = (before, batches(world)) {
+        // Pods do not end in the same instant; that there are far fewer batches than pods is the point.
+        ensure!(after - before <= 6, "{} batches for {} pods that went", after - before, rest.len());
+    }
+    Ok(())
+}
+
+pub(super) async fn a_terminating_endpoint_keeps_its_connections(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let slow = NewPod::new("web-slow").app("web").slow_to_end(20);
+    let (slow, others, service, from) = tokio::try_join!(
+        world.backend_of(slow, &[SERVED]),
+        world.backends("web", 0..1),
+        services.create("web", json!({})),
+        client(world)
+    )?;
+    services.ready("web", 2).await?;
+    let target = SocketAddr::new(cluster_ip(&service)?, 80);
+    let mut session = loop {
+        let mut session = probe::connect(&from, target, WITHIN).await?;
+        if session.who(WITHIN).await?.name == slow.name() {
+            break session;
+        }
+    };
+    world.pods().delete(&slow.name()).await?;
+    services.ready_of("web", 1, 2).await?;
+    come_to_answer(&from, target, &names(&others)).await?;
+    session.exchange(WITHIN).await.context("the connection to the pod that ends was cut")?;
+    Ok(())
+}
+
+pub(super) async fn a_client_stays_with_its_endpoint(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let (backends, service, from) = tokio::try_join!(
+        world.backends("web", 0..3),
+        services.create("web", json!({"sessionAffinity": "ClientIP"})),
+        client(world)
+    )?;
+    services.ready("web", 3).await?;
+    let target = SocketAddr::new(cluster_ip(&service)?, 80);
+    let first = probe::who(&from, target, WITHIN).await?.name;
+    ensure!(names(&backends).contains(&first), "{first} answered");
+    for _ in 0..PROOF {
+        let name = probe::who(&from, target, WITHIN).await?.name;
+        ensure!(name == first, "{name} answered after {first}");
+    }
+    Ok(())
+}
+
+pub(super) async fn many_services_at_once(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let many = match world.inside() {
+        Ok(_) => 100,
+        // The real Octavia makes one every few seconds.
+        Err(_) => 5,
+    };
+    let (backends, from) = tokio::try_join!(world.backends("web", 0..2), client(world))?;
+    let spec = json!({"selector": {"app": "web"}});
+    let all = try_join_all((0..many).map(|number| {
+        let (services, spec) = (services.clone(), spec.clone());
+        async move { services.create(&format!("web-{number}"), spec).await }
+    }))
+    .await?;
+    for (number, service) in all.iter().enumerate() {
+        services.ready(&format!("web-{number}"), 2).await?;
+        all_answer(&from, SocketAddr::new(cluster_ip(service)?, 80), &names(&backends)).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn endpoints_that_flap_come_to_rest(world: &mut World) -> anyhow::Result<()> {
+    const FLAPS: u32 = 100;
+    let services = world.services();
+    let (backends, from) = tokio::try_join!(world.backends("web", 0..2), client(world))?;
+    let service = services.create("web", json!({"selector": null})).await?;
+    let slice = |count: usize| {
+        let endpoints: Vec<_> =
+            backends[..count].iter().map(|b| json!({"addresses": [b.address.to_string()]})).collect();
+        json!({"endpoints": endpoints, "ports": [{"port": SERVED}]})
+    };
+    services.create_slice("web-hand", "web", slice(2)).await?;
+    services.ready("web", 2).await?;
+    let before = batches(world);
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    for flap in 0..FLAPS {
+        tick.tick().await;
+        services.change_slice("web-hand", slice(if flap % 2 == 0 { 1 } else { 2 })).await?;
+    }
+    let target = SocketAddr::new(cluster_ip(&service)?, 80);
+    services.ready("web", 2).await?;
+    come_to_answer(&from, target, &names(&backends)).await?;
+    if let (Some(before), Some(after)) = (before, batches(world)) {
+        ensure!(after - before <= FLAPS as usize / 5, "{} batches for {FLAPS} changes", after - before);
+    }
+    Ok(())
+}
+
+/// What `KuryrLoadBalancer` says that the Service asks for and does not get.
+pub(super) fn problems(held: &KuryrLoadBalancer) -> Vec<String> {
+    let problems = held.status.iter().flat_map(|status| &status.problems);
+    problems.map(|problem| format!("{}: {}", problem.reason, problem.message)).collect()
+}
+
+/// Fails unless one of the problems has this reason.
+pub(super) fn has_problem(held: &KuryrLoadBalancer, reason: &str) -> anyhow::Result<()> {
+    let all = problems(held);
+    if all.iter().any(|problem| problem.starts_with(&format!("{reason}:"))) {
+        Ok(())
+    } else {
+        bail!("{reason} is not among the problems: {all:?}")
+    }
+}
