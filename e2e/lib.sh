@@ -16,10 +16,10 @@ CACHE=${KURYR_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/kuryr}
 NODE=node0
 # The node's address is on the loopback link: Kubernetes wants one that is not 127/8, and nobody outside shall reach it (TEST-NET-2).
 NODE_IP=198.51.100.10
-# The external network and what is on it beside the routers: the node, and a namespace that plays the rest of the world (TEST-NET-3).
-EXTERNAL_CIDR=203.0.113.0/24
-NODE_EXTERNAL_IP=203.0.113.1
-OUTSIDE_IP=203.0.113.2
+# The external network and what is on it beside the routers: the node, and a namespace that plays the rest of the world (a network for benchmarks, RFC 2544).
+EXTERNAL_CIDR=198.18.0.0/24
+NODE_EXTERNAL_IP=198.18.0.1
+OUTSIDE_IP=198.18.0.2
 OUTSIDE=kuryr-e2e-outside
 SERVICE_CIDR=${KURYR_E2E_SERVICE_CIDR:-10.96.0.0/16}
 BOOT=$(</proc/sys/kernel/random/boot_id)

@@ -22,7 +22,7 @@ done
 PACKAGES=(
   openvswitch-switch ovn-central ovn-host mariadb-server keystone gunicorn neutron-api neutron-rpc-server octavia-api
   octavia-driver-agent python3-ovn-octavia-provider python3-openstackclient python3-octaviaclient python3-neutronclient
-  nftables iptables conntrack iproute2 iputils-ping netcat-openbsd tcpdump ethtool curl jq
+  nftables iptables conntrack iproute2 iputils-ping netcat-openbsd bind9-dnsutils tcpdump ethtool curl jq
 )
 # In the order in which they start.
 SERVICES=(ovsdb vswitchd ovn-nb ovn-sb northd ovn-controller mariadb keystone neutron octavia-agent octavia)

@@ -12,6 +12,7 @@ mod real;
 mod restarts;
 mod run;
 mod service_kinds;
+mod service_users;
 mod services;
 
 use crate::world::World;
@@ -111,4 +112,6 @@ pub const ALL: &[Scenario] = scenarios! {
     Both service_kinds::a_service_goes_before_it_is_ready;
     Both service_kinds::a_service_and_its_namespace_go_together;
     Both service_kinds::a_wrong_annotation_is_told_and_holds_up_nothing_else;
+    Real service_users::coredns_answers_pods_over_udp_and_tcp;
+    Real service_users::haproxy_routes_host_names_from_outside_to_services;
 };

@@ -5,15 +5,14 @@ use crate::{
     dataplane::probe::{self, Answer, Datagrams},
     world::{Backend, NewPod, World, cluster_ip, services::SERVED},
 };
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use futures::future::try_join_all;
-use kuryr_model::KuryrLoadBalancer;
 use serde_json::json;
 use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
 use tokio::time::{Instant, timeout};
 
 /// How long it may take from what Octavia says to what packets see.
-const SOON: Duration = Duration::from_secs(30);
+pub(super) const SOON: Duration = Duration::from_secs(30);
 
 /// So many connections, none of which leads to where none may lead, are proof enough.
 const PROOF: usize = 20;
@@ -244,20 +243,4 @@ pub(super) async fn endpoints_that_flap_come_to_rest(world: &mut World) -> anyho
         ensure!(after - before <= FLAPS as usize / 5, "{} batches for {FLAPS} changes", after - before);
     }
     Ok(())
-}
-
-/// What `KuryrLoadBalancer` says that the Service asks for and does not get.
-pub(super) fn problems(held: &KuryrLoadBalancer) -> Vec<String> {
-    let problems = held.status.iter().flat_map(|status| &status.problems);
-    problems.map(|problem| format!("{}: {}", problem.reason, problem.message)).collect()
-}
-
-/// Fails unless one of the problems has this reason.
-pub(super) fn has_problem(held: &KuryrLoadBalancer, reason: &str) -> anyhow::Result<()> {
-    let all = problems(held);
-    if all.iter().any(|problem| problem.starts_with(&format!("{reason}:"))) {
-        Ok(())
-    } else {
-        bail!("{reason} is not among the problems: {all:?}")
-    }
 }

@@ -71,8 +71,7 @@ impl NewPod {
     #[must_use]
     pub fn slow_to_end(mut self, seconds: u32) -> Self {
         self.grace = seconds;
-        self.command = ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"].map(str::to_owned).to_vec();
-        self
+        self.command(&["sh", "-c", "trap '' TERM; while :; do sleep 1; done"])
     }
 
     /// On this node.
@@ -82,12 +81,17 @@ impl NewPod {
         self
     }
 
+    /// A pod that runs this.
+    #[must_use]
+    pub fn command(mut self, command: &[&str]) -> Self {
+        self.command = command.iter().map(ToString::to_string).collect();
+        self
+    }
+
     /// A pod that runs a command once and is then complete.
     #[must_use]
-    pub fn job(mut self, command: &[&str]) -> Self {
-        self.command = command.iter().map(ToString::to_string).collect();
-        self.restart = "Never";
-        self
+    pub fn job(self, command: &[&str]) -> Self {
+        Self { restart: "Never", ..self.command(command) }
     }
 
     /// A pod on its node's own network.

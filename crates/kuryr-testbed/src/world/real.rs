@@ -92,6 +92,9 @@ impl Real {
         for address in addresses {
             let text = format!("{}/{}", address.ip, address.prefix_length);
             run(&mut inside(&["addr", "add", &text, "dev", &wire])).await?;
+            if let Some(gateway) = address.gateway {
+                run(&mut inside(&["route", "add", "default", "via", &gateway.to_string()])).await?;
+            }
         }
         Ok(wire)
     }
