@@ -169,8 +169,7 @@ fn one_family(tree: &Tree, role: Role, n: usize) -> Option<Cow<'static, Tree>> {
     let Place::Vips(vips) = &tree.place else { return None };
     let vip = *vips.get(n)?;
     let family = Family::of(vip.address?);
-    let mut part =
-        Tree { role, place: Place::Vips(vec![vip]), families: vec![family], apart: false, ..tree.clone() };
+    let mut part = Tree { role, place: Place::Vips(vec![vip]), families: vec![family], apart: false, ..tree.clone() };
     for listener in &mut part.listeners {
         listener.pool.members.retain(|member| Family::of(member.address) == family);
         listener.allowed_cidrs = only(&listener.allowed_cidrs, &[family]);

@@ -169,7 +169,9 @@ impl Octavia {
             Place::Port(_) => vec![(self.free_address(tree.families[0]), None)],
             Place::Vips(vips) => {
                 assert!(!vips.is_empty(), "400: a VIP is needed");
-                vips.iter().map(|vip| (vip.address.unwrap_or_else(|| self.free_address(tree.families[0])), vip.subnet)).collect()
+                vips.iter()
+                    .map(|vip| (vip.address.unwrap_or_else(|| self.free_address(tree.families[0])), vip.subnet))
+                    .collect()
             }
         };
         for (address, _) in &addresses {
