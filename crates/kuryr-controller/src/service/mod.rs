@@ -29,6 +29,7 @@ mod report;
 mod resync;
 mod status;
 mod step;
+pub mod survey;
 mod topology;
 mod wait;
 mod watch;
