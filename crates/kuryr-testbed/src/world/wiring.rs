@@ -139,13 +139,8 @@ mod tests {
     use uuid::Uuid;
 
     fn listener(protocol: &str, port: u16, up: bool) -> ListenerView {
-        let member = MemberView {
-            address: IpAddr::from([10, 0, 0, 5]),
-            port: 8080,
-            weight: 0,
-            subnet: None,
-            online: false,
-        };
+        let member =
+            MemberView { address: IpAddr::from([10, 0, 0, 5]), port: 8080, weight: 0, subnet: None, online: false };
         ListenerView {
             protocol: protocol.into(),
             port,
@@ -169,9 +164,10 @@ mod tests {
 
     #[test]
     fn load_balancers_are_told_of_as_far_as_they_pass_traffic() {
-        let listeners = ["TCP", "UDP", "SCTP", "HTTP"].into_iter().zip(80..).map(|(name, port)| {
-            listener(name, port, name != "UDP")
-        });
+        let listeners = ["TCP", "UDP", "SCTP", "HTTP"]
+            .into_iter()
+            .zip(80..)
+            .map(|(name, port)| listener(name, port, name != "UDP"));
         let cloud = cloud::Snapshot {
             load_balancers: vec![
                 balancer("ovn", true, listeners.collect()),
