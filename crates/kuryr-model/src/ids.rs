@@ -107,6 +107,20 @@ uuid_id! {
     SecurityGroupRuleId;
     /// A Neutron trunk.
     TrunkId;
+    /// A Neutron floating IP.
+    FloatingIpId;
+    /// An Octavia load balancer.
+    LoadBalancerId;
+    /// A listener of an Octavia load balancer.
+    ListenerId;
+    /// A listener pool: Octavia's pool of members.
+    ListenerPoolId;
+    /// A member of a listener pool.
+    MemberId;
+    /// A health monitor of a listener pool.
+    HealthMonitorId;
+    /// An Octavia flavor: what a provider is told about the size of a load balancer.
+    FlavorId;
 }
 
 string_id! {
@@ -114,6 +128,8 @@ string_id! {
     ProjectId;
     /// The UID of a Pod: changes when a pod is recreated under its old name. Static pods have UIDs that are no UUIDs.
     PodUid;
+    /// The UID of a Service: changes when a Service is recreated under its old name.
+    ServiceUid;
     /// What tells two Kubernetes clusters on one cloud apart; by default the UID of the `kube-system` namespace.
     ClusterId;
 }

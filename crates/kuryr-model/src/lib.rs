@@ -1,7 +1,7 @@
 //! The words of Kuryr as types.
 //!
 //! ```text
-//!   Neutron answers ──▶ neutron::{Port, Network, Subnet, ...}
+//!   Neutron answers ──▶ neutron::{Port, Network, Subnet, ...}     Octavia answers ──▶ lb::{LoadBalancer, Pool, ...}
 //!                             │  kuryr-plan
 //!                             ▼
 //!   KuryrPort (a Kubernetes object) ── spec.vifs ──▶ Vif ──▶ the node plugs it
@@ -14,6 +14,7 @@ pub mod chain;
 pub mod ids;
 pub mod key;
 pub mod kuryr_port;
+pub mod lb;
 pub mod mac;
 pub mod mark;
 pub mod neutron;
@@ -21,7 +22,8 @@ pub mod vif;
 
 pub use chain::chain;
 pub use ids::{
-    ClusterId, NetworkId, PodUid, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
+    ClusterId, FlavorId, FloatingIpId, HealthMonitorId, ListenerId, ListenerPoolId, LoadBalancerId, MemberId,
+    NetworkId, PodUid, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, ServiceUid, SubnetId,
     SubnetPoolId, TrunkId,
 };
 pub use key::ObjectKey;

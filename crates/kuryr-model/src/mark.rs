@@ -1,9 +1,9 @@
 //! How Kuryr marks what it makes in OpenStack, so that one filtered list finds it again.
 //!
 //! Every object carries two tags: `kuryr:<cluster>` says whose it is, and a second one what it is for, such as
-//! `kuryr:pod:<uid>`. Neutron allows 60 characters in a tag.
+//! `kuryr:pod:<uid>`. Neutron allows 60 characters in a tag, Octavia more.
 
-use crate::{ClusterId, PodUid};
+use crate::{ClusterId, PodUid, ServiceUid};
 use std::{fmt, str::FromStr};
 
 /// The longest tag that Neutron takes, in characters.
@@ -16,6 +16,8 @@ const PREFIX: &str = "kuryr:";
 pub enum Purpose {
     /// The port of one pod.
     Pod(PodUid),
+    /// The load balancer of one Service and what belongs to it: listeners, listener pools, health monitors, floating IP.
+    Service(ServiceUid),
     /// A thing that `kuryr setup` makes once for the cluster, by the role that it plays.
     Base(Base),
 }
@@ -25,6 +27,8 @@ pub enum Purpose {
 pub enum Base {
     /// The pod network, its subnets and the router between them and the world.
     Pods,
+    /// The network and the subnets that the addresses of Services are in.
+    Services,
     /// The security group that lets everything in.
     IngressOpen,
     /// The security group that lets everything out.
@@ -33,11 +37,12 @@ pub enum Base {
 
 impl Base {
     /// Every role, in the order in which `kuryr setup` makes them.
-    pub const ALL: [Self; 3] = [Self::Pods, Self::IngressOpen, Self::EgressOpen];
+    pub const ALL: [Self; 4] = [Self::Pods, Self::Services, Self::IngressOpen, Self::EgressOpen];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Pods => "pods",
+            Self::Services => "services",
             Self::IngressOpen => "ingress-open",
             Self::EgressOpen => "egress-open",
         }
@@ -48,6 +53,7 @@ impl fmt::Display for Purpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pod(uid) => write!(f, "{PREFIX}pod:{uid}"),
+            Self::Service(uid) => write!(f, "{PREFIX}service:{uid}"),
             Self::Base(base) => write!(f, "{PREFIX}base:{}", base.as_str()),
         }
     }
@@ -65,6 +71,7 @@ impl FromStr for Purpose {
         let parsed =
             text.strip_prefix(PREFIX).and_then(|rest| rest.split_once(':')).and_then(|(kind, id)| match kind {
                 "pod" if !id.is_empty() => Some(Self::Pod(id.into())),
+                "service" if !id.is_empty() => Some(Self::Service(id.into())),
                 "base" => Base::ALL.into_iter().find(|base| base.as_str() == id).map(Self::Base),
                 _ => None,
             });
@@ -126,7 +133,9 @@ mod tests {
     #[test]
     fn every_mark_fits_into_neutrons_tags_and_reads_back() {
         let uid = PodUid::from("0d4bbd2b-6a1f-4cf2-9a5a-3d3f9b1f2c11");
-        for purpose in Base::ALL.into_iter().map(Purpose::Base).chain([Purpose::Pod(uid)]) {
+        let service = ServiceUid::from(uid.as_str());
+        let each = [Purpose::Pod(uid), Purpose::Service(service)];
+        for purpose in Base::ALL.into_iter().map(Purpose::Base).chain(each) {
             let mark = mark(purpose);
             let mut tags = mark.tags();
             assert!(tags.iter().all(|tag| tag.len() <= MAX_TAG), "{tags:?}");

@@ -3,7 +3,8 @@
 //! A list asked for with `fields=` leaves the others out, so what is not an id has a default.
 
 use crate::{
-    MacAddress, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId, SubnetPoolId,
+    FloatingIpId, MacAddress, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
+    SubnetPoolId,
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,9 @@ pub struct Network {
     /// Owner.
     #[serde(default)]
     pub project_id: Option<ProjectId>,
+    /// Whether it leads out of the cloud: floating IPs are from such networks.
+    #[serde(default, rename = "router:external")]
+    pub external: bool,
 }
 
 /// A subnet.
@@ -200,6 +204,51 @@ pub struct Router {
 pub struct ExternalGateway {
     /// The external network.
     pub network_id: NetworkId,
+}
+
+/// A floating IP: an address of an external network that leads to one address of one port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FloatingIp {
+    /// Its id.
+    pub id: FloatingIpId,
+    /// The external network.
+    pub floating_network_id: NetworkId,
+    /// The address by which the world knows it.
+    pub floating_ip_address: IpAddr,
+    /// The address that it leads to, if any.
+    #[serde(default)]
+    pub fixed_ip_address: Option<IpAddr>,
+    /// The port that has that address.
+    #[serde(default)]
+    pub port_id: Option<PortId>,
+    /// The router that translates.
+    #[serde(default)]
+    pub router_id: Option<RouterId>,
+    /// `DOWN` as long as it leads nowhere.
+    #[serde(default)]
+    pub status: FloatingIpStatus,
+    /// For people, and to be found by from the first moment on.
+    #[serde(default)]
+    pub description: String,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+}
+
+/// State of a floating IP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum FloatingIpStatus {
+    /// It leads to a port.
+    Active,
+    /// It leads nowhere, or its router is not ready.
+    #[default]
+    Down,
+    /// The driver gave up on it.
+    Error,
+    /// Anything else.
+    #[serde(other)]
+    Unknown,
 }
 
 /// A security group.
@@ -306,6 +355,23 @@ mod tests {
         assert_eq!(port.status, PortStatus::Unknown);
         assert_eq!(port.vif_details.bridge_name.as_deref(), Some("br-int"));
         assert_eq!(port.fixed_ips[0].ip_address, "fd00::5".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn a_floating_ip_that_leads_nowhere_reads() {
+        let ip: FloatingIp = serde_json::from_value(json!({
+            "id": "6e2a7d52-6a7e-4f0e-9d6c-0123456789ab", "floating_network_id": "6e2a7d52-6a7e-4f0e-9d6c-0123456789ac",
+            "floating_ip_address": "203.0.113.9", "fixed_ip_address": null, "port_id": null, "router_id": null,
+            "status": "DOWN", "description": "", "tags": [], "port_details": null,
+        }))
+        .unwrap();
+        assert_eq!((ip.port_id, ip.status), (None, FloatingIpStatus::Down));
+    }
+
+    #[test]
+    fn a_network_says_whether_it_leads_out_of_the_cloud() {
+        let network = json!({"id": "6e2a7d52-6a7e-4f0e-9d6c-0123456789ab", "router:external": true});
+        assert!(serde_json::from_value::<Network>(network).unwrap().external);
     }
 
     #[test]

@@ -187,12 +187,20 @@ impl Catalog {
     }
 }
 
-/// Catalogs list Neutron with and without `/v2.0`.
+/// Catalogs list Neutron with and without `/v2.0`, Octavia with and without `/v2`.
 pub(crate) fn versioned(url: &str, service: Service) -> String {
     let url = url.trim_end_matches('/');
-    let last = url.rsplit('/').next().unwrap_or_default();
-    let is_version = last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-    if is_version { url.to_owned() } else { format!("{url}/{}", service.version()) }
+    if unversioned(url) == url { format!("{url}/{}", service.version()) } else { url.to_owned() }
+}
+
+/// The address without the version at its end.
+pub(crate) fn unversioned(url: &str) -> &str {
+    match url.rsplit_once('/') {
+        Some((root, last)) if last.strip_prefix('v').is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit())) => {
+            root
+        }
+        _ => url,
+    }
 }
 
 #[cfg(test)]
@@ -219,6 +227,21 @@ mod tests {
         assert_eq!(url(None, Interface::Public), "http://one:9696/v2.0");
         assert_eq!(url(Some("one"), Interface::Internal), "http://inner:9696/v2.0");
         assert_eq!(url(Some("two"), Interface::Public), "http://two/network/v2.0");
+    }
+
+    #[test]
+    fn octavia_is_found_however_it_was_registered() {
+        for (registered, root) in [
+            ("http://cloud:9876", "http://cloud:9876"),
+            ("http://cloud:9876/", "http://cloud:9876"),
+            ("https://cloud/load-balancer", "https://cloud/load-balancer"),
+            ("https://cloud/load-balancer/v2/", "https://cloud/load-balancer"),
+            ("http://cloud:9876/v2.0", "http://cloud:9876"),
+        ] {
+            let url = versioned(registered, Service::LoadBalancer);
+            assert_eq!(unversioned(&url), root, "{url}");
+            assert!(url == format!("{root}/v2") || url == format!("{root}/v2.0"), "{url}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::{
     AuthError, CloudConfig, NoEndpoint, Options, Service,
     auth::Auth,
     http::Http,
+    load_balancer::LoadBalancing,
     network::Network,
     session::{CallOptions, Session},
     tls::TlsError,
@@ -75,6 +76,12 @@ impl Cloud {
     #[must_use]
     pub fn network(&self) -> Network {
         Network::new(self.session.clone(), CallOptions::default())
+    }
+
+    /// Octavia. Whether there is one, [`Cloud::url`] says; without one, every call is an error that says so.
+    #[must_use]
+    pub fn load_balancing(&self) -> LoadBalancing {
+        LoadBalancing::new(self.session.clone(), CallOptions::default())
     }
 
     /// The address of a service.

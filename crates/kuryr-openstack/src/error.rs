@@ -1,6 +1,6 @@
 //! What can go wrong with a call, with all that a person needs to find it in the services' logs.
 
-use crate::{AuthError, NoEndpoint, Service};
+use crate::{AuthError, Class, NoEndpoint, Service};
 use http::{HeaderMap, Method};
 pub use kuryr_model::chain;
 use serde::Deserialize;
@@ -216,7 +216,8 @@ impl Error {
         }
         match self.kind() {
             ErrorKind::Broken(_) | ErrorKind::Timeout(_) | ErrorKind::Malformed(_) => true,
-            ErrorKind::Refused(refusal) => refusal.status >= 500 && refusal.status != 501,
+            // A service that says why it did nothing did nothing, whatever the status.
+            ErrorKind::Refused(refusal) => refusal.status >= 500 && matches!(self.class(), Class::RetryLater { .. }),
             ErrorKind::Connect(_)
             | ErrorKind::Tls(_)
             | ErrorKind::NotSent(_)

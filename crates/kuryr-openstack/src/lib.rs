@@ -24,7 +24,9 @@ pub mod config;
 pub mod error;
 mod http;
 mod limit;
+pub mod load_balancer;
 pub mod network;
+mod rest;
 mod session;
 mod tls;
 
@@ -35,5 +37,6 @@ pub use cloud::{Cloud, ConnectError, Identity};
 pub use config::{CloudConfig, ConfigError, Sources};
 pub use error::{Error, ErrorKind, Refusal, chain};
 pub use limit::Priority;
+pub use load_balancer::LoadBalancing;
 pub use network::{Filter, Network};
 pub use session::{Call, Observer, Options};

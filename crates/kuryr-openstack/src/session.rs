@@ -4,7 +4,7 @@
 use crate::{
     Error, ErrorKind, Priority, Refusal, Service,
     auth::{Auth, Snapshot},
-    catalog::NoEndpoint,
+    catalog::{NoEndpoint, unversioned},
     http::{Answer, Http},
     limit::{Limiter, Outcome},
 };
@@ -95,6 +95,8 @@ pub(crate) struct Request {
     pub(crate) resource: &'static str,
     /// After the version: `/ports/<id>`.
     pub(crate) path: String,
+    /// The path comes after the service's root instead, above all its versions.
+    pub(crate) above_versions: bool,
     /// Without the question mark.
     pub(crate) query: String,
     pub(crate) body: Option<Bytes>,
@@ -207,6 +209,7 @@ impl Session {
 
 fn build(request: &Request, token: &Snapshot, id: &str) -> Result<http::Request<Full<Bytes>>, ErrorKind> {
     let base = token.url(request.service).map_err(|error: NoEndpoint| ErrorKind::NoEndpoint(error))?;
+    let base = if request.above_versions { unversioned(&base) } else { &base };
     let mark = if request.query.is_empty() { "" } else { "?" };
     let url = format!("{base}{}{mark}{}", request.path, request.query);
     let mut builder = http::Request::builder()

@@ -159,7 +159,7 @@ mod tests {
     }
 
     fn network(mtu: u32) -> Network {
-        Network { id: NET.parse().unwrap(), name: "pods".into(), mtu, tags: vec![], project_id: None }
+        Network { id: NET.parse().unwrap(), name: "pods".into(), mtu, tags: vec![], project_id: None, external: false }
     }
 
     fn subnets() -> Vec<Subnet> {

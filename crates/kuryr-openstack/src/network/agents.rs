@@ -26,6 +26,6 @@ pub struct Agent {
 impl Network {
     /// Those that the filter lets through.
     pub async fn agents(&self, filter: &Filter) -> Result<Vec<Agent>, Error> {
-        self.list(&KIND, filter).await
+        self.rest.list(&KIND, filter).await
     }
 }

@@ -1,8 +1,7 @@
 //! What this Neutron can do.
 
-use super::{Network, malformed, page};
+use super::Network;
 use crate::Error;
-use http::Method;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
@@ -40,10 +39,8 @@ impl Network {
         struct Extension {
             alias: String,
         }
-        let answer =
-            self.call(Method::GET, "extensions", "/extensions".into(), "fields=alias".into(), None, None).await?;
-        let all: Vec<Extension> = page::read(&answer.body, "extensions")
-            .map_err(|error| malformed(Method::GET, "/extensions", &answer, error))?;
+        let all: Vec<Extension> =
+            self.rest.ask("extensions", "/extensions", "fields=alias".into(), "extensions").await?;
         Ok(Extensions(all.into_iter().map(|extension| extension.alias).collect()))
     }
 }

@@ -30,7 +30,7 @@ impl Network {
         struct Availability {
             subnet_ip_availability: Vec<SubnetUse>,
         }
-        let answer: Availability = self.get(&KIND, network).await?;
+        let answer: Availability = self.rest.get(&KIND, network).await?;
         Ok(answer.subnet_ip_availability)
     }
 }

@@ -1,6 +1,6 @@
 //! Networks.
 
-use super::{Filter, Kind, Network};
+use super::{Filter, Kind, Network, Rest};
 use crate::Error;
 use kuryr_model::{NetworkId, neutron};
 use serde::Serialize;
@@ -9,7 +9,7 @@ const KIND: Kind = Kind {
     path: "networks",
     plural: "networks",
     single: "network",
-    fields: &["id", "name", "mtu", "tags", "project_id"],
+    fields: &["id", "name", "mtu", "tags", "project_id", "router:external"],
 };
 
 /// A network to be created.
@@ -27,13 +27,13 @@ pub struct NewNetwork {
 
 /// The calls.
 #[derive(Clone, Copy, Debug)]
-pub struct Networks<'a>(&'a Network);
+pub struct Networks<'a>(&'a Rest);
 
 impl Network {
     /// Networks.
     #[must_use]
     pub fn networks(&self) -> Networks<'_> {
-        Networks(self)
+        Networks(&self.rest)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Ports.
 
-use super::{Filter, Kind, Network};
+use super::{Filter, Kind, Network, Rest};
 use crate::Error;
 use kuryr_model::{MacAddress, NetworkId, PortId, SecurityGroupId, SubnetId, neutron::Port};
 use serde::Serialize;
@@ -114,13 +114,13 @@ pub struct PortUpdate {
 
 /// The calls.
 #[derive(Clone, Copy, Debug)]
-pub struct Ports<'a>(&'a Network);
+pub struct Ports<'a>(&'a Rest);
 
 impl Network {
     /// Ports.
     #[must_use]
     pub fn ports(&self) -> Ports<'_> {
-        Ports(self)
+        Ports(&self.rest)
     }
 }
 

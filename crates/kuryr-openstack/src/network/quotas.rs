@@ -1,8 +1,7 @@
 //! What a project may have, and has.
 
-use super::{Network, body, malformed, page};
+use super::Network;
 use crate::Error;
-use http::Method;
 use kuryr_model::ProjectId;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -32,16 +31,13 @@ impl Network {
     /// All quotas of a project by Neutron's name of the kind: `port`, `security_group_rule`. Needs the extension
     /// `quota_details`.
     pub async fn quotas(&self, project: &ProjectId) -> Result<BTreeMap<String, Quota>, Error> {
-        let path = format!("/quotas/{project}/details.json");
-        let answer = self.call(Method::GET, "quotas", path.clone(), String::new(), None, None).await?;
-        page::read(&answer.body, "quota").map_err(|error| malformed(Method::GET, &path, &answer, error))
+        self.rest.ask("quotas", &format!("/quotas/{project}/details.json"), String::new(), "quota").await
     }
 
     /// Changes one quota of a project; less than 0: as many as wanted. Only administrators may.
     pub async fn set_quota(&self, project: &ProjectId, kind: &str, limit: i64) -> Result<(), Error> {
-        let path = format!("/quotas/{project}");
-        let body = body(&Method::PUT, &path, &BTreeMap::from([("quota", BTreeMap::from([(kind, limit)]))]))?;
-        self.call(Method::PUT, "quotas", path, String::new(), Some(body), None).await.map(drop)
+        let change = BTreeMap::from([("quota", BTreeMap::from([(kind, limit)]))]);
+        self.rest.put("quotas", &format!("/quotas/{project}"), &change).await
     }
 }
 

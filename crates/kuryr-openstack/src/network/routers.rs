@@ -1,8 +1,7 @@
 //! Routers and their interfaces.
 
-use super::{Filter, Kind, Network, body};
+use super::{Filter, Kind, Network, Rest};
 use crate::Error;
-use http::Method;
 use kuryr_model::{NetworkId, RouterId, SubnetId, neutron::Router};
 use serde::Serialize;
 
@@ -39,13 +38,13 @@ pub struct Gateway {
 
 /// The calls.
 #[derive(Clone, Copy, Debug)]
-pub struct Routers<'a>(&'a Network);
+pub struct Routers<'a>(&'a Rest);
 
 impl Network {
     /// Routers.
     #[must_use]
     pub fn routers(&self) -> Routers<'_> {
-        Routers(self)
+        Routers(&self.rest)
     }
 }
 
@@ -103,8 +102,6 @@ impl Routers<'_> {
         struct Interface {
             subnet_id: SubnetId,
         }
-        let path = format!("/routers/{id}/{verb}");
-        let body = body(&Method::PUT, &path, &Interface { subnet_id })?;
-        self.0.call(Method::PUT, resource, path, String::new(), Some(body), None).await.map(drop)
+        self.0.put(resource, &format!("/routers/{id}/{verb}"), &Interface { subnet_id }).await
     }
 }

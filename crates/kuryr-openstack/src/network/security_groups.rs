@@ -1,6 +1,6 @@
 //! Security groups and their rules.
 
-use super::{Filter, Kind, Network};
+use super::{Filter, Kind, Network, Rest};
 use crate::Error;
 use kuryr_model::{
     SecurityGroupId, SecurityGroupRuleId,
@@ -54,13 +54,13 @@ pub struct NewRule {
 
 /// The calls.
 #[derive(Clone, Copy, Debug)]
-pub struct SecurityGroups<'a>(&'a Network);
+pub struct SecurityGroups<'a>(&'a Rest);
 
 impl Network {
     /// Security groups.
     #[must_use]
     pub fn security_groups(&self) -> SecurityGroups<'_> {
-        SecurityGroups(self)
+        SecurityGroups(&self.rest)
     }
 }
 

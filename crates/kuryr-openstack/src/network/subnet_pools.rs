@@ -1,6 +1,6 @@
 //! Subnet pools: used, never made.
 
-use super::{Filter, Kind, Network};
+use super::{Filter, Kind, Network, Rest};
 use crate::Error;
 use kuryr_model::{SubnetPoolId, neutron::SubnetPool};
 
@@ -13,13 +13,13 @@ const KIND: Kind = Kind {
 
 /// The calls.
 #[derive(Clone, Copy, Debug)]
-pub struct SubnetPools<'a>(&'a Network);
+pub struct SubnetPools<'a>(&'a Rest);
 
 impl Network {
     /// Subnet pools.
     #[must_use]
     pub fn subnet_pools(&self) -> SubnetPools<'_> {
-        SubnetPools(self)
+        SubnetPools(&self.rest)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Subnets.
 
-use super::{Filter, Kind, Network};
+use super::{Filter, Kind, Network, Rest};
 use crate::Error;
 use ipnet::IpNet;
 use kuryr_model::{NetworkId, SubnetId, SubnetPoolId, neutron::Subnet};
@@ -37,13 +37,13 @@ pub struct NewSubnet {
 
 /// The calls.
 #[derive(Clone, Copy, Debug)]
-pub struct Subnets<'a>(&'a Network);
+pub struct Subnets<'a>(&'a Rest);
 
 impl Network {
     /// Subnets.
     #[must_use]
     pub fn subnets(&self) -> Subnets<'_> {
-        Subnets(self)
+        Subnets(&self.rest)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Tags, on whatever has them.
 
-use super::{Network, body, filter::escape, malformed, page};
-use crate::Error;
+use super::{Network, Rest};
+use crate::{Error, rest::escape};
 use http::Method;
-use kuryr_model::{NetworkId, PortId, RouterId, SecurityGroupId, SubnetId, SubnetPoolId, TrunkId};
+use kuryr_model::{FloatingIpId, NetworkId, PortId, RouterId, SecurityGroupId, SubnetId, SubnetPoolId, TrunkId};
 use serde::Serialize;
 use std::fmt;
 
@@ -24,6 +24,8 @@ pub enum Tagged {
     SecurityGroup(SecurityGroupId),
     /// A trunk.
     Trunk(TrunkId),
+    /// A floating IP.
+    FloatingIp(FloatingIpId),
 }
 
 impl fmt::Display for Tagged {
@@ -36,6 +38,7 @@ impl fmt::Display for Tagged {
             Self::Router(id) => write!(f, "router {id}"),
             Self::SecurityGroup(id) => write!(f, "security group {id}"),
             Self::Trunk(id) => write!(f, "trunk {id}"),
+            Self::FloatingIp(id) => write!(f, "floating IP {id}"),
         }
     }
 }
@@ -50,6 +53,7 @@ impl Tagged {
             Self::Router(id) => format!("/routers/{id}/tags"),
             Self::SecurityGroup(id) => format!("/security-groups/{id}/tags"),
             Self::Trunk(id) => format!("/trunks/{id}/tags"),
+            Self::FloatingIp(id) => format!("/floatingips/{id}/tags"),
         }
     }
 
@@ -62,19 +66,20 @@ impl Tagged {
             Self::Router(_) => "routers/tags",
             Self::SecurityGroup(_) => "security-groups/tags",
             Self::Trunk(_) => "trunks/tags",
+            Self::FloatingIp(_) => "floatingips/tags",
         }
     }
 }
 
 /// The calls.
 #[derive(Clone, Copy, Debug)]
-pub struct Tags<'a>(&'a Network);
+pub struct Tags<'a>(&'a Rest);
 
 impl Network {
     /// Tags.
     #[must_use]
     pub fn tags(&self) -> Tags<'_> {
-        Tags(self)
+        Tags(&self.rest)
     }
 }
 
@@ -85,24 +90,18 @@ impl Tags<'_> {
         struct Change<'a> {
             tags: &'a [String],
         }
-        let path = object.path();
-        let body = body(&Method::PUT, &path, &Change { tags })?;
-        let answer = self.0.call(Method::PUT, object.resource(), path.clone(), String::new(), Some(body), None).await?;
-        page::read(&answer.body, "tags").map_err(|error| malformed(Method::PUT, &path, &answer, error))
+        self.0.tell(Method::PUT, object.resource(), &object.path(), &Change { tags }, "tags", None).await
     }
 
     /// Adds a tag. Adding it twice is adding it once.
     pub async fn add(&self, object: Tagged, tag: &str) -> Result<(), Error> {
         let path = format!("{}/{}", object.path(), escape(tag));
-        self.0.call(Method::PUT, object.resource(), path, String::new(), None, None).await.map(drop)
+        self.0.call(Method::PUT, object.resource(), &path, String::new(), None, None).await.map(drop)
     }
 
     /// Takes a tag away. Gone already is gone.
     pub async fn remove(&self, object: Tagged, tag: &str) -> Result<(), Error> {
         let path = format!("{}/{}", object.path(), escape(tag));
-        match self.0.call(Method::DELETE, object.resource(), path, String::new(), None, None).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            Ok(_) | Err(_) => Ok(()),
-        }
+        self.0.delete_at(object.resource(), &path, String::new()).await
     }
 }

@@ -102,13 +102,14 @@ async fn a_service_that_is_not_in_the_catalog_is_only_missed_when_it_is_asked() 
     assert!(missing.to_string().contains("load-balancer"));
 }
 
-/// A Neutron that takes a connection, reads the request, and then does as `then` says.
-async fn odd(then: &'static str) -> (CloudConfig, Arc<AtomicUsize>, Server) {
+/// A Neutron, and an Octavia, that takes a connection, reads the request, and then does as `then` says.
+pub(crate) async fn odd(then: &'static str) -> (CloudConfig, Arc<AtomicUsize>, Server) {
     let keystone = Server::start(|_| ok(json!({}))).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = CloudConfig::password(&keystone.url, "kuryr", PASSWORD, "k8s", "Default");
     let url = format!("http://{}", listener.local_addr().unwrap());
-    config.overrides.insert(kuryr_openstack::Service::Network, url);
+    config.overrides.insert(kuryr_openstack::Service::Network, url.clone());
+    config.overrides.insert(kuryr_openstack::Service::LoadBalancer, url);
     let count = Arc::new(AtomicUsize::new(0));
     let requests = count.clone();
     tokio::spawn(async move {

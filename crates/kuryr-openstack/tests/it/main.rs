@@ -11,4 +11,8 @@ mod connect;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod floating_ips;
+#[cfg(test)]
+mod load_balancing;
+#[cfg(test)]
 mod server;

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use kuryr_openstack::{Cloud, CloudConfig};
+use kuryr_openstack::{Cloud, CloudConfig, LoadBalancing, Service};
 use serde_json::{Value, json};
 use std::{
     sync::{
@@ -92,6 +92,13 @@ impl Server {
         Cloud::connect(self.config()).await.unwrap()
     }
 
+    /// Octavia's client; Octavia is registered without its version.
+    pub(crate) async fn octavia(&self) -> LoadBalancing {
+        let mut config = self.config();
+        config.overrides.insert(Service::LoadBalancer, format!("{}/load-balancer", self.url));
+        Cloud::connect(config).await.unwrap().load_balancing()
+    }
+
     pub(crate) fn logins(&self) -> usize {
         self.logins.lock().unwrap().len()
     }
@@ -147,6 +154,11 @@ pub(crate) fn answer(status: u16, body: Value) -> Response {
 
 pub(crate) fn neutron_error(status: u16, kind: &str, message: &str) -> Response {
     answer(status, json!({"NeutronError": {"type": kind, "message": message, "detail": ""}}))
+}
+
+pub(crate) fn octavia_error(status: u16, message: &str) -> Response {
+    let side = if status < 500 { "Client" } else { "Server" };
+    answer(status, json!({"faultcode": side, "faultstring": message, "debuginfo": null}))
 }
 
 pub(crate) fn id(number: u32) -> String {

@@ -148,6 +148,7 @@ pub(crate) enum PlanError {
 pub(crate) fn group_name(base: Base) -> &'static str {
     match base {
         Base::Pods => "kuryr-pods",
+        Base::Services => "kuryr-services",
         Base::IngressOpen => "kuryr-ingress-open",
         Base::EgressOpen => "kuryr-egress-open",
     }
@@ -267,7 +268,7 @@ fn rules(base: Base) -> Vec<RuleContent> {
     let direction = match base {
         Base::IngressOpen => Direction::Ingress,
         Base::EgressOpen => Direction::Egress,
-        Base::Pods => return Vec::new(),
+        Base::Pods | Base::Services => return Vec::new(),
     };
     [EtherType::IPv4, EtherType::IPv6].map(|family| RuleContent::everything(direction, family)).into()
 }

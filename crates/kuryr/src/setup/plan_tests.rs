@@ -47,6 +47,7 @@ impl Neutron {
                     mtu: mtu.unwrap_or(1442),
                     tags: vec![],
                     project_id: None,
+                    external: false,
                 });
             }
             Step::SetMtu(_, mtu) => self.found.networks[0].mtu = mtu,

@@ -1,7 +1,10 @@
 //! Who can do something about an error: the one mapping of every error to what happens next.
 
-use crate::{AuthError, Error, ErrorKind, Refusal};
+mod octavia;
+
+use crate::{AuthError, Error, ErrorKind, Refusal, Service};
 use http::Method;
+use kuryr_model::lb::Provisioning;
 use std::time::Duration;
 
 /// What is to be done about an error.
@@ -46,7 +49,7 @@ impl Error {
             ErrorKind::Tls(_) | ErrorKind::NoEndpoint(_) => Class::Operator(Waits::Configuration),
             ErrorKind::Malformed(_) => Class::Bug,
             ErrorKind::Auth(error) => auth_class(error),
-            ErrorKind::Refused(refusal) => refusal_class(self.method(), refusal),
+            ErrorKind::Refused(refusal) => refusal_class(self.service(), self.method(), refusal),
         }
     }
 
@@ -61,27 +64,73 @@ impl Error {
     pub fn is_exhausted(&self) -> bool {
         self.class() == Class::Operator(Waits::Exhausted)
     }
+
+    /// Whether the address that was asked for is another's: of Neutron, or of Octavia, which asked Neutron for it.
+    #[must_use]
+    pub fn is_address_in_use(&self) -> bool {
+        self.refusal().is_some_and(|refusal| {
+            matches!(refusal.kind.as_str(), "IpAddressInUse" | "IpAddressAlreadyAllocated")
+                || octavia::address_taken(&refusal.message)
+        })
+    }
+
+    /// Whether Octavia takes no change of the load balancer now: it is at work on it, and the same change will do when
+    /// it is `ACTIVE`; or it, or what the change is about, is in `ERROR`, and only a look at it tells.
+    #[must_use]
+    pub fn is_immutable(&self) -> bool {
+        self.octavias(octavia::immutable)
+    }
+
+    /// Whether Octavia's provider cannot do what was asked for, or this Octavia is too old to have heard of it. The
+    /// message says what; asking again changes nothing.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        self.octavias(octavia::unsupported)
+    }
+
+    /// Whether Octavia has one already in that place: that port number, that member, that listener pool's health
+    /// monitor. Looking tells whose it is.
+    #[must_use]
+    pub fn is_duplicate(&self) -> bool {
+        self.octavias(octavia::duplicate)
+    }
+
+    /// The state that makes a load balancer refuse, where Octavia says it.
+    pub(crate) fn immutable_state(&self) -> Option<Provisioning> {
+        self.refusal().filter(|refusal| refusal.status == 409).and_then(octavia::immutable_state)
+    }
+
+    fn octavias(&self, question: impl Fn(&Refusal) -> bool) -> bool {
+        self.service() == Service::LoadBalancer && self.refusal().is_some_and(question)
+    }
 }
 
 fn auth_class(error: &AuthError) -> Class {
     if error.is_transient() { Class::RetryLater { after: None } } else { Class::Operator(Waits::Configuration) }
 }
 
-fn refusal_class(method: &Method, refusal: &Refusal) -> Class {
+fn refusal_class(service: Service, method: &Method, refusal: &Refusal) -> Class {
     let later = Class::RetryLater { after: refusal.retry_after };
+    if service == Service::LoadBalancer
+        && let Some(class) = octavia::class(method, refusal, later)
+    {
+        return class;
+    }
     let kind = refusal.kind.as_str();
     match refusal.status {
         412 => Class::RetryNow,
         400 | 409 if exhausted(kind) => Class::Operator(Waits::Exhausted),
-        // Octavia answers 403 where Neutron answers 409.
         403 | 409 if quota(kind, &refusal.message) => Class::Operator(Waits::Quota),
         403 => Class::Operator(Waits::Forbidden),
         400 if kind == "AllowedAddressPairExhausted" => Class::Operator(Waits::Configuration),
+        // Floating IPs: no way from the external network to the subnet; not an external network.
+        404 if kind == "ExternalGatewayForFloatingIPNotFound" => Class::Operator(Waits::Configuration),
+        400 if refusal.message.contains("not a valid external network") => Class::Operator(Waits::Configuration),
         400 | 409 if owners(kind) => Class::Owner,
         409 => conflict_class(kind, later),
         // What a new object is to be made of is gone: a network, subnet or group that the configuration names.
         404 if method == Method::POST => Class::Operator(Waits::Configuration),
-        // No token is good enough; a redirect to another address; what the provider cannot do (Octavia).
+        // No token is good enough; a redirect to another address; a service that is not all there.
         401 | 300..=399 | 501 => Class::Operator(Waits::Configuration),
         // A 404 means that the object itself is gone: the next look at it will see that.
         404 | 408 | 425 | 429 | 500.. => later,
@@ -92,7 +141,7 @@ fn refusal_class(method: &Method, refusal: &Refusal) -> Class {
 fn conflict_class(kind: &str, later: Class) -> Class {
     match kind {
         "SecurityGroupRuleExists" | "StaleDataError" | "RevisionNumberConstraintFailed" => Class::RetryNow,
-        // Immutable load balancers, things still in use: something else has to happen first.
+        // Things still in use: something else has to happen first.
         _ => later,
     }
 }
@@ -103,9 +152,7 @@ fn exhausted(kind: &str) -> bool {
 }
 
 fn quota(kind: &str, message: &str) -> bool {
-    matches!(kind, "OverQuota" | "SubnetPoolQuotaExceeded" | "QuotaExceeded")
-        || message.starts_with("Quota has been met")
-        || message.starts_with("Quota exceeded")
+    matches!(kind, "OverQuota" | "SubnetPoolQuotaExceeded" | "QuotaExceeded") || message.starts_with("Quota exceeded")
 }
 
 /// An address that an annotation asks for and that cannot be had.
@@ -148,7 +195,6 @@ mod tests {
             (Method::PUT, 412, "RevisionNumberConstraintFailed", "", RetryNow),
             (Method::POST, 409, "SecurityGroupRuleExists", "", RetryNow),
             (Method::POST, 409, "OverQuota", "Quota exceeded for resources: ['port'].", Operator(Quota)),
-            (Method::POST, 403, "", "Quota has been met for resources: Load Balancer", Operator(Quota)),
             (Method::POST, 409, "IpAddressGenerationFailure", "No more IP addresses", Operator(Exhausted)),
             (Method::POST, 409, "IpAddressGenerationFailureAllSubnets", "", Operator(Exhausted)),
             (Method::POST, 400, "SubnetAllocationError", "Insufficient prefix space", Operator(Exhausted)),
@@ -157,12 +203,20 @@ mod tests {
             (Method::GET, 401, "Unauthorized", "", Operator(Configuration)),
             (Method::PUT, 400, "AllowedAddressPairExhausted", "", Operator(Configuration)),
             (Method::POST, 404, "NetworkNotFound", "", Operator(Configuration)),
-            (Method::POST, 501, "", "The ovn provider does not support L7", Operator(Configuration)),
+            (Method::PUT, 404, "ExternalGatewayForFloatingIPNotFound", "", Operator(Configuration)),
+            (
+                Method::POST,
+                400,
+                "BadRequest",
+                "Bad floatingip request: Network x is not a valid external network.",
+                Operator(Configuration),
+            ),
+            (Method::POST, 409, "FloatingIPPortAlreadyAssociated", "", LATER),
+            (Method::POST, 501, "", "", Operator(Configuration)),
             (Method::GET, 302, "", "", Operator(Configuration)),
             (Method::PUT, 404, "PortNotFound", "", LATER),
             (Method::POST, 409, "IpAddressInUse", "", Owner),
             (Method::POST, 400, "InvalidIpForSubnet", "", Owner),
-            (Method::PUT, 409, "", "Load Balancer x is immutable and cannot be updated.", LATER),
             (Method::DELETE, 409, "NetworkInUse", "", LATER),
             (Method::GET, 429, "", "", LATER),
             (Method::GET, 408, "", "", LATER),

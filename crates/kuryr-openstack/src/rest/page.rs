@@ -1,4 +1,4 @@
-//! The bodies around Neutron's objects: `{"ports": [...], "ports_links": [...]}`, `{"port": {...}}`.
+//! The bodies around the services' objects: `{"ports": [...], "ports_links": [...]}`, `{"port": {...}}`.
 
 use serde::{
     Deserialize, Serialize, Serializer,
@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
 /// A value under its key.
-pub(super) struct Wrapped<'a, T>(pub(super) &'static str, pub(super) &'a T);
+pub(crate) struct Wrapped<'a, T>(pub(crate) &'static str, pub(crate) &'a T);
 
 impl<T: Serialize> Serialize for Wrapped<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -52,7 +52,8 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for Body<'_, T> {
             if key == self.key {
                 value = Some(map.next_value()?);
             } else if key.strip_suffix("_links") == Some(self.key) {
-                links = map.next_value()?;
+                // Octavia without paging writes null.
+                links = map.next_value::<Option<_>>()?.unwrap_or_default();
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -70,13 +71,13 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], key: &str) -> Result<(T, Vec<Link>),
 }
 
 /// The value under `key`.
-pub(super) fn read<T: DeserializeOwned>(bytes: &[u8], key: &str) -> Result<T, serde_json::Error> {
+pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8], key: &str) -> Result<T, serde_json::Error> {
     parse(bytes, key).map(|(value, _)| value)
 }
 
 /// The objects under `key` and the marker of the next page. An object that cannot be read is none that Kuryr made or
 /// could use (an InfiniBand port, say): it is left out with a warning and spoils nothing else.
-pub(super) fn read_list<T: DeserializeOwned>(
+pub(crate) fn read_list<T: DeserializeOwned>(
     bytes: &[u8],
     key: &str,
 ) -> Result<(Vec<T>, Option<String>), serde_json::Error> {

@@ -35,7 +35,7 @@ impl Filter {
         self.with("tags", tags.join(","))
     }
 
-    /// Only those whose `key` is `value`; `key` as Neutron writes it: `name`, `network_id`, `device_owner`.
+    /// Only those whose `key` is `value`; `key` as the service writes it: `name`, `network_id`, `device_owner`.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl Display) -> Self {
         self.pairs.push((key, value.to_string()));
@@ -58,12 +58,12 @@ impl Filter {
     }
 
     /// Filters that give the same together, each short enough for one request.
-    pub(super) fn chunks(&self) -> Vec<Self> {
+    pub(crate) fn chunks(&self) -> Vec<Self> {
         let Some((key, values)) = &self.any else { return vec![self.clone()] };
         values.chunks(CHUNK).map(|part| Self { any: Some((key, part.to_vec())), ..self.clone() }).collect()
     }
 
-    pub(super) fn query(&self, fields: &[&str], marker: Option<&str>) -> String {
+    pub(crate) fn query(&self, fields: &[&str], marker: Option<&str>) -> String {
         let mut query = self.fields_only(fields);
         let any = self.any.iter().flat_map(|(key, values)| values.iter().map(move |value| (*key, value)));
         for (key, value) in self.pairs.iter().map(|(key, value)| (*key, value)).chain(any) {
@@ -76,7 +76,7 @@ impl Filter {
         query
     }
 
-    pub(super) fn fields_only(&self, fields: &[&str]) -> String {
+    pub(crate) fn fields_only(&self, fields: &[&str]) -> String {
         let mut query = String::new();
         for field in fields {
             push(&mut query, "fields", field);
@@ -92,7 +92,7 @@ fn push(query: &mut String, key: &str, value: impl Display) {
 }
 
 /// A text as part of a query or a path.
-pub(super) fn escape(text: &str) -> impl Display {
+pub(crate) fn escape(text: &str) -> impl Display {
     utf8_percent_encode(text, ESCAPED)
 }
 
