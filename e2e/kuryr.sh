@@ -58,6 +58,8 @@ deploy() {
   kubectl get --raw /readyz >/dev/null || die "Kubernetes does not answer: e2e/kubernetes.sh up"
   answers "http://127.0.0.1:${KURYR_E2E_NEUTRON_PORT:-9696}/" || die "Neutron does not answer: e2e/openstack.sh up"
   "$KURYR_BIN" crds | kubectl apply --filename - >>"$LOGS/deploy.log"
+  # Processes of this machine take the place of the pods: of those the API server only says whether it would take them.
+  kubectl apply --dry-run=server --kustomize "$ROOT/deploy" >>"$LOGS/deploy.log"
   kubectl apply --filename "$ROOT/deploy/rbac.yaml" >>"$LOGS/deploy.log"
   account controller
   account daemon
@@ -83,7 +85,7 @@ ready() { curl --fail --silent --noproxy '*' --max-time 2 --output /dev/null "ht
 # install_cni: the executable first, the configuration last: once containerd sees it, it begins to call.
 install_cni() {
   install -m 755 "$KURYR_CNI" "$STATE/kubernetes/cni-bin/kuryr-cni"
-  jq --arg socket "$SHORT/$NODE/cni.sock" '.plugins[0].kuryrSocket = $socket' "$E2E/cni-kuryr.conflist" >"$KURYR/kuryr.conflist"
+  jq --arg socket "$SHORT/$NODE/cni.sock" '.plugins[0].kuryrSocket = $socket' "$ROOT/deploy/10-kuryr.conflist" >"$KURYR/kuryr.conflist"
   "$E2E/kubernetes.sh" cni "$KURYR/kuryr.conflist"
 }
 

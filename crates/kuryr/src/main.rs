@@ -7,6 +7,8 @@ mod controller;
 mod crds;
 mod daemon;
 #[cfg(test)]
+mod deploy_tests;
+#[cfg(test)]
 mod docs_tests;
 mod install;
 mod kubernetes;

@@ -140,7 +140,7 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
     for node in fabric.nodes() {
         let home = at(&node.name);
         let netns = config.netns.join(format!("pods-{}", node.name));
-        let conf = cni_conf(&kuryr.socket(&node.name));
+        let conf = cni_conf(&kuryr.socket(&node.name))?;
         let mut settings = KubeletConfig::new(&node.name, api.client("kubelet"), executable("kuryr-cni")?, conf, &home);
         settings.netns_dir = netns;
         settings.address = node.address.into();
@@ -180,9 +180,11 @@ pub fn set_up(pod_cidrs: &[String]) -> [Vec<String>; 2] {
     [vec!["crds".to_owned(), "--apply".to_owned()], setup]
 }
 
-/// The network configuration of a node whose daemon listens at `socket`.
-fn cni_conf(socket: &Path) -> Value {
-    json!({"cniVersion": "1.1.0", "name": "kuryr", "plugins": [{"type": "kuryr-cni", "kuryrSocket": socket}]})
+/// The network configuration that is deployed, for a node whose daemon listens at `socket`.
+fn cni_conf(socket: &Path) -> anyhow::Result<Value> {
+    let mut conf: Value = serde_json::from_str(include_str!("../../../../deploy/10-kuryr.conflist"))?;
+    conf["plugins"][0]["kuryrSocket"] = json!(socket);
+    Ok(conf)
 }
 
 /// A short lease, so that scenarios need not wait long for a standby.
