@@ -70,6 +70,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Both restarts::a_standby_takes_over;
     Both restarts::a_daemon_is_killed_and_traffic_goes_on;
     Both restarts::deletion_works_with_a_fresh_daemon;
+    Embedded restarts::a_daemon_starts_while_the_api_server_is_away;
     Both restarts::deletion_may_be_repeated_and_needs_no_namespace;
     Both restarts::the_api_server_is_restarted;
     Real node_faults::open_vswitch_is_restarted;

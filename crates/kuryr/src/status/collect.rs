@@ -3,6 +3,7 @@
 use super::Settings;
 use crate::{
     cloud::{cluster_id, named, only},
+    kubernetes::minor,
     view::ClusterView,
 };
 use jiff::Timestamp;
@@ -111,9 +112,7 @@ async fn kubernetes(settings: &Settings, client: &Client) -> Kubernetes {
         ClusterView::read(client)
     );
     let version = version.map_err(|error| chain(&error)).and_then(|info| {
-        // Some providers write "31+".
-        let digits: String = info.minor.chars().take_while(char::is_ascii_digit).collect();
-        let minor = digits.parse().map_err(|_| format!("{:?} is no minor version", info.minor))?;
+        let minor = minor(&info).ok_or_else(|| format!("{:?} is no minor version", info.minor))?;
         Ok((info.git_version, minor))
     });
     Kubernetes {

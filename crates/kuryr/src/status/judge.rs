@@ -2,6 +2,7 @@
 
 use super::collect::{CloudFacts, Facts, Known, Kubernetes, LeaseFacts, SubnetFacts};
 use crate::{
+    kubernetes::OLDEST_MINOR,
     setup::group_differs,
     view::{ClusterView, NodeView, PodView},
 };
@@ -17,8 +18,6 @@ use kuryr_openstack::network::{agents::Agent, quotas::Quota};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The oldest Kubernetes that selects custom resources by field.
-const OLDEST_MINOR: u32 = 31;
 /// For how long a pod may wait before that is worth a word.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 /// How many of many are named.
