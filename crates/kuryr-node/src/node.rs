@@ -187,11 +187,14 @@ impl<P: Plugs> Node<P> {
     /// # Errors
     /// The kernel or Open vSwitch could not be asked.
     pub async fn report(&self) -> Result<NodeReport, PlugError> {
+        let finished = self.attachments.finished();
         let ends = self.plugs.list().await?;
         let attachments = self.attachments.all();
         let pods: Option<HashSet<_>> =
             self.ports.synced().then(|| self.ports.all().iter().map(|port| port.spec.pod_uid.clone()).collect());
-        let seen = Seen { attachments: &attachments, ends: &ends, gone: &self.gone(), pods: pods.as_ref() };
+        let gone = self.gone();
+        let seen =
+            Seen { attachments: &attachments, finished: &finished, ends: &ends, gone: &gone, pods: pods.as_ref() };
         let findings = audit::audit(&seen);
         let attachments = attachments.iter().map(|attachment| Attachment::clone(attachment)).collect();
         Ok(NodeReport { node: self.name.clone(), attachments, findings })
