@@ -89,6 +89,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Who only looks must tell "something is wrong" from "I could not look", as diff and grep do.
+    let failed = match cli.command {
+        Command::Status(_) | Command::Audit(_) => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
+    };
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -100,7 +105,7 @@ fn main() -> ExitCode {
                 }
             }
             complain(&text);
-            ExitCode::FAILURE
+            failed
         }
     }
 }
@@ -153,11 +158,13 @@ async fn execute(command: Command, config: Config, kubeconfig: Option<&Path>) ->
             let cloud = config.openstack.connect(Options::default()).await;
             return status::run(&args, &settings, cloud, kubernetes::connect(kubeconfig, "kuryr").await, out).await;
         }
+        Command::Audit(args) if args.node_only => return audit::run(&args, None, &config.daemon.socket, out).await,
         Command::Audit(args) => {
             let client = kubernetes::connect(kubeconfig, "kuryr").await?;
-            let cluster = cluster_id(given, Some(&client)).await?;
+            let id = cluster_id(given, Some(&client)).await?;
             let cloud = config.openstack.connect(Options::default()).await?;
-            return audit::run(&args, &cluster, &cloud, &client, &config.daemon.socket, out).await;
+            let cluster = audit::Cluster { id, cloud, client };
+            return audit::run(&args, Some(&cluster), &config.daemon.socket, out).await;
         }
     }
     Ok(true)

@@ -11,6 +11,7 @@ mod node_faults;
 mod real;
 mod restarts;
 mod run;
+mod tools;
 
 use crate::world::World;
 use futures::future::BoxFuture;
@@ -91,4 +92,6 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded bad_input::a_malformed_kuryr_port_is_skipped;
     Both bad_input::malformed_cni_input_is_refused;
     Both bad_input::wrong_configuration_ends_with_one_sentence;
+    Both tools::a_node_is_audited_and_cleaned_without_credentials;
+    Both tools::who_cannot_look_says_so_and_does_not_say_that_something_is_wrong;
 };

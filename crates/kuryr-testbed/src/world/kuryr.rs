@@ -279,6 +279,16 @@ impl Kuryr {
         Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
     }
 
+    /// Runs a command of `kuryr` as somebody who has only what is on the node: no kubeconfig, no credentials, no settings.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub async fn run_on_node(&self, args: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
+        let output = tokio::process::Command::new(&self.program).args(args).env_clear().output().await?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
+    }
+
     /// Stops all processes.
     ///
     /// # Errors

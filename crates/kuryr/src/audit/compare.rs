@@ -9,7 +9,10 @@ use kuryr_model::{
     neutron::{Port, SecurityGroup},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 /// How a thing is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,6 +60,8 @@ pub(crate) enum Prunable {
     Port(PortId),
     /// By UID, so that one made since under the same name is left alone.
     KuryrPort(ObjectKey, String),
+    /// On a node: by the daemon that has this socket, which knows best what nobody wants there.
+    OnNode(PathBuf),
 }
 
 /// All that is compared.
@@ -87,8 +92,14 @@ pub(crate) fn compare(world: &World) -> Vec<Finding> {
 
 /// Those of `second` that `first` had too.
 pub(crate) fn lasting(first: &[Finding], second: Vec<Finding>) -> Vec<Finding> {
-    let same = |a: &Finding, b: &Finding| (a.kind, &a.subject, &a.id) == (b.kind, &b.subject, &b.id);
-    second.into_iter().filter(|finding| first.iter().any(|before| same(before, finding))).collect()
+    second.into_iter().filter(|finding| first.iter().any(|before| before.key() == finding.key())).collect()
+}
+
+impl Finding {
+    /// Which thing it is about, and how that is wrong.
+    pub(crate) fn key(&self) -> (Kind, &str, &str) {
+        (self.kind, &self.subject, &self.id)
+    }
 }
 
 fn finding(kind: Kind, subject: &str, id: &dyn ToString, what: String, fix: &str) -> Finding {

@@ -1,6 +1,6 @@
 //! The node's side of the audit: asked of the node's daemon over its unix socket, so only on the node itself.
 
-use super::compare::{Finding, Kind};
+use super::compare::{Finding, Kind, Prunable};
 use anyhow::{Context as _, bail};
 use kuryr_node::audit::{Finding as Seen, NodeReport};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub(super) fn sockets(named: &[PathBuf], usual: &Path) -> Vec<PathBuf> {
 pub(super) async fn findings(socket: &Path) -> anyhow::Result<Vec<Finding>> {
     let body = request(socket, "GET", "/attachments").await?;
     let report: NodeReport = serde_json::from_str(&body).context("the daemon's report cannot be read")?;
-    Ok(report.findings.iter().map(|seen| finding(&report.node, seen)).collect())
+    Ok(report.findings.iter().map(|seen| finding(socket, &report.node, seen)).collect())
 }
 
 /// Lets a daemon remove what is stray on its node.
@@ -26,26 +26,22 @@ pub(super) async fn prune(socket: &Path) -> anyhow::Result<()> {
     request(socket, "POST", "/attachments/prune").await.map(drop)
 }
 
-fn finding(node: &str, seen: &Seen) -> Finding {
+fn finding(socket: &Path, node: &str, seen: &Seen) -> Finding {
+    let pruned = "prune it: kuryr audit --node-only --fix on the node";
     let (kind, subject, id, fix) = match seen {
-        Seen::StrayLink { name, .. } => {
-            (Kind::Stray, "link", name.clone(), "`kuryr audit --fix` on the node removes it")
-        }
-        Seen::StrayOvsPort { name, .. } => {
-            (Kind::Stray, "OVS port", name.clone(), "`kuryr audit --fix` on the node removes it")
-        }
+        Seen::StrayLink { name, .. } => (Kind::Stray, "link", name.clone(), pruned),
+        Seen::StrayOvsPort { name, .. } => (Kind::Stray, "OVS port", name.clone(), pruned),
         Seen::MissingHostEnd { port_id, .. } => {
             (Kind::Missing, "host end", port_id.to_string(), "delete the pod: a new sandbox is plugged anew")
         }
-        Seen::SandboxGone { container_id, .. } => {
-            (Kind::Stray, "attachment", container_id.clone(), "`kuryr audit --fix` on the node unplugs it")
-        }
+        Seen::SandboxGone { container_id, .. } => (Kind::Stray, "attachment", container_id.clone(), pruned),
         Seen::WithoutKuryrPort { container_id, .. } => {
             (Kind::Stray, "attachment", container_id.clone(), "delete the sandbox (`crictl stopp`): its pod is gone")
         }
     };
     let what = format!("on node {node}: {seen}");
-    Finding { kind, subject: subject.to_owned(), id, what, fix: fix.to_owned(), prune: None }
+    let prune = (fix == pruned).then(|| Prunable::OnNode(socket.to_owned()));
+    Finding { kind, subject: subject.to_owned(), id, what, fix: fix.to_owned(), prune }
 }
 
 /// One HTTP request over a unix socket; the body of its answer.

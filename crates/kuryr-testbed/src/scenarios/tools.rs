@@ -1,0 +1,50 @@
+//! What people run to see whether all is well: it must not cry wolf, and not be blind.
+
+use crate::world::{NewPod, World};
+use anyhow::{Context, ensure};
+
+pub(super) async fn a_node_is_audited_and_cleaned_without_credentials(world: &mut World) -> anyhow::Result<()> {
+    let node = world.nodes[0].clone();
+    let pod = world.run_pod(&NewPod::new("pod").on(&node), "pod").await?;
+    let socket = format!("--daemon-socket={}", world.kuryr.socket(&node).display());
+    let audit = ["audit", "--node-only", "--settle=0", "--output=json", &*socket];
+    let (code, output) = world.kuryr.run_on_node(&audit).await?;
+    ensure!(code == Some(0), "a node in order: {code:?} {output}");
+
+    // The daemon forgets the pod, and its link is anybody's.
+    let file = world.attachment(&pod)?.id;
+    let file = format!("{}@{}.json", file.container_id, file.ifname);
+    world.kuryr.kill_daemon(&node).await?;
+    std::fs::remove_file(world.kuryr.state_dir(&node).join("attachments").join(file))?;
+    world.kuryr.start_daemon(&node).await?;
+    let (code, found) = world.kuryr.run_on_node(&audit).await?;
+    ensure!(code == Some(1) && found.contains("\"stray\""), "a forgotten pod: {code:?} {found}");
+
+    // The whole audit has the report of the node, and asks the node itself: what both find is one finding.
+    let report = world.kuryr.settings().folder.join("node-report.json");
+    std::fs::write(&report, &found)?;
+    let whole = ["audit", "--settle=0", &*socket, &*format!("--node-report={}", report.display())];
+    let (code, output) = world.kuryr.run(whole.map(str::to_owned).to_vec()).await?;
+    let strays = found.matches("\"stray\"").count();
+    ensure!(code == Some(1) && output.matches("stray ").count() == strays, "told twice, or not: {code:?} {output}");
+
+    let (code, output) = world.kuryr.run_on_node(&[&audit[..], &["--fix"]].concat()).await?;
+    ensure!(code == Some(0) && output.contains("\"fixed\": true"), "--fix: {code:?} {output}");
+    let (code, output) = world.kuryr.run_on_node(&audit).await?;
+    ensure!(code == Some(0), "after --fix: {code:?} {output}");
+    Ok(())
+}
+
+pub(super) async fn who_cannot_look_says_so_and_does_not_say_that_something_is_wrong(
+    world: &mut World,
+) -> anyhow::Result<()> {
+    let nowhere = world.kuryr.settings().folder.join("nowhere.sock");
+    let socket = format!("--daemon-socket={}", nowhere.display());
+    for args in [vec!["audit", "--node-only", &*socket], vec!["audit", "--kubeconfig=/nowhere"]] {
+        let (code, output) = world.kuryr.run_on_node(&args).await?;
+        ensure!(code == Some(2), "{args:?} ended with {code:?}: {output}");
+        let said = output.lines().find(|line| line.starts_with("kuryr: ")).context("it says nothing")?;
+        ensure!(said.contains("nowhere"), "it does not say where: {said}");
+    }
+    Ok(())
+}
