@@ -10,6 +10,7 @@ mod daemon;
 mod deploy_tests;
 #[cfg(test)]
 mod docs_tests;
+mod http;
 mod install;
 mod kubernetes;
 mod setup;
@@ -154,6 +155,7 @@ async fn execute(command: Command, config: Config, kubeconfig: Option<&Path>) ->
                 pod_subnets: config.network.pod_subnets,
                 lease_namespace: config.controller.lease_namespace,
                 lease_name: config.controller.lease_name,
+                daemons: config.daemon.listen,
             };
             let cloud = config.openstack.connect(Options::default()).await;
             return status::run(&args, &settings, cloud, kubernetes::connect(kubeconfig, "kuryr").await, out).await;

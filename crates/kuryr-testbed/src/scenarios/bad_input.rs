@@ -23,6 +23,12 @@ pub(super) async fn a_malformed_kuryr_port_is_skipped(world: &mut World) -> anyh
     }))?;
     api.create(&PostParams::default(), &bad).await?;
     world.run_pod(&NewPod::new("good").on(&world.nodes[0].clone()), "good").await?;
+    // Who looks sees it, and everything else.
+    for (command, words) in [("status", "cannot be read"), ("audit", "mismatch  KuryrPort")] {
+        let (code, output) = world.kuryr.run(vec![command.to_owned()]).await?;
+        let named = output.lines().filter(|line| line.contains(&format!("{}/bad", world.namespace()))).count();
+        ensure!(code == Some(1) && named == 1 && output.contains(words), "kuryr {command}: {code:?}\n{output}");
+    }
     api.delete("bad", &Default::default()).await?;
     Ok(())
 }

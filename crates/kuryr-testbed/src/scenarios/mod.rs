@@ -93,5 +93,6 @@ pub const ALL: &[Scenario] = scenarios! {
     Both bad_input::malformed_cni_input_is_refused;
     Both bad_input::wrong_configuration_ends_with_one_sentence;
     Both tools::a_node_is_audited_and_cleaned_without_credentials;
-    Both tools::who_cannot_look_says_so_and_does_not_say_that_something_is_wrong;
+    Embedded tools::the_status_names_what_does_not_work_and_nothing_else;
+    Both tools::an_audit_that_cannot_look_does_not_say_that_something_is_wrong;
 };

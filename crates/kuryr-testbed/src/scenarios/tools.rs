@@ -35,7 +35,7 @@ pub(super) async fn a_node_is_audited_and_cleaned_without_credentials(world: &mu
     Ok(())
 }
 
-pub(super) async fn who_cannot_look_says_so_and_does_not_say_that_something_is_wrong(
+pub(super) async fn an_audit_that_cannot_look_does_not_say_that_something_is_wrong(
     world: &mut World,
 ) -> anyhow::Result<()> {
     let nowhere = world.kuryr.settings().folder.join("nowhere.sock");
@@ -47,4 +47,39 @@ pub(super) async fn who_cannot_look_says_so_and_does_not_say_that_something_is_w
         ensure!(said.contains("nowhere"), "it does not say where: {said}");
     }
     Ok(())
+}
+
+pub(super) async fn the_status_names_what_does_not_work_and_nothing_else(world: &mut World) -> anyhow::Result<()> {
+    let pod = NewPod::new("pod").on(&world.nodes[0]);
+    world.run_pod(&pod, "pod").await?;
+    let (code, output) = status(world).await?;
+    ensure!(code == Some(0), "all is well: {code:?}\n{output}");
+
+    let node = world.nodes[1].clone();
+    world.kuryr.kill_daemon(&node).await?;
+    let (code, output) = status(world).await?;
+    ensure!(code == Some(1) && faults(&output) == [format!("daemon {node}")], "no daemon: {code:?}\n{output}");
+    world.kuryr.start_daemon(&node).await?;
+
+    let controllers = world.kuryr.controllers();
+    for controller in controllers {
+        world.kuryr.kill_controller(controller).await?;
+    }
+    let (code, output) = status(world).await?;
+    ensure!(code == Some(1) && faults(&output) == ["controller"], "no controller: {code:?}\n{output}");
+    world.kuryr.start_controller().await?;
+    world.leader_elected().await?;
+    let (code, output) = status(world).await?;
+    ensure!(code == Some(0), "all is well again: {code:?}\n{output}");
+    Ok(())
+}
+
+async fn status(world: &World) -> anyhow::Result<(Option<i32>, String)> {
+    world.kuryr.run(vec!["status".to_owned()]).await
+}
+
+/// What a status says that does not work.
+fn faults(output: &str) -> Vec<String> {
+    let wrong = output.lines().filter_map(|line| line.trim_start().strip_prefix("✗ "));
+    wrong.map(|line| line.split("  ").next().unwrap_or(line).trim().to_owned()).collect()
 }

@@ -1,10 +1,12 @@
 //! What should be there and what is: pure.
 
-use crate::{setup::group_differs, view::ClusterView};
-use jiff::{SignedDuration, Timestamp};
+use crate::{
+    setup::group_differs,
+    view::{ClusterView, PodView, Unreadable, overdue},
+};
+use jiff::Timestamp;
 use kuryr_model::{
     ClusterId, KuryrPort, Mark, ObjectKey, PodUid, PortId, Purpose, Vif,
-    kuryr_port::AttachmentState,
     mark::Base,
     neutron::{Port, SecurityGroup},
 };
@@ -76,14 +78,15 @@ pub(crate) struct World {
     pub(crate) groups: Vec<SecurityGroup>,
 }
 
-/// For how long a `KuryrPort` may be on its way out: its node has to say that the port is free.
-const LONGEST_DELETION: SignedDuration = SignedDuration::from_mins(2);
-
 /// Everything that is wrong.
 pub(crate) fn compare(world: &World) -> Vec<Finding> {
     let mut findings = Vec::new();
     pods(world, &mut findings);
     kuryr_ports(world, &mut findings);
+    for Unreadable { key, why } in &world.view.unreadable {
+        let what = format!("it cannot be read: {why}");
+        findings.push(finding(Kind::Mismatch, "KuryrPort", key, what, Unreadable::FIX));
+    }
     strays(world, &mut findings);
     groups(world, &mut findings);
     findings.sort();
@@ -109,7 +112,8 @@ fn finding(kind: Kind, subject: &str, id: &dyn ToString, what: String, fix: &str
 /// Pods that want ports and have none.
 fn pods(world: &World, findings: &mut Vec<Finding>) {
     let held: BTreeMap<_, _> = world.view.kuryr_ports.iter().map(|port| (port.key(), port)).collect();
-    for pod in world.view.pods.iter().filter(|pod| pod.wants_ports()) {
+    let readable = |pod: &&PodView| pod.wants_ports() && world.view.unreadable(&pod.key).is_none();
+    for pod in world.view.pods.iter().filter(readable) {
         let port = held.get(&pod.key).filter(|port| port.spec.pod_uid == pod.uid);
         let Some(port) = port else {
             let what = "the pod is bound and has no KuryrPort".to_owned();
@@ -175,28 +179,14 @@ fn kuryr_ports(world: &World, findings: &mut Vec<Finding>) {
 /// A `KuryrPort` whose pod is gone, completed, or another one.
 fn unwanted(now: Timestamp, held: &KuryrPort) -> Option<Finding> {
     let key = held.key();
-    let Some(deleted) = &held.metadata.deletion_timestamp else {
+    if !held.deleting() {
         let uid = held.metadata.uid.clone().unwrap_or_default();
         let what = format!("its pod (UID {}) is gone or has ended", held.spec.pod_uid);
         let mut finding = finding(Kind::Stray, "KuryrPort", &key, what, "prune it: kuryr audit --fix");
         finding.prune = Some(Prunable::KuryrPort(key, uid));
         return Some(finding);
-    };
-    let since = now.duration_since(deleted.0);
-    if since < LONGEST_DELETION {
-        return None;
     }
-    let node = &held.spec.node_name;
-    let (why, fix) = match held.attachment_state() {
-        Some(AttachmentState::Released) => {
-            ("its node has released it".to_owned(), "the controller deletes its port; if it does not: kuryr status")
-        }
-        Some(AttachmentState::Attached) | None => (
-            format!("node {node} has not released it"),
-            "start the daemon of the node, or delete the Node if it is gone for good",
-        ),
-    };
-    let what = format!("has been on its way out for {} s: {why}", since.as_secs());
+    let (what, fix) = overdue(now, held)?;
     Some(finding(Kind::Stray, "KuryrPort", &key, what, fix))
 }
 
@@ -228,6 +218,10 @@ fn strays(world: &World, findings: &mut Vec<Finding>) {
     let held: BTreeSet<_> = world.view.kuryr_ports.iter().flat_map(KuryrPort::port_ids).collect();
     for port in world.ports.iter().filter(|port| !held.contains(&port.id)) {
         let Some(Mark { purpose: Purpose::Pod(uid), .. }) = Mark::read(&world.cluster, &port.tags) else { continue };
+        // Ports are named like their pods: this one may be in what cannot be read.
+        if world.view.unreadable.iter().any(|unreadable| unreadable.key.to_string() == port.name) {
+            continue;
+        }
         let name = if port.name.is_empty() { String::new() } else { format!(" {}", port.name) };
         let what = format!("made for pod{name} (UID {uid}), and no KuryrPort has it");
         let mut finding = finding(Kind::Stray, "port", &port.id, what, "prune it: kuryr audit --fix");
