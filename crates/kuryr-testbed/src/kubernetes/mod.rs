@@ -17,5 +17,6 @@ mod scheduler;
 
 pub use api::{ApiServer, ApiServerConfig, CallKey, CallLog, Fault, FaultEffect, FaultGuard, Faults, ServerHandle};
 pub use client::{client, kubeconfig};
+pub(crate) use kubelet::remove_netns;
 pub use kubelet::{CniVerb, Kubelet, KubeletConfig, KubeletError, PodTiming, Sandbox};
 pub use scheduler::Scheduler;

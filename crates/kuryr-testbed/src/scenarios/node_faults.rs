@@ -1,9 +1,11 @@
 //! Nodes and what runs on them fail.
 
 use super::connectivity::both_ways;
-use crate::world::{NewPod, World};
+use crate::world::{NewPod, World, pods::PATIENCE};
+use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, api::DeleteParams};
+use kuryr_model::{KuryrPort, kuryr_port::AttachmentState};
 
 pub(super) async fn open_vswitch_is_restarted(world: &mut World) -> anyhow::Result<()> {
     let node = world.nodes[0].clone();
@@ -23,5 +25,22 @@ pub(super) async fn a_node_is_deleted(world: &mut World) -> anyhow::Result<()> {
     world.inside_mut()?.burn_down(&node).await?;
     Api::<Node>::all(world.client.clone()).delete(&node, &DeleteParams::default()).await?;
     pods.force_delete("lost").await?;
+    pods.gone("lost").await
+}
+
+pub(super) async fn the_deletion_of_a_sandbox_is_lost(world: &mut World) -> anyhow::Result<()> {
+    let (pods, node) = (world.pods(), world.nodes[0].clone());
+    let pod = world.run_pod(&NewPod::new("lost").on(&node), "lost").await?;
+    let netns = world.netns(&pod)?;
+    // Nobody on the node will ever say DEL.
+    world.inside_mut()?.burn_down(&node).await?;
+    pods.force_delete("lost").await?;
+    let deleting = |port: Option<&KuryrPort>| port.is_some_and(KuryrPort::deleting);
+    pods.port("lost", "on its way out", PATIENCE, deleting).await?;
+    // While the sandbox is there, the port is its.
+    world.port_of(&pod).await.context("the port of a sandbox that is there")?;
+    let port = pods.ports().get("lost").await?;
+    ensure!(port.attachment_state() == Some(AttachmentState::Attached), "released under its sandbox: {port:?}");
+    world.inside()?.lose_sandbox(&netns)?;
     pods.gone("lost").await
 }

@@ -4,7 +4,7 @@ use super::{Ground, Kuryr, Settings, World, kuryr::NodePlace, process::executabl
 use crate::{
     cloud::{self, Cloud, HostKind, Latency, PortStatus},
     dataplane::{Agent, CORE, Fabric},
-    kubernetes::{ApiServer, Kubelet, KubeletConfig, Scheduler, ServerHandle, kubeconfig},
+    kubernetes::{ApiServer, Kubelet, KubeletConfig, Scheduler, ServerHandle, kubeconfig, remove_netns},
 };
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Namespace;
@@ -246,6 +246,14 @@ impl Embedded {
     pub async fn burn_down(&mut self, node: &str) -> anyhow::Result<()> {
         self.kubelets.remove(node).with_context(|| format!("no node {node}"))?.stop().await;
         Ok(())
+    }
+
+    /// A sandbox's network namespace goes, and no CNI plugin is told.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn lose_sandbox(&self, netns: &Path) -> anyhow::Result<()> {
+        Ok(remove_netns(netns)?)
     }
 
     /// The API server goes away for a second and comes back with all it had.
