@@ -68,13 +68,13 @@ async fn run_with<P: Plugs>(
     let listener = socket::bind(&socket)?;
     let (events, written) = Events::channel();
     let node = Arc::new(Node {
+        ports: Arc::new(Ports::of_node(&node_name)),
         name: node_name,
         limits: Limits { add: add_timeout, plug: plug_timeout },
         ovsdb_socket: plug.ovsdb_socket,
         boot_id: attachments::boot_id(),
         plugs,
         attachments,
-        ports: Arc::new(Ports::default()),
         locks: Locks::default(),
         events,
         metrics: Metrics::default(),

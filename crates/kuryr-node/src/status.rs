@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn only_ports_on_their_way_out_are_looked_at_again() {
-        let ports = Ports::default();
+        let ports = Ports::of_node("node-1");
         for (name, deleting) in [("web-1", false), ("web-2", true)] {
             let mut port = kuryr_port(name, 1);
             if deleting {
