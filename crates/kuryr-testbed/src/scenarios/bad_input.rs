@@ -66,9 +66,9 @@ pub(super) async fn a_node_that_neutron_does_not_know_is_named(world: &mut World
 pub(super) async fn a_cloud_that_cannot_be_used_ends_with_one_sentence(world: &mut World) -> anyhow::Result<()> {
     let settings = "[openstack]\ncloud = \"kuryr\"\n";
     let right = std::fs::read_to_string(world.inside()?.folder().join("clouds.yaml"))?;
-    let address = world.inside()?.cloud_server.address();
+    let (address, password) = (world.inside()?.cloud_server.address(), world.inside()?.cloud.config().password.clone());
     for (clouds, words) in [
-        (right.replace("password: \"secret\"", "password: \"guess\""), "password"),
+        (right.replace(&password, "guess"), "password"),
         (right.replace(&address.port().to_string(), "1"), "auth_url"),
         (right.replace("RegionOne", "RegionTwo"), "RegionTwo"),
     ] {

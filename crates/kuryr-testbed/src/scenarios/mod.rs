@@ -95,5 +95,6 @@ pub const ALL: &[Scenario] = scenarios! {
     Both bad_input::wrong_configuration_ends_with_one_sentence;
     Both tools::a_node_is_audited_and_cleaned_without_credentials;
     Embedded tools::the_status_names_what_does_not_work_and_nothing_else;
+    Embedded tools::secrets_stay_out_of_logs_that_tell_everything;
     Both tools::an_audit_that_cannot_look_does_not_say_that_something_is_wrong;
 };

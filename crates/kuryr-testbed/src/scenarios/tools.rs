@@ -1,5 +1,6 @@
 //! What people run to see whether all is well: it must not cry wolf, and not be blind.
 
+use super::connectivity::both_ways;
 use crate::world::{NewPod, World};
 use anyhow::{Context, ensure};
 
@@ -82,4 +83,32 @@ async fn status(world: &World) -> anyhow::Result<(Option<i32>, String)> {
 fn faults(output: &str) -> Vec<String> {
     let wrong = output.lines().filter_map(|line| line.trim_start().strip_prefix("✗ "));
     wrong.map(|line| line.split("  ").next().unwrap_or(line).trim().to_owned()).collect()
+}
+
+pub(super) async fn secrets_stay_out_of_logs_that_tell_everything(world: &mut World) -> anyhow::Result<()> {
+    let node = world.nodes[0].clone();
+    world.kuryr.log_everything();
+    for controller in world.kuryr.controllers() {
+        world.kuryr.kill_controller(controller).await?;
+    }
+    world.kuryr.kill_daemon(&node).await?;
+    world.kuryr.start_controller().await?;
+    world.kuryr.start_daemon(&node).await?;
+    let one = world.run_pod(&NewPod::new("one").on(&node), "one").await?;
+    // Logging in again, and a password that is refused: what errors show.
+    world.inside()?.cloud.expire_tokens();
+    let other = world.run_pod(&NewPod::new("other").on(&node), "other").await?;
+    both_ways(world, &one, &other).await?;
+    let clouds = std::fs::read_to_string(world.inside()?.folder().join("clouds.yaml"))?;
+    let password = world.inside()?.cloud.config().password.clone();
+    let wrong = format!("{password}-wrong");
+    let settings = "[openstack]\ncloud = \"kuryr\"\n";
+    let (code, output) = world.controller_with(settings, Some(&clouds.replace(&password, &wrong))).await?;
+    ensure!(code == Some(1) && !output.contains(&password), "a wrong password: {code:?}\n{output}");
+    // The logs are searched when the world ends, after every scenario. These must be worth that.
+    let logs = std::fs::read_dir(world.inside()?.folder())?.flatten().map(|entry| entry.path());
+    let logs = logs.filter(|path| path.extension().is_some_and(|end| end == "log"));
+    let talkative = logs.filter(|log| std::fs::read_to_string(log).is_ok_and(|text| text.contains("TRACE")));
+    ensure!(talkative.count() >= 2, "the logs do not tell everything");
+    Ok(())
 }

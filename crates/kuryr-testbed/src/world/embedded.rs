@@ -90,7 +90,10 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
     let name_refs: Vec<&str> = names.iter().map(String::as_str).collect();
     let fabric = Fabric::new(&config.netns, &name_refs)?;
 
-    let cloud = Cloud::new(cloud::Config { latency: config.latency.clone(), ..cloud::Config::default() });
+    // Not words that may stand in a log for another reason.
+    let secret = || uuid::Uuid::new_v4().to_string();
+    let cloud =
+        Cloud::new(cloud::Config { latency: config.latency.clone(), password: secret(), ..cloud::Config::default() });
     for name in &names {
         cloud.add_host(name, HostKind::Tap);
     }
@@ -104,7 +107,9 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
         reported.set_port_status(port.0, if works { PortStatus::Active } else { PortStatus::Down });
     })?;
 
-    fs::write(at("kubeconfig"), kubeconfig(&api_server.url()))?;
+    let mut kubeconfig: Value = serde_json::from_str(&kubeconfig(&api_server.url()))?;
+    kubeconfig["users"][0]["user"]["token"] = secret().into();
+    fs::write(at("kubeconfig"), kubeconfig.to_string())?;
     fs::write(at("clouds.yaml"), cloud_server.clouds_yaml())?;
     write_config(&at("kuryr.toml"), "", &config.settings)?;
     let settings = Settings {

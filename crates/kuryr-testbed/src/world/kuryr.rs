@@ -77,6 +77,11 @@ impl Kuryr {
         &self.settings
     }
 
+    /// Has everything logged from the next start of a process on.
+    pub fn log_everything(&mut self) {
+        "trace".clone_into(&mut self.settings.log);
+    }
+
     /// Starts one more controller and waits until its index is complete: it leads or stands by. Its number.
     ///
     /// # Errors
