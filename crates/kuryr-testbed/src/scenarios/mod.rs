@@ -76,6 +76,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Both restarts::the_api_server_is_restarted;
     Real node_faults::open_vswitch_is_restarted;
     Embedded node_faults::a_node_is_deleted;
+    Embedded node_faults::a_node_is_taken_out_of_service;
     Embedded node_faults::the_deletion_of_a_sandbox_is_lost;
     Embedded cloud_faults::neutron_answers_500;
     Embedded cloud_faults::neutron_answers_503;
