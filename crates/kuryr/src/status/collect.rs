@@ -167,9 +167,12 @@ async fn kubernetes(settings: &Settings, client: &Client) -> Kubernetes {
 
 /// Asks the daemon of each node how it is.
 async fn daemons(nodes: &[NodeView], port: u16) -> BTreeMap<String, Daemon> {
-    let asked = nodes.iter().filter_map(|node| {
-        let address = SocketAddr::new(node.address?, port);
-        Some(async move { (node.name.clone(), daemon(address).await) })
+    let asked = nodes.iter().map(|node| async move {
+        let daemon = match node.address {
+            Some(ip) => daemon(SocketAddr::new(ip, port)).await,
+            None => Daemon::Unknown("the Node has no InternalIP".to_owned()),
+        };
+        (node.name.clone(), daemon)
     });
     futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE).collect().await
 }

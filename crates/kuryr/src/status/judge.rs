@@ -152,7 +152,7 @@ fn nodes(nodes: &[NodeView], checks: &mut Vec<Check>) {
     }
 }
 
-/// Whether the daemons of the nodes can attach pods. Those of nodes without an address are not among them.
+/// Whether the daemons of the nodes can attach pods.
 fn daemons(nodes: usize, daemons: Option<&BTreeMap<String, Daemon>>, checks: &mut Vec<Check>) {
     use Area::Kubernetes as Here;
     if nodes == 0 {
