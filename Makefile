@@ -63,8 +63,15 @@ bench: need-nft build ## the budgets as a table, and as JSON in bench/results/
 	$(TESTBED) bench
 
 .PHONY: build
-build: ## the executables: kuryr, the testbed, and kuryr-cni, which is static
+build: cni ## the executables: kuryr, the testbed, and kuryr-cni, which is static
 	$(CARGO) build --profile $(PROFILE) --package kuryr --package kuryr-testbed
+
+.PHONY: executables
+executables: cni ## what is installed alone: kuryr and kuryr-cni
+	$(CARGO) build --profile $(PROFILE) --package kuryr
+
+.PHONY: cni
+cni:
 	@# A target directory of its own, so that its flags do not have everything else built anew.
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --package kuryr-cni --profile cni --target $(HOST) --target-dir target/cni
 

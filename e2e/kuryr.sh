@@ -43,10 +43,11 @@ ovsdb_socket = "$OVS_RUNDIR/db.sock"
 C
 }
 
-# account NAME: a kubeconfig with a token of the service account, for a process outside of the cluster.
+# account NAME [OPTION...]: a kubeconfig with a token of the service account, for a process outside of the cluster.
 account() {
   local token
-  token=$(kubectl --namespace kube-system create token "kuryr-$1" --duration=24h)
+  # The variable is for a kubectl older than 1.33, which else binds tokens to no node.
+  token=$(KUBECTL_NODE_BOUND_TOKENS=true kubectl --namespace kube-system create token "kuryr-$1" --duration=24h "${@:2}")
   (
     umask 077
     kubectl config view --raw --minify -o json |
@@ -58,9 +59,12 @@ deploy() {
   kubectl get --raw /readyz >/dev/null || die "Kubernetes does not answer: e2e/kubernetes.sh up"
   answers "http://127.0.0.1:${KURYR_E2E_NEUTRON_PORT:-9696}/" || die "Neutron does not answer: e2e/openstack.sh up"
   "$KURYR_BIN" crds | kubectl apply --filename - >>"$LOGS/deploy.log"
-  kubectl apply --filename "$ROOT/deploy/rbac.yaml" >>"$LOGS/deploy.log"
+  # Processes of this machine take the place of the pods: of those the API server only says whether it would take them.
+  kubectl apply --dry-run=server --kustomize "$ROOT/deploy" >>"$LOGS/deploy.log"
+  kubectl apply --filename "$ROOT/deploy/rbac.yaml" --filename "$ROOT/deploy/admission.yaml" >>"$LOGS/deploy.log"
   account controller
-  account daemon
+  # As the token of a daemon's pod is.
+  account daemon --bound-object-kind=Node "--bound-object-name=$NODE"
   run_logged setup kuryr setup --pod-cidr "$POD_CIDR" --service-cidr "$SERVICE_CIDR" --external-network public
   route_services
 }
@@ -91,7 +95,7 @@ ready() { curl --fail --silent --noproxy '*' --max-time 2 --output /dev/null "ht
 # install_cni: the executable first, the configuration last: once containerd sees it, it begins to call.
 install_cni() {
   install -m 755 "$KURYR_CNI" "$STATE/kubernetes/cni-bin/kuryr-cni"
-  jq --arg socket "$SHORT/$NODE/cni.sock" '.plugins[0].kuryrSocket = $socket' "$E2E/cni-kuryr.conflist" >"$KURYR/kuryr.conflist"
+  jq --arg socket "$SHORT/$NODE/cni.sock" '.plugins[0].kuryrSocket = $socket' "$ROOT/deploy/10-kuryr.conflist" >"$KURYR/kuryr.conflist"
   "$E2E/kubernetes.sh" cni "$KURYR/kuryr.conflist"
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Only what is needed is kept: ten thousand pods must fit into a few megabytes.
 
-use kube::{Resource, ResourceExt};
-use kuryr_model::{HOST_ANNOTATION, KuryrPort, ObjectKey, PodUid};
+use crate::lean::NodeState;
+use kube::Resource;
+use kuryr_model::{KuryrPort, ObjectKey, PodUid};
 use kuryr_plan::pod::{Node, Pod};
 use parking_lot::RwLock;
 use std::{
@@ -24,7 +25,7 @@ struct State {
     ports: HashMap<ObjectKey, Arc<KuryrPort>>,
     /// Name in Neutron of each node.
     hosts: HashMap<String, String>,
-    /// When a node that has `KuryrPort`s was first found missing.
+    /// When a node that has `KuryrPort`s was first found missing, or out of service.
     gone: HashMap<String, Instant>,
 }
 
@@ -33,6 +34,13 @@ struct State {
 pub(crate) struct Known {
     pub(crate) pod: Option<Arc<Pod>>,
     pub(crate) port: Option<Arc<KuryrPort>>,
+}
+
+impl State {
+    /// The keys of the `KuryrPort`s on a node.
+    fn on(&self, node: &str) -> Vec<ObjectKey> {
+        self.ports.iter().filter(|(_, port)| port.spec.node_name == node).map(|(key, _)| key.clone()).collect()
+    }
 }
 
 impl Index {
@@ -69,11 +77,13 @@ impl Index {
         self.state.read().hosts.get(node).cloned().unwrap_or_else(|| node.to_owned())
     }
 
-    /// Whether `node` is there, or since when it is known to be missing.
+    /// Whether `node` is there, or since when it is known to be missing or out of service.
     pub(crate) fn node(&self, node: &str, now: Instant) -> Node {
-        if self.state.read().hosts.contains_key(node) {
+        let state = self.state.read();
+        if state.hosts.contains_key(node) && !state.gone.contains_key(node) {
             return Node::Present;
         }
+        drop(state);
         let mut state = self.state.write();
         let since = *state.gone.entry(node.to_owned()).or_insert(now);
         Node::Gone(now.saturating_duration_since(since))
@@ -117,21 +127,26 @@ impl Index {
         }
     }
 
-    /// Takes over a node.
-    pub(crate) fn apply_node(&self, node: &impl ResourceExt) {
-        let name = node.name_any();
-        let host = node.annotations().get(HOST_ANNOTATION).cloned().unwrap_or_else(|| name.clone());
+    /// Takes over a node, and gives the keys of the `KuryrPort`s on it if it is out of service from now on.
+    pub(crate) fn apply_node(&self, node: NodeState, now: Instant) -> Vec<ObjectKey> {
+        let NodeState { name, host, out_of_service } = node;
         let mut state = self.state.write();
-        state.gone.remove(&name);
-        state.hosts.insert(name, host);
+        state.hosts.insert(name.clone(), host);
+        if !out_of_service {
+            state.gone.remove(&name);
+        } else if !state.gone.contains_key(&name) {
+            state.gone.insert(name.clone(), now);
+            return state.on(&name);
+        }
+        Vec::new()
     }
 
     /// Forgets a node and gives the keys of the `KuryrPort`s that were on it.
     pub(crate) fn remove_node(&self, name: &str, now: Instant) -> Vec<ObjectKey> {
         let mut state = self.state.write();
         state.hosts.remove(name);
-        state.gone.insert(name.to_owned(), now);
-        state.ports.iter().filter(|(_, port)| port.spec.node_name == name).map(|(key, _)| key.clone()).collect()
+        state.gone.entry(name.to_owned()).or_insert(now);
+        state.on(name)
     }
 
     /// Drops all pods that are not in `seen`: what a watch that began anew no longer listed. Gives their keys.
@@ -176,7 +191,6 @@ pub(crate) fn is_newer<K: Resource>(known: &K, other: &K) -> bool {
 mod tests {
     use super::*;
     use crate::lean::LeanPod;
-    use k8s_openapi::api::core::v1::Node as KubeNode;
     use serde_json::json;
     use std::time::Duration;
 
@@ -221,6 +235,34 @@ mod tests {
         assert!(index.get(&key).port.is_some(), "removed in place of its predecessor");
     }
 
+    fn node9(out_of_service: bool) -> NodeState {
+        NodeState { name: "node9".into(), host: "compute-9".into(), out_of_service }
+    }
+
+    #[test]
+    fn a_node_out_of_service_is_gone_until_it_serves_again() {
+        let index = Index::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut port = port("1", "u");
+        port.spec.node_name = "node9".into();
+        index.apply_port(port);
+        assert_eq!(index.apply_node(node9(false), start), []);
+        assert_eq!(index.node("node9", start), Node::Present);
+        let woken = index.apply_node(node9(true), at(1));
+        assert_eq!(woken, [ObjectKey::new("a", "x")]);
+        assert_eq!(index.apply_node(node9(true), at(2)), [], "known already");
+        assert_eq!(
+            (index.node("node9", at(4)), &*index.host("node9")),
+            (Node::Gone(Duration::from_secs(3)), "compute-9")
+        );
+        // Deleting the Node as well does not begin the wait anew.
+        assert_eq!(index.remove_node("node9", at(5)), [ObjectKey::new("a", "x")]);
+        assert_eq!(index.node("node9", at(6)), Node::Gone(Duration::from_secs(5)));
+        index.apply_node(node9(false), at(7));
+        assert_eq!(index.node("node9", at(8)), Node::Present);
+    }
+
     #[test]
     fn a_missing_node_is_gone_from_the_moment_it_is_missed() {
         let index = Index::default();
@@ -228,12 +270,7 @@ mod tests {
         assert_eq!(index.node("node9", start), Node::Gone(Duration::ZERO));
         let later = start + Duration::from_secs(5);
         assert_eq!(index.node("node9", later), Node::Gone(Duration::from_secs(5)));
-        index.apply_node(
-            &serde_json::from_value::<KubeNode>(
-                json!({"metadata": {"name": "node9", "annotations": {HOST_ANNOTATION: "compute-9"}}}),
-            )
-            .unwrap(),
-        );
+        index.apply_node(node9(false), later);
         assert_eq!((index.node("node9", later), index.host("node9").as_str()), (Node::Present, "compute-9"));
     }
 }

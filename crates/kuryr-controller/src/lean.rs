@@ -4,10 +4,13 @@
 //! ten thousand costs hundreds of megabytes for a moment and seconds to begin with; what is left out here is skipped in
 //! the answer's text.
 
-use k8s_openapi::{api::core::v1::Pod as KubePod, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::{
+    api::core::v1::{Node as KubeNode, Pod as KubePod},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use kube::{Resource, ResourceExt, api::ObjectMeta};
-use kuryr_model::{KuryrPort, KuryrPortSpec, ObjectKey, PodUid, kuryr_port::KuryrPortStatus};
-use kuryr_plan::pod::Pod;
+use kuryr_model::{HOST_ANNOTATION, KuryrPort, KuryrPortSpec, ObjectKey, PodUid, kuryr_port::KuryrPortStatus};
+use kuryr_plan::pod::{Pod, out_of_service};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::{borrow::Cow, marker::PhantomData};
@@ -30,6 +33,43 @@ pub(crate) type LeanPod = Lean<KubePod, PodSpec, PodStatus>;
 /// A `KuryrPort` of which spec and status may be anything: somebody may have written them by hand, and one that cannot be
 /// read must not make the whole list unreadable.
 pub(crate) type LeanPort = Lean<KuryrPort, Value, Value>;
+
+/// A node.
+pub(crate) type LeanNode = Lean<KubeNode, NodeSpec, NodeStatus>;
+
+/// What matters of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeState {
+    pub(crate) name: String,
+    /// What Neutron calls it.
+    pub(crate) host: String,
+    /// Nothing on it will say anything any more.
+    pub(crate) out_of_service: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct NodeSpec {
+    #[serde(default)]
+    taints: Vec<Taint>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Taint {
+    key: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct NodeStatus {
+    #[serde(default)]
+    conditions: Vec<NodeCondition>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct NodeCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -55,10 +95,19 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         generation: Option<i64>,
         deletion_timestamp: Option<Time>,
         finalizers: Option<Vec<String>>,
+        annotations: Option<Annotations>,
     }
-    let Metadata { name, namespace, uid, resource_version, generation, deletion_timestamp, finalizers } =
+    // Of the others even the text is skipped.
+    #[derive(Deserialize)]
+    struct Annotations {
+        #[serde(rename = "kuryr.openstack.org/host")]
+        host: Option<String>,
+    }
+    let Metadata { name, namespace, uid, resource_version, generation, deletion_timestamp, finalizers, annotations } =
         Metadata::deserialize(deserializer)?;
-    let rest = ObjectMeta::default();
+    let host = annotations.and_then(|annotations| annotations.host);
+    let annotations = host.map(|host| [(HOST_ANNOTATION.to_owned(), host)].into());
+    let rest = ObjectMeta { annotations, ..ObjectMeta::default() };
     Ok(ObjectMeta { name, namespace, uid, resource_version, generation, deletion_timestamp, finalizers, ..rest })
 }
 
@@ -100,6 +149,22 @@ impl<K, S, T> Lean<K, S, T> {
     /// Its status.
     pub(crate) fn into_status(self) -> Option<T> {
         self.status
+    }
+}
+
+impl LeanNode {
+    /// What matters of it.
+    ///
+    /// # Errors
+    /// None: a node always has a name.
+    pub(crate) fn read(self) -> Result<NodeState, String> {
+        let name = self.name_any();
+        let host = self.annotations().get(HOST_ANNOTATION).cloned().unwrap_or_else(|| name.clone());
+        let conditions = self.status.map(|status| status.conditions).unwrap_or_default();
+        let ready = conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True");
+        let taints = self.spec.map(|spec| spec.taints).unwrap_or_default();
+        let out_of_service = out_of_service(ready, taints.iter().map(|taint| &*taint.key));
+        Ok(NodeState { name, host, out_of_service })
     }
 }
 
@@ -168,6 +233,19 @@ mod tests {
             assert_eq!((read.node, read.host_network, read.completed, read.deleting), (None, false, false, false));
         }
         assert!(pod(json!({"metadata": {"name": "x"}})).is_err());
+    }
+
+    #[test]
+    fn a_node_has_its_host_and_may_be_out_of_service() {
+        let read = |value: Value| serde_json::from_value::<LeanNode>(value).unwrap().read().unwrap();
+        let plain = read(json!({"metadata": {"name": "n", "annotations": {"other": "x"}}}));
+        assert_eq!(plain, NodeState { name: "n".into(), host: "n".into(), out_of_service: false });
+        let lost = read(json!({
+            "metadata": {"name": "n", "annotations": {(HOST_ANNOTATION): "compute-1", "other": "x"}},
+            "spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]},
+            "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]},
+        }));
+        assert_eq!(lost, NodeState { name: "n".into(), host: "compute-1".into(), out_of_service: true });
     }
 
     #[test]

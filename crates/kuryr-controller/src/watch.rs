@@ -5,15 +5,13 @@
 
 use crate::{
     index::Index,
-    lean::{LeanPod, LeanPort},
+    lean::{LeanNode, LeanPod, LeanPort, NodeState},
     metrics::Metrics,
     queue::Queue,
 };
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::PartialObjectMeta,
     runtime::{WatchStreamExt, watcher, watcher::Event},
 };
 use kuryr_model::{KuryrPort, ObjectKey, chain};
@@ -82,8 +80,7 @@ impl Watches {
         run(stop, stream, move |event| this.pod(event));
         let (this, stream) = (self.clone(), events(client, "kuryrports", &self.metrics, LeanPort::read));
         run(stop, stream, move |event| this.port(event));
-        let (this, stream) =
-            (self.clone(), events(client, "nodes", &self.metrics, Ok::<PartialObjectMeta<Node>, String>));
+        let (this, stream) = (self.clone(), events(client, "nodes", &self.metrics, LeanNode::read));
         run(stop, stream, move |event| this.node(event));
     }
 
@@ -129,9 +126,13 @@ impl Watches {
         }
     }
 
-    fn node(&self, event: Seen<PartialObjectMeta<Node>>) {
+    fn node(&self, event: Seen<NodeState>) {
         match event {
-            Seen::Apply(node) => self.index.apply_node(&*node),
+            Seen::Apply(node) => {
+                for key in self.index.apply_node(*node, Instant::now()) {
+                    self.queue.add(key);
+                }
+            }
             Seen::Delete(key) => self.forget_node(&key.name),
             Seen::Listed(seen) => {
                 let listed: HashSet<&str> = seen.iter().map(|key| key.name.as_str()).collect();

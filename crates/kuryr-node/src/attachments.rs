@@ -13,7 +13,7 @@ use crate::cni::AttachmentId;
 use kuryr_model::{ObjectKey, PodUid, PortId, Vif};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -146,6 +146,12 @@ impl Attachments {
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Attachment>> {
         self.lock().values().map(|entry| Arc::clone(&entry.attachment)).collect()
+    }
+
+    /// The attachments whose ADD has ended well: all of them is plugged, until their DEL begins.
+    #[must_use]
+    pub fn finished(&self) -> BTreeSet<AttachmentId> {
+        self.lock().iter().filter(|(_, entry)| entry.attached).map(|(id, _)| id.clone()).collect()
     }
 
     /// How many there are.

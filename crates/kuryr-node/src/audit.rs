@@ -18,6 +18,8 @@ use std::{
 pub struct Seen<'a> {
     /// The attachments that are remembered; read after `ends`, so that an ADD or DEL in between makes no stray.
     pub attachments: &'a [Arc<Attachment>],
+    /// Those whose ADD had ended before `ends` were read: of the others the ends need not be there yet.
+    pub finished: &'a BTreeSet<AttachmentId>,
     /// The links and OVS ports that carry our mark.
     pub ends: &'a [HostEnd],
     /// Attachments whose sandbox is gone.
@@ -115,9 +117,9 @@ pub fn audit(seen: &Seen<'_>) -> Vec<Finding> {
         let pod = || attachment.pod().to_string();
         let container_id = || attachment.id.container_id.clone();
         if seen.gone.contains(&attachment.id) {
+            // Nothing else is expected of it.
             findings.push(Finding::SandboxGone { pod: pod(), container_id: container_id() });
-        } else {
-            // Of a sandbox that is gone, nothing else is expected.
+        } else if seen.finished.contains(&attachment.id) {
             for vif in &attachment.vifs {
                 if !seen.ends.iter().any(|end| belongs(end, attachment) && end.owner.port_id == vif.port_id) {
                     findings.push(Finding::MissingHostEnd {
@@ -163,10 +165,24 @@ mod tests {
     fn what_fits_together_is_not_mentioned() {
         let attachments = [Arc::new(attachment("a", 1)), Arc::new(attachment("b", 2))];
         let ends = [host_end("a", 1), host_end("b", 2)];
-        let pods = [uid(1), uid(2)].into();
-        let seen = Seen { attachments: &attachments, ends: &ends, gone: &BTreeSet::new(), pods: Some(&pods) };
+        let (pods, finished) = ([uid(1), uid(2)].into(), ids(&attachments));
+        let gone = BTreeSet::new();
+        let seen = Seen { attachments: &attachments, finished: &finished, ends: &ends, gone: &gone, pods: Some(&pods) };
         assert_eq!(audit(&seen), []);
         assert_eq!(audit(&Seen { pods: None, ..seen }), []);
+    }
+
+    #[test]
+    fn a_pod_that_is_being_plugged_need_not_have_its_host_end() {
+        let attachments = [Arc::new(attachment("a", 1))];
+        let (gone, finished) = (BTreeSet::new(), ids(&attachments));
+        let seen = Seen { attachments: &attachments, finished: &gone, ends: &[], gone: &gone, pods: None };
+        assert_eq!(audit(&seen), []);
+        assert_eq!(audit(&Seen { finished: &finished, ..seen }).len(), 1);
+    }
+
+    fn ids(attachments: &[Arc<Attachment>]) -> BTreeSet<AttachmentId> {
+        attachments.iter().map(|attachment| attachment.id.clone()).collect()
     }
 
     #[test]
@@ -177,8 +193,8 @@ mod tests {
         // Port 1 is in another sandbox than remembered: a stray and a missing end.
         let ends = [host_end("old", 1), ovs.clone(), host_end("c", 3)];
         let gone = [attachments[1].id.clone()].into();
-        let pods = [uid(1), uid(2)].into();
-        let seen = Seen { attachments: &attachments, ends: &ends, gone: &gone, pods: Some(&pods) };
+        let (pods, finished) = ([uid(1), uid(2)].into(), ids(&attachments));
+        let seen = Seen { attachments: &attachments, finished: &finished, ends: &ends, gone: &gone, pods: Some(&pods) };
         let port = |n: u64| attachment("", n).vifs[0].port_id;
         let findings = [
             Finding::StrayLink { name: ends[0].name.clone(), port_id: port(1), container_id: "old".into() },

@@ -59,11 +59,18 @@ impl DaemonConfig {
             node_name: node_name.into(),
             socket: PathBuf::from("/run/kuryr/cni.sock"),
             state_folder: PathBuf::from("/var/lib/kuryr"),
-            http_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 8090)),
+            http_address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9651)),
             add_timeout: Duration::from_secs(60),
             plug_timeout: Duration::from_secs(30),
             plug: PlugConfig::default(),
         }
+    }
+
+    /// The longest that a daemon takes to stop: what is being plugged or unplugged is finished, and what does not end by itself
+    /// is left to the next start.
+    #[must_use]
+    pub fn longest_stop(&self) -> Duration {
+        self.plug_timeout * 2
     }
 
     /// Checks the settings against each other.

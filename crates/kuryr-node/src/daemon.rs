@@ -17,10 +17,7 @@ use crate::{
 };
 use kube::Client;
 use std::{io, net::SocketAddr, sync::Arc};
-use tokio::{
-    net::{TcpListener, UnixListener},
-    time::timeout,
-};
+use tokio::net::{TcpListener, UnixListener};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Why the daemon could not start.
@@ -63,6 +60,7 @@ async fn run_with<P: Plugs>(
     shutdown: CancellationToken,
 ) -> Result<(), DaemonError> {
     config.check()?;
+    let longest_stop = config.longest_stop();
     let DaemonConfig { node_name, socket, state_folder, http_address, add_timeout, plug_timeout, plug } = config;
     let attachments = Attachments::load(state_folder.join("attachments"))?;
     let http = TcpListener::bind(http_address).await;
@@ -70,13 +68,13 @@ async fn run_with<P: Plugs>(
     let listener = socket::bind(&socket)?;
     let (events, written) = Events::channel();
     let node = Arc::new(Node {
+        ports: Arc::new(Ports::of_node(&node_name)),
         name: node_name,
         limits: Limits { add: add_timeout, plug: plug_timeout },
         ovsdb_socket: plug.ovsdb_socket,
         boot_id: attachments::boot_id(),
         plugs,
         attachments,
-        ports: Arc::new(Ports::default()),
         locks: Locks::default(),
         events,
         metrics: Metrics::default(),
@@ -86,7 +84,7 @@ async fn run_with<P: Plugs>(
     tracing::info!(node = node.name, socket = %socket.display(), http = %http_address, attachments = node.attachments.count(), "the kuryr daemon is running");
 
     let background = CancellationToken::new();
-    let serving = serve(&node, listener, http, shutdown);
+    let serving = serve(&node, listener, http, shutdown.clone());
     let helping = async {
         tokio::join!(
             watch::keep(&*node, client.clone(), &background),
@@ -96,14 +94,22 @@ async fn run_with<P: Plugs>(
         );
     };
     let stopping = async {
-        serving.await;
-        node.tasks.close();
-        // Plugging has its own limit: this one is for what ignores it.
-        if timeout(plug_timeout * 2, node.tasks.wait()).await.is_err() {
-            tracing::warn!(
+        let work = async {
+            serving.await;
+            node.tasks.close();
+            node.tasks.wait().await;
+        };
+        // Plugging has its own limit, and a client ends its request: this one is for what ignores both.
+        let overdue = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(longest_stop).await;
+        };
+        tokio::select! {
+            () = work => {}
+            () = overdue => tracing::warn!(
                 operations = node.tasks.len(),
-                "stopping although operations have not ended; the next start finds what they leave"
-            );
+                "stopping although operations or connections have not ended; the next start finds what they leave"
+            ),
         }
         background.cancel();
     };
@@ -119,22 +125,16 @@ async fn run_with<P: Plugs>(
 /// Serves both addresses until `shutdown`, and then what is in flight.
 async fn serve<P: Plugs>(node: &Arc<Node<P>>, listener: UnixListener, http: TcpListener, shutdown: CancellationToken) {
     let api = api::routes(Arc::clone(node)).into_make_service_with_connect_info::<Peer>();
-    let api = axum::serve(listener, api).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let api = axum::serve(listener, api).with_graceful_shutdown(shutdown.cancelled_owned());
     let health = axum::serve(http, health::routes(Arc::clone(node)));
     let api = async {
         if let Err(error) = api.await {
             tracing::error!(error = chain(&error), "the socket cannot be served");
         }
     };
-    // A client that never ends its request must not keep the daemon from stopping.
-    let overdue = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(node.limits.plug * 2).await;
-    };
     // Health is served for as long as there is something to be healthy; its connections may be idle for ever.
     tokio::select! {
         () = api => {}
-        () = overdue => tracing::warn!("stopping although a connection is still open"),
         Err(error) = health.into_future() => tracing::error!(error = chain(&error), "health cannot be served"),
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     plug::{HostEnd, Mismatch, PlugError, PlugTimes, Plugger, Sandbox, error::chain},
     ports::Ports,
 };
-use kuryr_model::{ObjectKey, Vif, vif::PlugDriver};
+use kuryr_model::{ObjectKey, PodUid, Vif, vif::PlugDriver};
 use std::{
     collections::{BTreeSet, HashSet},
     future::Future,
@@ -174,12 +174,12 @@ impl<P: Plugs> Node<P> {
         }
     }
 
-    /// The attachments whose sandbox is certainly gone.
-    #[must_use]
-    pub fn gone(&self) -> BTreeSet<AttachmentId> {
+    /// The attachments whose sandbox is certainly gone, of those that `of` selects.
+    fn gone(&self, of: impl Fn(&Attachment) -> bool) -> BTreeSet<AttachmentId> {
         let attachments = self.attachments.all();
-        let gone = attachments.iter().filter(|attachment| attachments::sandbox_gone(attachment, &self.boot_id));
-        gone.map(|attachment| attachment.id.clone()).collect()
+        let gone =
+            |attachment: &&Arc<Attachment>| of(attachment) && attachments::sandbox_gone(attachment, &self.boot_id);
+        attachments.iter().filter(gone).map(|attachment| attachment.id.clone()).collect()
     }
 
     /// Looks at the node and reports what is plugged, and what is stray or missing.
@@ -187,11 +187,14 @@ impl<P: Plugs> Node<P> {
     /// # Errors
     /// The kernel or Open vSwitch could not be asked.
     pub async fn report(&self) -> Result<NodeReport, PlugError> {
+        let finished = self.attachments.finished();
         let ends = self.plugs.list().await?;
         let attachments = self.attachments.all();
         let pods: Option<HashSet<_>> =
             self.ports.synced().then(|| self.ports.all().iter().map(|port| port.spec.pod_uid.clone()).collect());
-        let seen = Seen { attachments: &attachments, ends: &ends, gone: &self.gone(), pods: pods.as_ref() };
+        let gone = self.gone(|_| true);
+        let seen =
+            Seen { attachments: &attachments, finished: &finished, ends: &ends, gone: &gone, pods: pods.as_ref() };
         let findings = audit::audit(&seen);
         let attachments = attachments.iter().map(|attachment| Attachment::clone(attachment)).collect();
         Ok(NodeReport { node: self.name.clone(), attachments, findings })
@@ -199,8 +202,17 @@ impl<P: Plugs> Node<P> {
 
     /// Undoes the attachments whose sandbox is gone. What fails is reported and left for another time.
     pub async fn clean_gone(&self) -> Vec<String> {
+        self.clean(self.gone(|_| true)).await
+    }
+
+    /// Undoes those of one pod.
+    pub async fn clean_gone_of(&self, pod: &PodUid) -> Vec<String> {
+        self.clean(self.gone(|attachment| attachment.pod_uid == *pod)).await
+    }
+
+    async fn clean(&self, gone: BTreeSet<AttachmentId>) -> Vec<String> {
         let mut problems = Vec::new();
-        for id in self.gone() {
+        for id in gone {
             let Some(_held) = self.lock(&id, Instant::now() + LOCK_TIMEOUT).await else { continue };
             let Some(attachment) = self.attachments.get(&id) else { continue };
             let (pod, uid, container) = (attachment.pod(), &attachment.pod_uid, &id.container_id);

@@ -80,8 +80,10 @@ struct State {
 }
 
 /// The `KuryrPort`s of this node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ports {
+    /// The Kubernetes node that this is said to be.
+    node: String,
     state: Mutex<State>,
     /// Keys whose `KuryrPort` has changed.
     pub changed: Queue<ObjectKey>,
@@ -111,6 +113,11 @@ impl Drop for Claim {
 }
 
 impl Ports {
+    /// Those of a node, none so far.
+    pub fn of_node(node: impl Into<String>) -> Self {
+        Self { node: node.into(), state: Mutex::default(), changed: Queue::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -259,7 +266,11 @@ impl Ports {
             }
             Awaited::Unallocated(None) | Awaited::Absent => {
                 let trouble = state.trouble.as_ref().map(|trouble| format!(" (the API server is away: {trouble})"));
-                format!("the controller has not answered: is it running?{}", trouble.unwrap_or_default())
+                format!(
+                    "the controller has not answered: is it running, and is {} the name of this node in Kubernetes (KURYR_NODE)?{}",
+                    self.node,
+                    trouble.unwrap_or_default()
+                )
             }
         }
     }
@@ -294,7 +305,7 @@ mod tests {
     }
 
     fn synced() -> Arc<Ports> {
-        let ports = Arc::new(Ports::default());
+        let ports = Arc::new(Ports::of_node("node-1"));
         ports.replace(HashMap::new());
         ports
     }
@@ -374,12 +385,16 @@ mod tests {
         async fn reason(ports: &Arc<Ports>) -> String {
             ports.claim(&testing::pod("web-0", 1), LIMIT).await.unwrap_err().to_string()
         }
-        let ports = Arc::new(Ports::default());
+        let ports = Arc::new(Ports::of_node("node-1"));
         ports.set_trouble(Some("connection refused".into()));
         assert!(reason(&ports).await.ends_with("cannot see KuryrPorts: connection refused"));
         ports.replace(HashMap::new());
         let text = reason(&ports).await;
-        assert_eq!(text, "pod shop/web-0 has no port after 60 s: the controller has not answered: is it running?");
+        assert_eq!(
+            text,
+            "pod shop/web-0 has no port after 60 s: the controller has not answered: is it running, and is node-1 the name of this \
+             node in Kubernetes (KURYR_NODE)?"
+        );
         let mut full = kuryr_port("web-0", 1);
         full.spec.vifs.clear();
         testing::unallocated(&mut full, "subnet pods-a has no free address");

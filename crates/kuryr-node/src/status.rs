@@ -22,12 +22,15 @@ use kuryr_model::{
 };
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// How many statuses are written at a time.
 const WORKERS: usize = 16;
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(15);
+/// How often ports on their way out are looked at that a sandbox has: nothing tells when one is gone whose DEL was lost.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
 /// What should be in `status.attachment`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +62,11 @@ fn look(ports: &Ports, attachments: &Attachments, key: &ObjectKey) -> Option<(Ar
 /// Writes statuses until `stop`.
 pub async fn keep<P: Plugs>(node: &Node<P>, client: &Client, stop: &CancellationToken) {
     let mut work = FuturesUnordered::new();
+    let mut ticks = tokio::time::interval(LOOK_AGAIN);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = ticks.tick() => remind(&node.ports),
             key = node.ports.changed.take(), if work.len() < WORKERS => work.push(async move {
                 settle(node, client, &key).await;
                 key
@@ -71,9 +77,26 @@ pub async fn keep<P: Plugs>(node: &Node<P>, client: &Client, stop: &Cancellation
     }
 }
 
+/// Has those looked at whose pods are gone and that this node still has.
+fn remind(ports: &Ports) {
+    for port in ports.all().iter().filter(|port| port.deleting()) {
+        ports.changed.put(port.key());
+    }
+}
+
+/// Unplugs what a pod that is gone has in sandboxes that are gone, too.
+async fn detach_gone<P: Plugs>(node: &Node<P>, key: &ObjectKey) {
+    if let Some((port, _)) = node.ports.get(key)
+        && port.deleting()
+    {
+        node.clean_gone_of(&port.spec.pod_uid).await;
+    }
+}
+
 /// Brings one status up to date, however long that takes.
 async fn settle<P: Plugs>(node: &Node<P>, client: &Client, key: &ObjectKey) {
     let mut delay = FIRST_RETRY;
+    detach_gone(node, key).await;
     while let Some((port, wanted)) = look(&node.ports, &node.attachments, key) {
         let (pod_uid, state) = (&port.spec.pod_uid, wanted.state);
         if state == AttachmentState::Released {
@@ -136,7 +159,11 @@ async fn write(client: &Client, port: &KuryrPort, wanted: &Wanted) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{self, kuryr_port};
+    use crate::{
+        ports::Known,
+        testing::{self, kuryr_port},
+    };
+    use futures::FutureExt;
 
     #[test]
     fn a_status_is_wanted_only_when_it_says_something_new() {
@@ -155,6 +182,52 @@ mod tests {
         assert_eq!(wanted(&port, true, false, None), None, "an ADD is about to plug");
         assert_eq!(wanted(&port, false, true, Some("a")), None, "still plugged");
         assert_eq!(wanted(&port, false, false, None), released);
+    }
+
+    #[test]
+    fn only_ports_on_their_way_out_are_looked_at_again() {
+        let ports = Ports::of_node("node-1");
+        for (name, deleting) in [("web-1", false), ("web-2", true)] {
+            let mut port = kuryr_port(name, 1);
+            if deleting {
+                testing::delete(&mut port);
+            }
+            ports.apply(port.key(), Known::Port(port.into()));
+        }
+        let waiting = || std::iter::from_fn(|| ports.changed.take().now_or_never()).collect::<Vec<_>>();
+        for key in waiting() {
+            ports.changed.done(&key);
+        }
+        remind(&ports);
+        assert_eq!(waiting(), [ObjectKey::new("shop", "web-2")]);
+    }
+
+    #[tokio::test]
+    async fn a_deleted_pod_whose_sandbox_is_gone_without_a_del_is_unplugged() {
+        let folder = tempfile::tempdir().unwrap();
+        let (node, _events) = testing::node(folder.path());
+        let netns = |n: u64| folder.path().join(format!("cni-{n}"));
+        for n in 1..=3 {
+            let mut attachment = testing::attachment(&format!("c{n}"), n);
+            attachment.netns = netns(n);
+            std::os::unix::fs::symlink("/proc/self/ns/net", netns(n)).unwrap();
+            node.plugs.plugged.lock().unwrap().insert(testing::host_end(&format!("c{n}"), n));
+            node.attachments.insert(attachment.into()).await.unwrap();
+            let mut port = kuryr_port(&format!("web-{n}"), n);
+            if n != 3 {
+                testing::delete(&mut port);
+            }
+            testing::apply(&node, &port);
+        }
+        // The first still has its sandbox, the third its pod.
+        for n in 2..=3 {
+            std::fs::remove_file(netns(n)).unwrap();
+        }
+        for n in 1..=3 {
+            detach_gone(&node, &ObjectKey::new("shop", format!("web-{n}"))).await;
+        }
+        assert_eq!(node.plugs.plugged(), [(1, "c1".into()), (3, "c3".into())]);
+        assert_eq!(node.attachments.count(), 2);
     }
 }
 

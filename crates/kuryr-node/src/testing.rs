@@ -212,7 +212,7 @@ pub(crate) fn node(folder: &Path) -> (Arc<Node<Arc<FakePlugs>>>, mpsc::Receiver<
         boot_id: attachments::boot_id(),
         plugs: Arc::default(),
         attachments: Attachments::load(folder.join("attachments")).unwrap(),
-        ports: Arc::new(Ports::default()),
+        ports: Arc::new(Ports::of_node("node-1")),
         locks: Locks::default(),
         events,
         metrics: Metrics::default(),

@@ -43,8 +43,18 @@ impl Pod {
 pub enum Node {
     /// There is a Node object: its daemon will say when it has released the ports.
     Present,
-    /// The Node object has been gone for this long: no daemon will say anything.
+    /// The Node object has been gone, or the node out of service, for this long: no daemon will say anything.
     Gone(Duration),
+}
+
+/// The key of the taint by which an administrator declares that a node is shut down and will not come back by itself, so that what
+/// was on it may be used elsewhere (Kubernetes, "Non-graceful node shutdown").
+pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+/// Whether a node with taints of these keys is out of service. One that is ready is not, whatever it is tainted with:
+/// Kubernetes leaves its pods alone, too.
+pub fn out_of_service<'a>(ready: bool, mut taints: impl Iterator<Item = &'a str>) -> bool {
+    !ready && taints.any(|key| key == OUT_OF_SERVICE)
 }
 
 /// The next step for one key. Each step changes what is observed, so that the following call gives the one after it.
@@ -69,8 +79,8 @@ pub enum Step {
     },
 }
 
-/// The next step for a pod and the `KuryrPort` of its name. `node` is that of the `KuryrPort`; when it has been gone
-/// for `cooldown`, its ports count as released.
+/// The next step for a pod and the `KuryrPort` of its name. `node` is that of the `KuryrPort`; when it has been gone or
+/// out of service for `cooldown`, its ports count as released.
 #[must_use]
 pub fn step(pod: Option<&Pod>, port: Option<&KuryrPort>, node: Node, cooldown: Duration) -> Step {
     let Some(port) = port else {
@@ -183,6 +193,14 @@ mod tests {
         let at = |seconds| step(None, Some(&port), Node::Gone(Duration::from_secs(seconds)), COOLDOWN);
         assert_eq!(at(59), Step::AwaitNode { again: Some(Duration::from_secs(1)), blocks: false });
         assert_eq!(at(60), Step::Release);
+    }
+
+    #[test]
+    fn a_node_is_out_of_service_if_it_is_said_so_and_does_not_say_otherwise_itself() {
+        let taints = ["node.kubernetes.io/unreachable", OUT_OF_SERVICE];
+        assert!(out_of_service(false, taints.into_iter()));
+        assert!(!out_of_service(true, taints.into_iter()));
+        assert!(!out_of_service(false, taints[..1].iter().copied()));
     }
 
     #[test]

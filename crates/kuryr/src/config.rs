@@ -5,6 +5,7 @@ use crate::cloud::CloudArgs;
 use jiff::SignedDuration;
 use kuryr_controller::{ControllerConfig, ServiceClass, ServicesConfig};
 use kuryr_model::{ClusterId, mark::valid_cluster_id};
+use kuryr_node::DaemonConfig;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -158,13 +159,27 @@ pub(crate) struct Daemon {
 
 impl Default for Daemon {
     fn default() -> Self {
+        let defaults = DaemonConfig::new(String::new());
         Self {
-            listen: SocketAddr::from(([0, 0, 0, 0], 9651)),
-            socket: "/run/kuryr/cni.sock".into(),
-            state_dir: "/var/lib/kuryr".into(),
-            ovsdb_socket: "/run/openvswitch/db.sock".into(),
-            add_timeout: Duration::from_secs(60),
+            listen: defaults.http_address,
+            socket: defaults.socket,
+            state_dir: defaults.state_folder,
+            ovsdb_socket: defaults.plug.ovsdb_socket,
+            add_timeout: defaults.add_timeout,
         }
+    }
+}
+
+impl Daemon {
+    /// What the daemon of a node itself is told.
+    pub(crate) fn to_config(&self, node: String) -> DaemonConfig {
+        let mut config = DaemonConfig::new(node);
+        config.http_address = self.listen;
+        config.socket.clone_from(&self.socket);
+        config.state_folder.clone_from(&self.state_dir);
+        config.plug.ovsdb_socket.clone_from(&self.ovsdb_socket);
+        config.add_timeout = self.add_timeout;
+        config
     }
 }
 
@@ -304,9 +319,19 @@ mod tests {
 
     #[test]
     fn the_longest_add_timeout_is_one_that_the_daemon_takes() {
-        let daemon = |add_timeout| kuryr_node::DaemonConfig { add_timeout, ..kuryr_node::DaemonConfig::new("n") };
+        let daemon = |add_timeout| DaemonConfig { add_timeout, ..DaemonConfig::new("n") };
         assert_eq!(daemon(LONGEST_ADD_TIMEOUT).check(), Ok(()));
         assert!(daemon(LONGEST_ADD_TIMEOUT + Duration::from_secs(1)).check().is_err());
+    }
+
+    #[test]
+    fn a_daemon_is_told_every_one_of_its_settings() {
+        let text = "[daemon]\nlisten = \"127.0.0.1:1\"\nsocket = \"/a\"\nstate_dir = \"/b\"\novsdb_socket = \"/c\"\nadd_timeout = \"7s\"";
+        let told = parse(text).unwrap().daemon.to_config("n".into());
+        let paths = [&told.socket, &told.state_folder, &told.plug.ovsdb_socket].map(|path| path.display().to_string());
+        assert_eq!((told.http_address.port(), told.add_timeout.as_secs()), (1, 7));
+        assert_eq!(paths, ["/a", "/b", "/c"]);
+        assert_eq!(told.node_name, "n");
     }
 
     #[test]

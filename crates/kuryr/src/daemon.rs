@@ -2,7 +2,6 @@
 
 use crate::{config::Config, kubernetes};
 use anyhow::Context;
-use kuryr_node::{DaemonConfig, plug::PlugConfig};
 use std::{net::SocketAddr, path::Path, path::PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -28,8 +27,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -> anyhow::Result<()> {
-    let settings = config.daemon;
-    let client = kubernetes::connect(kubeconfig, "kuryr-daemon").await?;
+    // Not asked whether it answers: sandboxes are taken down, and the runtime is told what is wrong, while it is away.
+    let client = kubernetes::client(kubeconfig, "kuryr-daemon").await?;
     let node = match args.node {
         Some(node) => node,
         None => std::fs::read_to_string("/proc/sys/kernel/hostname")
@@ -37,14 +36,11 @@ pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -
             .trim()
             .to_owned(),
     };
-    let config = DaemonConfig {
-        socket: args.socket.unwrap_or(settings.socket),
-        state_folder: args.state_dir.unwrap_or(settings.state_dir),
-        http_address: args.listen.unwrap_or(settings.listen),
-        add_timeout: settings.add_timeout,
-        plug: PlugConfig { ovsdb_socket: settings.ovsdb_socket, ..PlugConfig::default() },
-        ..DaemonConfig::new(node)
-    };
+    let mut told = config.daemon;
+    told.socket = args.socket.unwrap_or(told.socket);
+    told.state_dir = args.state_dir.unwrap_or(told.state_dir);
+    told.listen = args.listen.unwrap_or(told.listen);
+    let config = told.to_config(node);
     let stop = CancellationToken::new();
     stop_on_signal(&stop)?;
     kuryr_node::run(config, client, stop).await?;

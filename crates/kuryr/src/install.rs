@@ -20,7 +20,7 @@ pub(crate) struct Args {
 
     /// The network configuration list to install; its name is kept
     #[arg(long, value_name = "FILE")]
-    conflist: PathBuf,
+    pub(crate) conflist: PathBuf,
 
     /// The executable to install; by default the one beside this program
     #[arg(long, value_name = "FILE")]

@@ -8,7 +8,10 @@ mod crds;
 mod daemon;
 mod describe;
 #[cfg(test)]
+mod deploy_tests;
+#[cfg(test)]
 mod docs_tests;
+mod http;
 mod install;
 mod kubernetes;
 mod setup;
@@ -89,6 +92,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Who only looks must tell "something is wrong" from "I could not look", as diff and grep do.
+    let failed = match cli.command {
+        Command::Status(_) | Command::Audit(_) | Command::Describe(_) => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
+    };
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -100,7 +108,7 @@ fn main() -> ExitCode {
                 }
             }
             complain(&text);
-            ExitCode::FAILURE
+            failed
         }
     }
 }
@@ -150,16 +158,18 @@ async fn execute(command: Command, config: Config, kubeconfig: Option<&Path>) ->
                 pod_subnets: config.network.pod_subnets,
                 lease_namespace: config.controller.lease_namespace,
                 lease_name: config.controller.lease_name,
+                daemons: config.daemon.listen,
             };
             let cloud = config.openstack.connect(Options::default()).await;
             return status::run(&args, &settings, cloud, kubernetes::connect(kubeconfig, "kuryr").await, out).await;
         }
+        Command::Audit(args) if args.node_only => return audit::run(&args, None, &config.daemon.socket, out).await,
         Command::Audit(args) => {
             let client = kubernetes::connect(kubeconfig, "kuryr").await?;
-            let cluster = cluster_id(given, Some(&client)).await?;
+            let id = cluster_id(given, Some(&client)).await?;
             let cloud = config.openstack.connect(Options::default()).await?;
-            let controller = config.controller_config(cluster, String::new());
-            return audit::run(&args, &controller, &cloud, &client, &config.daemon.socket, out).await;
+            let cluster = audit::Cluster { config: config.controller_config(id, String::new()), cloud, client };
+            return audit::run(&args, Some(&cluster), &config.daemon.socket, out).await;
         }
         Command::Describe(args) => {
             let client = kubernetes::connect(kubeconfig, "kuryr").await?;

@@ -1,11 +1,15 @@
 //! What `kuryr status` and `kuryr audit` read of Kubernetes, reduced to what they judge.
 
 use anyhow::Context as _;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::{Api, Client, ResourceExt as _, api::ListParams};
-use kuryr_model::{HOST_ANNOTATION, KuryrPort, ObjectKey, PodUid};
+use kube::{Api, Client, ResourceExt as _, api::ListParams, core::DeserializeGuard};
+use kuryr_model::{HOST_ANNOTATION, KuryrPort, ObjectKey, PodUid, kuryr_port::AttachmentState};
 use std::net::IpAddr;
+
+/// For how long a `KuryrPort` may be on its way out: its node has to say that the port is free. The same for a
+/// `KuryrLoadBalancer`, whose load balancer has to go first.
+pub(crate) const LONGEST_DELETION: SignedDuration = SignedDuration::from_mins(2);
 
 /// What matters of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,19 +66,54 @@ pub(crate) struct NodeView {
     pub(crate) why: String,
     /// What Neutron calls it.
     pub(crate) host: String,
+    /// Where it is reached from other nodes.
+    pub(crate) address: Option<IpAddr>,
 }
 
 impl NodeView {
     fn read(node: &Node) -> Self {
         let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let ready = conditions.rfind(|condition| condition.type_ == "Ready");
+        let mut addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+        let internal = addresses.find(|address| address.type_ == "InternalIP");
         Self {
             name: node.name_any(),
             ready: ready.is_some_and(|condition| condition.status == "True"),
             why: ready.and_then(|condition| condition.message.clone()).unwrap_or_default(),
             host: node.annotations().get(HOST_ANNOTATION).cloned().unwrap_or_else(|| node.name_any()),
+            address: internal.and_then(|address| address.address.parse().ok()),
         }
     }
+}
+
+/// A `KuryrPort` of which not even Kuryr can make sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable {
+    pub(crate) key: ObjectKey,
+    pub(crate) why: String,
+}
+
+impl Unreadable {
+    /// What a person can do about it.
+    pub(crate) const FIX: &str = "nobody acts on it: put it right, or delete it and take its finalizers away";
+}
+
+/// Why a `KuryrPort` is on its way out for longer than that should take, and what to do.
+pub(crate) fn overdue(now: Timestamp, port: &KuryrPort) -> Option<(String, &'static str)> {
+    let since = now.duration_since(port.metadata.deletion_timestamp.as_ref()?.0);
+    if since < LONGEST_DELETION {
+        return None;
+    }
+    let (why, fix) = match port.attachment_state() {
+        Some(AttachmentState::Released) => {
+            ("its node has released it".to_owned(), "the controller deletes its port; if it does not: kuryr status")
+        }
+        Some(AttachmentState::Attached) | None => (
+            format!("node {} has not released it", port.spec.node_name),
+            "start the daemon of the node, or delete the Node if it is gone for good",
+        ),
+    };
+    Some((format!("has been on its way out for {} s: {why}", since.as_secs()), fix))
 }
 
 /// The cluster as read in one go.
@@ -83,6 +122,8 @@ pub(crate) struct ClusterView {
     pub(crate) pods: Vec<PodView>,
     pub(crate) nodes: Vec<NodeView>,
     pub(crate) kuryr_ports: Vec<KuryrPort>,
+    /// Those of which nothing but the name is known.
+    pub(crate) unreadable: Vec<Unreadable>,
 }
 
 impl ClusterView {
@@ -91,13 +132,26 @@ impl ClusterView {
         let all = ListParams::default();
         let pods = Api::<Pod>::all(client.clone()).list(&all).await.context("pods cannot be listed")?;
         let nodes = Api::<Node>::all(client.clone()).list(&all).await.context("nodes cannot be listed")?;
-        let ports = Api::<KuryrPort>::all(client.clone()).list(&all).await;
+        let ports = Api::<DeserializeGuard<KuryrPort>>::all(client.clone()).list(&all).await;
         let ports = ports.context("KuryrPorts cannot be listed (are the definitions applied? kuryr crds --apply)")?;
-        Ok(Self {
+        let mut view = Self {
             pods: pods.iter().filter_map(PodView::read).collect(),
             nodes: nodes.iter().map(NodeView::read).collect(),
-            kuryr_ports: ports.items,
-        })
+            ..Self::default()
+        };
+        for port in ports {
+            let key = ObjectKey::new(port.namespace().unwrap_or_default(), port.name_any());
+            match port.0 {
+                Ok(port) => view.kuryr_ports.push(port),
+                Err(invalid) => view.unreadable.push(Unreadable { key, why: invalid.error }),
+            }
+        }
+        Ok(view)
+    }
+
+    /// Why the `KuryrPort` of this name cannot be read, if there is one that cannot.
+    pub(crate) fn unreadable(&self, key: &ObjectKey) -> Option<&Unreadable> {
+        self.unreadable.iter().find(|unreadable| unreadable.key == *key)
     }
 }
 
@@ -117,6 +171,17 @@ pub(crate) mod tests {
             deleting: false,
             addresses: vec![],
             bound: None,
+        }
+    }
+
+    /// A node that is ready, at 192.0.2.1 and with the host `host-1`.
+    pub(crate) fn node(name: &str) -> NodeView {
+        NodeView {
+            name: name.into(),
+            ready: true,
+            why: String::new(),
+            host: "host-1".into(),
+            address: "192.0.2.1".parse().ok(),
         }
     }
 
@@ -163,9 +228,12 @@ pub(crate) mod tests {
     fn a_node_has_the_host_that_its_annotation_says() {
         let value = json!({
             "metadata": {"name": "n", "annotations": {"kuryr.openstack.org/host": "n.example"}},
-            "status": {"conditions": [{"type": "Ready", "status": "False", "message": "no CNI"}]},
+            "status": {
+                "conditions": [{"type": "Ready", "status": "False", "message": "no CNI"}],
+                "addresses": [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "192.0.2.1"}],
+            },
         });
-        let node = NodeView::read(&serde_json::from_value(value).unwrap());
-        assert_eq!(node, NodeView { name: "n".into(), ready: false, why: "no CNI".into(), host: "n.example".into() });
+        let read = NodeView::read(&serde_json::from_value(value).unwrap());
+        assert_eq!(read, NodeView { ready: false, why: "no CNI".into(), host: "n.example".into(), ..node("n") });
     }
 }

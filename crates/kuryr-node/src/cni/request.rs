@@ -120,6 +120,11 @@ impl Request {
     /// What is wrong with it, with the specification's code for that.
     pub fn validate(&self) -> Result<Call, CniError> {
         let version = CniVersion::negotiate(self.config["cniVersion"].as_str())?;
+        if self.command == "DEL" {
+            // What was added must go whatever has become of the configuration since.
+            let network = self.config["name"].as_str().unwrap_or_default().to_owned();
+            return Ok(Call { version, network, verb: Verb::Del { id: self.id()? } });
+        }
         let config = NetworkConfig::deserialize(&self.config).map_err(|error| {
             CniError::new(Code::Decode, "cannot decode the network configuration").details(error.to_string())
         })?;
@@ -141,7 +146,6 @@ impl Request {
         };
         Ok(match self.command.as_str() {
             "ADD" => Verb::Add { id: self.id()?, netns: self.netns()?, pod: args::parse(&self.args)? },
-            "DEL" => Verb::Del { id: self.id()? },
             "CHECK" => {
                 since(CniVersion::V0_4_0)?;
                 self.netns()?;
@@ -305,10 +309,15 @@ mod tests {
     }
 
     #[test]
-    fn del_needs_neither_namespace_nor_pod() {
+    fn del_needs_neither_namespace_nor_pod_nor_the_configuration_that_add_had() {
         let mut request = request("DEL", &config("0.3.1"));
         request.netns.clear();
         request.args.clear();
         assert_eq!(request.validate().unwrap().verb, Verb::Del { id: id() });
+        for (key, odd) in [("name", Value::Null), ("name", json!(7)), ("ipam", json!({ "type": "host-local" }))] {
+            let mut changed = request.clone();
+            changed.config[key] = odd;
+            assert_eq!(changed.validate().unwrap().verb, Verb::Del { id: id() }, "{}", changed.config);
+        }
     }
 }

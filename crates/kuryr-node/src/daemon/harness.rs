@@ -65,6 +65,13 @@ impl Daemon {
         .await
     }
 
+    /// The beginning of a request, and the connection on which it stands.
+    pub(super) async fn begin(&self, request: &str) -> UnixStream {
+        let mut stream = UnixStream::connect(&self.socket).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
     pub(super) async fn get(&self, path: &str) -> (u16, Value) {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         match path {

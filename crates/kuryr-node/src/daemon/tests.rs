@@ -130,6 +130,22 @@ async fn requests_that_are_none_are_refused_and_health_says_nothing_secret() {
 }
 
 #[tokio::test]
+async fn a_client_that_never_ends_its_request_does_not_keep_the_daemon_from_stopping() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_api, client) = api_server().await;
+    let patience = |config: &mut DaemonConfig| config.plug_timeout = Duration::from_millis(200);
+    let daemon = Daemon::start_with(folder.path(), client, Arc::<FakePlugs>::default(), patience).await;
+    let endless = daemon.begin("POST /cni HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{").await;
+    // One after it is answered: then the first has been taken, too.
+    assert_eq!(daemon.get("/attachments").await.0, 200);
+    let begun = std::time::Instant::now();
+    daemon.stop().await;
+    let longest = DaemonConfig { plug_timeout: Duration::from_millis(200), ..DaemonConfig::new("n") }.longest_stop();
+    assert!((longest..longest * 10).contains(&begun.elapsed()), "it stopped after {:?}", begun.elapsed());
+    drop(endless);
+}
+
+#[tokio::test]
 async fn what_cannot_start_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let (_api, client) = api_server().await;

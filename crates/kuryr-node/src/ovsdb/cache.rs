@@ -8,6 +8,9 @@ use uuid::Uuid;
 /// The database that is spoken to.
 pub const DATABASE: &str = "Open_vSwitch";
 
+/// The bridge that `ovn-controller` takes if it is told no other.
+const OVN_BRIDGE: &str = "br-int";
+
 /// A row of table `Interface`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
@@ -28,6 +31,8 @@ pub struct Port {
     pub name: String,
     /// Its interfaces.
     pub interfaces: Vec<Uuid>,
+    /// The VLAN that it is an access port of. Neutron's Open vSwitch agent gives every network one of its own on each node.
+    pub tag: Option<i64>,
 }
 
 /// A row of table `Bridge`.
@@ -78,13 +83,27 @@ impl Cache {
         self.bridges.values().find(|bridge| bridge.ports.contains(id))
     }
 
+    /// Whether OVN's controller forwards on the bridge of that name. `external_ids` tells it its database and its bridge; of
+    /// several controllers each has its own keys, with `-` and its chassis' name behind (ovn-controller(8)).
+    #[must_use]
+    pub fn is_ovns(&self, bridge: &str) -> bool {
+        let is_remote = |key: &str| {
+            key.strip_prefix("ovn-remote").is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+                && key != "ovn-remote-probe-interval"
+        };
+        let named = |(key, value): (&String, &String)| key.starts_with("ovn-bridge") && value == bridge;
+        self.external_ids.keys().any(|key| is_remote(key))
+            && (self.external_ids.iter().any(named)
+                || (bridge == OVN_BRIDGE && !self.external_ids.contains_key("ovn-bridge")))
+    }
+
     /// What to ask the server for: the tables and columns above.
     #[must_use]
     pub fn monitor(name: &str) -> Value {
         let columns = |columns: &[&str]| json!({ "columns": columns });
         json!([DATABASE, name, {
             "Interface": columns(&["name", "ofport", "error", "external_ids"]),
-            "Port": columns(&["name", "interfaces"]),
+            "Port": columns(&["name", "interfaces", "tag"]),
             "Bridge": columns(&["name", "ports", "datapath_type"]),
             "Open_vSwitch": columns(&["external_ids"]),
         }])
@@ -140,7 +159,8 @@ fn interface(row: &Value) -> Option<Interface> {
 }
 
 fn port(row: &Value) -> Option<Port> {
-    Some(Port { name: text(row, "name")?, interfaces: ids(row, "interfaces")? })
+    let tag = read_set(row.get("tag")?).first().and_then(|tag| tag.as_i64());
+    Some(Port { name: text(row, "name")?, interfaces: ids(row, "interfaces")?, tag })
 }
 
 fn bridge(row: &Value) -> Option<Bridge> {
@@ -171,13 +191,14 @@ mod tests {
         cache
             .apply(&json!({
                 "Interface": { a.to_string(): { "new": new(json!(["set", []])) } },
-                "Port": { p.to_string(): { "new": { "name": "tap1", "interfaces": ["uuid", a] } } },
+                "Port": { p.to_string(): { "new": { "name": "tap1", "interfaces": ["uuid", a], "tag": 7 } } },
                 "Bridge": { b.to_string(): { "new": { "name": "br", "ports": ["set", [["uuid", p]]], "datapath_type": "" } } },
                 "Open_vSwitch": { a.to_string(): { "new": { "external_ids": ["map", [["hostname", "n"]]] } } },
             }))
             .unwrap();
         assert_eq!(cache.interface("tap1").unwrap().ofport, None);
         assert_eq!(cache.bridge_of("tap1").unwrap().name, "br");
+        assert_eq!(cache.ports[&p].tag, Some(7));
         assert_eq!(cache.external_ids["hostname"], "n");
         cache
             .apply(
@@ -188,5 +209,25 @@ mod tests {
         cache.apply(&json!({ "Interface": { a.to_string(): { "old": new(json!(4)) } } })).unwrap();
         assert_eq!(cache.interface("tap1"), None);
         assert!(cache.apply(&json!({ "Interface": { a.to_string(): { "new": {} } } })).is_err());
+    }
+
+    #[test]
+    fn a_bridge_is_ovns_if_ovn_controller_is_told_so() {
+        let is_ovns = |ids: &[(&str, &str)], bridge: &str| {
+            let external_ids = ids.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+            Cache { external_ids, ..Cache::default() }.is_ovns(bridge)
+        };
+        let remote = ("ovn-remote", "unix:sb.sock");
+        assert!(is_ovns(&[remote], "br-int"));
+        assert!(!is_ovns(&[remote], "br-ex"));
+        assert!(is_ovns(&[remote, ("ovn-bridge", "br-ovn")], "br-ovn"));
+        assert!(!is_ovns(&[remote, ("ovn-bridge", "br-ovn")], "br-int"), "there the Open vSwitch agent may be");
+        assert!(is_ovns(&[("ovn-remote-a", "unix:sb.sock"), ("ovn-bridge-a", "br-a")], "br-a"));
+        // What a node with the Open vSwitch agent alone has.
+        for ids in
+            [&[][..], &[("hostname", "n")], &[("ovn-remote-probe-interval", "1000"), ("ovn-bridge-mappings", "x")]]
+        {
+            assert!(!is_ovns(ids, "br-int"), "{ids:?}");
+        }
     }
 }

@@ -19,6 +19,9 @@ pub const IFACE_ID: &str = "iface-id";
 pub const ATTACHED_MAC: &str = "attached-mac";
 /// Set by OVN when the flows of an Interface are in.
 const OVN_INSTALLED: &str = "ovn-installed";
+/// The VLAN of ports that must not forward: Neutron's Open vSwitch agent leaves it to no network and drops its packets, and gives
+/// the port its network's VLAN once it has wired it.
+const DEAD_VLAN: i64 = 4095;
 
 /// A port of ours in a bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,17 +34,25 @@ pub struct OurPort {
     pub container_id: String,
 }
 
-/// What tells that a port works.
+/// Who makes a bridge forward, and by that what tells that a port works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// Open vSwitch has given it a number.
-    Ofport,
-    /// OVN's flows are in.
-    OvnInstalled,
+pub enum Forwarder {
+    /// OVN's controller: it says `ovn-installed` on the Interface when its flows are in.
+    Ovn,
+    /// Neutron's Open vSwitch agent: it gives the Port the VLAN that its network has on this node, and writes nothing later.
+    Agent,
 }
 
-/// Adds interface `name` to `bridge`, in place of any port of that name; the row of the Interface. The bridge itself is
-/// left as it is.
+impl Forwarder {
+    /// Whose a bridge is.
+    #[must_use]
+    pub fn of(cache: &Cache, bridge: &str) -> Self {
+        if cache.is_ovns(bridge) { Self::Ovn } else { Self::Agent }
+    }
+}
+
+/// Adds interface `name` to `bridge`, in place of any port of that name; the row of the Interface, and who will make it
+/// work. The bridge itself is left as it is.
 ///
 /// # Errors
 /// [`Error::NoBridge`], or the database's refusal.
@@ -51,13 +62,14 @@ pub async fn add(
     bridge: &str,
     name: &str,
     external_ids: &[(&str, &str)],
-) -> Result<Uuid, Error> {
+) -> Result<(Uuid, Forwarder), Error> {
     let mut tries = 0;
     loop {
-        if client.look(deadline, |cache| cache.bridge(bridge).is_none()).await? {
+        let look = |cache: &Cache| cache.bridge(bridge).map(|_| Forwarder::of(cache, bridge));
+        let Some(forwarder) = client.look(deadline, look).await? else {
             return Err(Error::NoBridge(bridge.to_owned()));
-        }
-        let done = client.transact(deadline, insert(bridge, name, external_ids)).await;
+        };
+        let done = client.transact(deadline, insert(bridge, forwarder, name, external_ids)).await;
         tries += 1;
         match done {
             Ok(results) => {
@@ -67,7 +79,7 @@ pub async fn add(
                 }
                 return results
                     .first()
-                    .and_then(|result| read_uuid(result.get("uuid")?))
+                    .and_then(|result| Some((read_uuid(result.get("uuid")?)?, forwarder)))
                     .ok_or_else(|| Error::Malformed("an insert without a UUID".into()));
             }
             // The name is taken by what a killed ADD has left, or by our own insert whose answer was lost.
@@ -80,12 +92,17 @@ pub async fn add(
     }
 }
 
-fn insert(bridge: &str, name: &str, external_ids: &[(&str, &str)]) -> Vec<Value> {
+fn insert(bridge: &str, forwarder: Forwarder, name: &str, external_ids: &[(&str, &str)]) -> Vec<Value> {
+    let mut port = json!({ "name": name, "interfaces": named("interface") });
+    if forwarder == Forwarder::Agent {
+        // Without a VLAN it would be a trunk of all networks of the node until the agent has wired it: nova's os-vif does the same
+        // (`isolate_vif`). OVN's own flows let nothing pass before.
+        port["tag"] = DEAD_VLAN.into();
+    }
     vec![
         json!({ "op": "insert", "table": "Interface", "uuid-name": "interface",
                 "row": { "name": name, "external_ids": map(external_ids) } }),
-        json!({ "op": "insert", "table": "Port", "uuid-name": "port",
-                "row": { "name": name, "interfaces": named("interface") } }),
+        json!({ "op": "insert", "table": "Port", "uuid-name": "port", "row": port }),
         json!({ "op": "mutate", "table": "Bridge", "where": [["name", "==", bridge]],
                 "mutations": [["ports", "insert", ["set", [named("port")]]]] }),
     ]
@@ -140,13 +157,13 @@ pub async fn wait_ready(
     client: &Client,
     deadline: Instant,
     (id, name): (Uuid, &str),
-    signal: Signal,
+    forwarder: Forwarder,
 ) -> Result<(), Error> {
     let mut seen = false;
-    client.wait(deadline, |cache| ready(cache, id, name, signal, &mut seen)).await?
+    client.wait(deadline, |cache| ready(cache, id, name, forwarder, &mut seen)).await?
 }
 
-fn ready(cache: &Cache, id: Uuid, name: &str, signal: Signal, seen: &mut bool) -> Option<Result<(), Error>> {
+fn ready(cache: &Cache, id: Uuid, name: &str, forwarder: Forwarder, seen: &mut bool) -> Option<Result<(), Error>> {
     let Some(interface) = cache.interfaces.get(&id) else {
         return seen.then(|| Err(Error::Vanished(name.to_owned())));
     };
@@ -155,10 +172,16 @@ fn ready(cache: &Cache, id: Uuid, name: &str, signal: Signal, seen: &mut bool) -
     if let Some(reason) = &interface.error {
         return Some(Err(failed(reason)));
     }
-    let works = match signal {
-        _ if interface.ofport == Some(-1) => return Some(Err(failed("it got no OpenFlow number"))),
-        Signal::Ofport => interface.ofport.is_some(),
-        Signal::OvnInstalled => interface.external_ids.get(OVN_INSTALLED).is_some_and(|value| value == "true"),
+    if interface.ofport == Some(-1) {
+        return Some(Err(failed("it got no OpenFlow number")));
+    }
+    let works = match forwarder {
+        Forwarder::Ovn => interface.external_ids.get(OVN_INSTALLED).is_some_and(|value| value == "true"),
+        Forwarder::Agent => {
+            let mut tags =
+                cache.ports.values().filter(|port| port.interfaces.contains(&id)).filter_map(|port| port.tag);
+            interface.ofport.is_some() && tags.any(|tag| tag != DEAD_VLAN)
+        }
     };
     works.then_some(Ok(()))
 }

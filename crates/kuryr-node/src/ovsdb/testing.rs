@@ -1,6 +1,6 @@
 //! A private Open vSwitch for tests.
 
-use super::Client;
+use super::{Cache, Client, value::map};
 use serde_json::json;
 use std::{
     path::{Path, PathBuf},
@@ -78,16 +78,38 @@ impl Server {
         self.child = Self::run(self.directory.path());
     }
 
-    /// A client, and the bridge `br-int` made.
-    pub(crate) async fn client(&self) -> Client {
+    /// A client, and the bridge `br-int` made; `external_ids` are what `Open_vSwitch` has besides its host's name.
+    pub(crate) async fn client(&self, external_ids: &[(&str, &str)]) -> Client {
         let client = Client::start(&self.socket());
+        let external_ids = map(&[&[("hostname", "node0")], external_ids].concat());
         let make = vec![
             json!({ "op": "insert", "table": "Bridge", "uuid-name": "bridge",
                     "row": { "name": "br-int", "datapath_type": "netdev" } }),
             json!({ "op": "insert", "table": "Open_vSwitch",
-                    "row": { "bridges": ["named-uuid", "bridge"], "external_ids": ["map", [["hostname", "node0"]]] } }),
+                    "row": { "bridges": ["named-uuid", "bridge"], "external_ids": external_ids } }),
         ];
         client.transact(soon(), make).await.unwrap();
         client
+    }
+}
+
+/// What a node with `ovn-controller` says of it.
+pub(crate) const OVN: &[(&str, &str)] = &[("ovn-remote", "unix:/run/ovn/ovnsb_db.sock"), ("ovn-encap-type", "geneve")];
+
+/// Does for ever what Neutron's Open vSwitch agent does with new ports: it gives those that have a number the VLAN of their network.
+pub(crate) async fn agent(socket: &Path, vlan: i64) {
+    let client = Client::start(socket);
+    loop {
+        let dead = |cache: &Cache| {
+            let works = |id| cache.interfaces.get(id).is_some_and(|interface| interface.ofport > Some(0));
+            let mut dead = cache.ports.values().filter(|port| port.tag == Some(4095));
+            dead.find(|port| port.interfaces.iter().all(works)).map(|port| port.name.clone())
+        };
+        let Ok(name) = client.wait(soon(), dead).await else { continue };
+        let wire = json!({ "op": "update", "table": "Port", "where": [["name", "==", name]], "row": { "tag": vlan } });
+        client.transact(soon(), vec![wire]).await.unwrap();
+        let wired =
+            |cache: &Cache| cache.ports.values().all(|port| port.name != name || port.tag == Some(vlan)).then_some(());
+        client.wait(soon(), wired).await.unwrap();
     }
 }

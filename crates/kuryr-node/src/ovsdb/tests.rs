@@ -2,8 +2,8 @@
 
 use super::{
     Cache, Client, Error,
-    ports::{self, Signal},
-    testing::Server,
+    ports::{self, Forwarder},
+    testing::{OVN, Server},
 };
 use serde_json::{Value, json};
 use std::{path::Path, time::Duration};
@@ -95,23 +95,33 @@ async fn several_messages_in_one_read_and_one_message_in_several() {
 }
 
 #[tokio::test]
-async fn readiness_is_told_by_ovn_and_refusal_by_the_switch() {
+async fn readiness_is_told_by_who_forwards_and_refusal_by_the_switch() {
     let directory = tempfile::tempdir().unwrap();
     let (client, listener) = client(directory.path());
     let mut script = Script::accept(&listener, bridge()).await;
     let row = (ROW.parse().unwrap(), "tap1");
+    let in_vlan = |tag: i64| {
+        let port = json!({ "new": { "name": "tap1", "interfaces": ["uuid", ROW], "tag": tag } });
+        json!({ "method": "update", "params": ["kuryr", { "Port": { ROW: port } }], "id": null }).to_string()
+    };
+    let both = [Forwarder::Ovn, Forwarder::Agent];
+    script.write(&in_vlan(4095)).await;
     script.write(&update(&interface(&json!(3), &none(), &json!([])))).await;
-    ports::wait_ready(&client, soon(), row, Signal::Ofport).await.unwrap();
-    let early = ports::wait_ready(&client, Instant::now() + Duration::from_millis(20), row, Signal::OvnInstalled).await;
-    assert!(matches!(early, Err(Error::Deadline(_))), "{early:?}");
+    client.wait(soon(), |cache| cache.interface("tap1").map(|_| ())).await.unwrap();
+    for forwarder in both {
+        let early = ports::wait_ready(&client, Instant::now() + Duration::from_millis(20), row, forwarder).await;
+        assert!(matches!(early, Err(Error::Deadline(_))), "{forwarder:?}: {early:?}");
+    }
+    script.write(&in_vlan(1)).await;
+    ports::wait_ready(&client, soon(), row, Forwarder::Agent).await.unwrap();
     script.write(&update(&interface(&json!(3), &none(), &json!([["ovn-installed", "true"]])))).await;
-    ports::wait_ready(&client, soon(), row, Signal::OvnInstalled).await.unwrap();
+    ports::wait_ready(&client, soon(), row, Forwarder::Ovn).await.unwrap();
     script.write(&update(&interface(&json!(-1), &json!("could not open network device"), &json!([])))).await;
     client.wait(soon(), |cache| cache.interface("tap1")?.error.clone()).await.unwrap();
-    let refused = ports::wait_ready(&client, soon(), row, Signal::Ofport).await.unwrap_err();
-    assert!(refused.to_string().contains("could not open network device"), "{refused}");
-    let waiting = ports::wait_ready(&client, soon(), row, Signal::OvnInstalled);
-    assert!(waiting.await.is_err());
+    for forwarder in both {
+        let refused = ports::wait_ready(&client, soon(), row, forwarder).await.unwrap_err();
+        assert!(refused.to_string().contains("could not open network device"), "{forwarder:?}: {refused}");
+    }
     script.write(&update(&json!({ "old": {} }))).await;
     client.wait(soon(), |cache| cache.interfaces.is_empty().then_some(())).await.unwrap();
 }
@@ -123,7 +133,7 @@ async fn a_port_that_is_removed_while_it_is_waited_for_is_told_at_once() {
     let mut script = Script::accept(&listener, bridge()).await;
     script.write(&update(&interface(&json!(3), &none(), &json!([])))).await;
     client.wait(soon(), |cache| cache.interface("tap1").map(|_| ())).await.unwrap();
-    let waiting = ports::wait_ready(&client, soon(), (ROW.parse().unwrap(), "tap1"), Signal::OvnInstalled);
+    let waiting = ports::wait_ready(&client, soon(), (ROW.parse().unwrap(), "tap1"), Forwarder::Ovn);
     let (outcome, ()) = tokio::join!(waiting, async {
         // Once the wait has seen the row.
         tokio::task::yield_now().await;
@@ -155,7 +165,7 @@ async fn a_lost_answer_is_followed_by_a_second_try_on_a_new_connection() {
         script
     };
     let (row, _script) = tokio::join!(ports::add(&client, soon(), "br-int", "tap1", &[("kuryr", "c")]), server);
-    assert_eq!(row.unwrap().to_string(), ROW);
+    assert_eq!(row.unwrap().0.to_string(), ROW);
 }
 
 #[tokio::test]
@@ -182,12 +192,12 @@ async fn a_real_database_takes_marks_lists_and_gives_back_ports() {
         println!("ovsdb-server is not installed: only the scripted server was tried");
         return;
     };
-    let client = server.client().await;
+    let client = server.client(OVN).await;
     let before = client.look(soon(), Cache::clone).await.unwrap();
     let marks = [("iface-id", "p"), ("kuryr", "c")];
-    let first = ports::add(&client, soon(), "br-int", "tap1", &marks).await.unwrap();
+    let (first, _) = ports::add(&client, soon(), "br-int", "tap1", &marks).await.unwrap();
     // Again, as after an ADD that was killed.
-    let second = ports::add(&client, soon(), "br-int", "tap1", &marks).await.unwrap();
+    let (second, forwarder) = ports::add(&client, soon(), "br-int", "tap1", &marks).await.unwrap();
     assert_ne!(first, second);
     client.wait(soon(), |cache| (cache.interfaces.len() == 1).then_some(())).await.unwrap();
     assert_eq!(client.look(soon(), |cache| cache.bridge_of("tap1").unwrap().name.clone()).await.unwrap(), "br-int");
@@ -204,8 +214,7 @@ async fn a_real_database_takes_marks_lists_and_gives_back_ports() {
                              "mutations": [["external_ids", "insert", ["map", [["ovn-installed", "true"]]]]] });
         client.transact(soon(), vec![mutate]).await.unwrap();
     };
-    let (ready, ()) =
-        tokio::join!(ports::wait_ready(&client, soon(), (second, "tap1"), Signal::OvnInstalled), installed);
+    let (ready, ()) = tokio::join!(ports::wait_ready(&client, soon(), (second, "tap1"), forwarder), installed);
     ready.unwrap();
 
     // The file keeps what the server forgets; the client comes back by itself.
@@ -229,7 +238,7 @@ async fn a_real_database_takes_marks_lists_and_gives_back_ports() {
 #[tokio::test]
 async fn adding_and_deleting_a_port_takes_a_fraction_of_a_millisecond() {
     let Some(server) = Server::start() else { return };
-    let client = server.client().await;
+    let client = server.client(&[]).await;
     let mut times = Vec::new();
     for number in 0..100 {
         let (name, start) = (format!("tap{number}"), Instant::now());

@@ -37,29 +37,14 @@ use tokio::time::Instant;
 pub struct PlugConfig {
     /// Unix socket of the node's `ovsdb-server`; used by driver `ovs` only, connected to at first use.
     pub ovsdb_socket: PathBuf,
-    /// What driver `ovs` waits for.
-    pub ready: Readiness,
     /// The namespace of the host ends; none for the process's own. (Simulated nodes are namespaces.)
     pub host_netns: Option<PathBuf>,
 }
 
 impl Default for PlugConfig {
     fn default() -> Self {
-        Self {
-            ovsdb_socket: PathBuf::from("/var/run/openvswitch/db.sock"),
-            ready: Readiness::OvnInstalled,
-            host_netns: None,
-        }
+        Self { ovsdb_socket: PathBuf::from("/run/openvswitch/db.sock"), host_netns: None }
     }
-}
-
-/// What tells that Open vSwitch forwards for a new port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Readiness {
-    /// OVN's controller has said `ovn-installed` on the Interface: its flows are in.
-    OvnInstalled,
-    /// Open vSwitch has given the Interface a number; for bridges that OVN does not manage.
-    Ofport,
 }
 
 /// The namespace that a VIF is plugged into, and whose it is.
@@ -138,9 +123,9 @@ impl Plugger {
 
     async fn join(&self, vif: &Vif, owner: &Owner, deadline: Instant, times: &mut PlugTimes) -> Result<(), PlugError> {
         let start = Instant::now();
-        let row = ovs::join(self.ovsdb(), vif, owner, deadline).await?;
+        let joined = ovs::join(self.ovsdb(), vif, owner, deadline).await?;
         times.join = start.elapsed();
-        ovs::ready(self.ovsdb(), vif, row, self.config.ready, deadline).await?;
+        ovs::ready(self.ovsdb(), vif, joined, deadline).await?;
         times.ready = start.elapsed() - times.join;
         Ok(())
     }

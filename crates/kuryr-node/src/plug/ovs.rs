@@ -1,13 +1,13 @@
 //! Driver `ovs`: the host end joins an Open vSwitch bridge.
 
 use super::{
-    Mismatch, PlugError, Readiness,
+    Mismatch, PlugError,
     check::Findings,
     mark::{HostEnd, HostEndKind, Owner, host_end_name},
 };
 use crate::ovsdb::{
     Client, Error,
-    ports::{self, ATTACHED_MAC, IFACE_ID, MARK, Signal},
+    ports::{self, ATTACHED_MAC, Forwarder, IFACE_ID, MARK},
 };
 use kuryr_model::Vif;
 use std::{collections::BTreeMap, time::Duration};
@@ -47,13 +47,18 @@ pub(super) async fn needs_checksums(client: &Client, vif: &Vif, deadline: Instan
     found.ok_or_else(|| no_bridge(vif))
 }
 
-/// Puts the host end into the bridge; the row of its Interface.
-pub(super) async fn join(client: &Client, vif: &Vif, owner: &Owner, deadline: Instant) -> Result<Uuid, PlugError> {
+/// Puts the host end into the bridge; the row of its Interface, and who will make it work.
+pub(super) async fn join(
+    client: &Client,
+    vif: &Vif,
+    owner: &Owner,
+    deadline: Instant,
+) -> Result<(Uuid, Forwarder), PlugError> {
     let (id, mac) = (vif.port_id.to_string(), vif.mac.to_string());
     let marks = [(IFACE_ID, &*id), (ATTACHED_MAC, &*mac), ("iface-status", "active"), (MARK, &*owner.container_id)];
     let name = host_end_name(vif.port_id);
     match ports::add(client, deadline, bridge_of(vif), &name, &marks).await {
-        Ok(row) => Ok(row),
+        Ok(joined) => Ok(joined),
         Err(Error::NoBridge(_)) => Err(no_bridge(vif)),
         Err(error) => Err(failed(format!("add {name} to {}", bridge_of(vif)))(error)),
     }
@@ -63,20 +68,21 @@ pub(super) async fn join(client: &Client, vif: &Vif, owner: &Owner, deadline: In
 pub(super) async fn ready(
     client: &Client,
     vif: &Vif,
-    row: Uuid,
-    readiness: Readiness,
+    (row, forwarder): (Uuid, Forwarder),
     deadline: Instant,
 ) -> Result<(), PlugError> {
     let name = host_end_name(vif.port_id);
-    let (signal, sign) = match readiness {
-        Readiness::Ofport => (Signal::Ofport, "an OpenFlow number from ovs-vswitchd; is it running?"),
-        Readiness::OvnInstalled => (
-            Signal::OvnInstalled,
-            "ovn-installed from ovn-controller; is it running, and is the port bound to this node's host name?",
-        ),
+    let signal = match forwarder {
+        Forwarder::Ovn => {
+            "ovn-installed from ovn-controller; is it running, and is the port bound to this node's host name?"
+        }
+        Forwarder::Agent => {
+            "a VLAN from Neutron's Open vSwitch agent; is it running, and is the port bound to this node's host name? (Of OVN \
+             nothing is said in external_ids of Open vSwitch)"
+        }
     };
-    match ports::wait_ready(client, deadline, (row, &name), signal).await {
-        Err(Error::Deadline(waited)) => Err(PlugError::Unready { port: vif.port_id, waited, signal: sign }),
+    match ports::wait_ready(client, deadline, (row, &name), forwarder).await {
+        Err(Error::Deadline(waited)) => Err(PlugError::Unready { port: vif.port_id, waited, signal }),
         Err(Error::Interface { interface, reason }) => Err(PlugError::Refused { interface, reason }),
         done => done.map_err(failed(format!("see {name} work"))),
     }

@@ -11,6 +11,10 @@ use crate::{
         self,
         testing::{isolated, namespace},
     },
+    ovsdb::{
+        Cache,
+        testing::{OVN, agent},
+    },
 };
 use kuryr_model::{NetworkId, Plug, PortId, VifAddress};
 use std::{
@@ -337,12 +341,12 @@ fn link_events_tell_of_host_ends_and_their_owners() {
 }
 
 /// A plugger of a private Open vSwitch; `None` if it is not installed.
-fn with_ovs(ready: Readiness) -> Option<(crate::ovsdb::testing::Server, Plugger)> {
+fn with_ovs() -> Option<(crate::ovsdb::testing::Server, Plugger)> {
     let Some(server) = crate::ovsdb::testing::Server::start() else {
         println!("Open vSwitch is not installed: driver `ovs` was not tried");
         return None;
     };
-    let plugger = Plugger::new(PlugConfig { ovsdb_socket: server.socket(), ready, host_netns: None });
+    let plugger = Plugger::new(PlugConfig { ovsdb_socket: server.socket(), host_netns: None });
     Some((server, plugger))
 }
 
@@ -353,12 +357,16 @@ fn ovs_vif(number: u128) -> Vif {
 }
 
 #[test]
-fn pods_on_a_real_switch_reach_each_other_over_tcp() {
-    isolated("plug::tests::pods_on_a_real_switch_reach_each_other_over_tcp", |directory| {
-        let Some((mut server, plugger)) = with_ovs(Readiness::Ofport) else { return };
+fn pods_on_a_node_with_the_open_vswitch_agent_reach_each_other_over_tcp() {
+    isolated("plug::tests::pods_on_a_node_with_the_open_vswitch_agent_reach_each_other_over_tcp", |directory| {
+        let Some((mut server, plugger)) = with_ovs() else { return };
         server.start_switch();
         block_on(async {
-            let _client = server.client().await;
+            let client = server.client(&[]).await;
+            let agent = tokio::spawn({
+                let socket = server.socket();
+                async move { agent(&socket, 7).await }
+            });
             let pods: Vec<(Vif, Sandbox)> = [11, 12]
                 .map(|number| (ovs_vif(number), sandbox(&namespace(directory, &format!("pod{number}")))))
                 .into();
@@ -366,6 +374,9 @@ fn pods_on_a_real_switch_reach_each_other_over_tcp() {
                 let times = plugger.plug(vif, sandbox, soon()).await.unwrap();
                 println!("ovs plugged: {times:.1?}");
                 plugger.check(vif, sandbox).await.unwrap();
+                let name = host_end_name(vif.port_id);
+                let tag = |cache: &Cache| cache.ports.values().find(|port| port.name == name)?.tag;
+                assert_eq!(client.wait(soon(), tag).await.unwrap(), 7, "plugged before the agent has wired it");
             }
             for address in &pods[1].0.addresses {
                 let (target, ip) = (pods[1].1.netns.clone(), address.ip);
@@ -377,6 +388,7 @@ fn pods_on_a_real_switch_reach_each_other_over_tcp() {
             }
             plugger.ovsdb().wait(soon(), |cache| (cache.interfaces.len() <= 1).then_some(())).await.unwrap();
             assert_eq!(plugger.list().await.unwrap(), []);
+            agent.abort();
         });
     });
 }
@@ -386,22 +398,30 @@ fn a_switch_that_never_forwards_ends_the_plug_at_its_deadline_and_leaves_nothing
     isolated(
         "plug::tests::a_switch_that_never_forwards_ends_the_plug_at_its_deadline_and_leaves_nothing",
         |directory| {
-            let Some((server, plugger)) = with_ovs(Readiness::OvnInstalled) else { return };
-            block_on(async {
-                let client = server.client().await;
-                let (vif, sandbox) = (ovs_vif(21), sandbox(&namespace(directory, "pod")));
-                let deadline = Instant::now() + Duration::from_millis(100);
-                let refused = plugger.plug(&vif, &sandbox, deadline).await.unwrap_err();
-                assert!(refused.to_string().contains("ovn-controller"), "{refused}");
-                client.wait(soon(), |cache| cache.interfaces.is_empty().then_some(())).await.unwrap();
-                assert_eq!(plugger.list().await.unwrap(), []);
-                let mut elsewhere = vif.clone();
-                elsewhere.plug.bridge = Some("br-nope".into());
-                let refused = plugger.plug(&elsewhere, &sandbox, soon()).await.unwrap_err();
-                assert!(refused.to_string().contains("br-nope"), "{refused}");
-                let found = plugger.check(&vif, &sandbox).await.unwrap_err();
-                assert!(found.iter().any(|mismatch| mismatch.what.starts_with("OVS port")), "{found:?}");
-            });
+            // Who is missing is told, and until then no network of the node is open to the pod.
+            for (external_ids, missing, tag) in [(OVN, "ovn-controller", None), (&[], "Open vSwitch agent", Some(4095))]
+            {
+                let Some((server, plugger)) = with_ovs() else { return };
+                block_on(async {
+                    let client = server.client(external_ids).await;
+                    let (vif, sandbox) = (ovs_vif(21), sandbox(&namespace(directory, missing)));
+                    let deadline = Instant::now() + Duration::from_millis(200);
+                    let only = |cache: &Cache| cache.ports.values().next().cloned();
+                    let (refused, port) =
+                        tokio::join!(plugger.plug(&vif, &sandbox, deadline), client.wait(soon(), only));
+                    let refused = refused.unwrap_err();
+                    assert!(refused.to_string().contains(missing), "{refused}");
+                    assert_eq!(port.unwrap().tag, tag);
+                    client.wait(soon(), |cache| cache.interfaces.is_empty().then_some(())).await.unwrap();
+                    assert_eq!(plugger.list().await.unwrap(), []);
+                    let mut elsewhere = vif.clone();
+                    elsewhere.plug.bridge = Some("br-nope".into());
+                    let refused = plugger.plug(&elsewhere, &sandbox, soon()).await.unwrap_err();
+                    assert!(refused.to_string().contains("br-nope"), "{refused}");
+                    let found = plugger.check(&vif, &sandbox).await.unwrap_err();
+                    assert!(found.iter().any(|mismatch| mismatch.what.starts_with("OVS port")), "{found:?}");
+                });
+            }
         },
     );
 }

@@ -223,6 +223,8 @@ async fn a_runtime_that_hangs_up_while_it_plugs_leaves_a_whole_attachment() {
         assert!(plugging.as_mut().now_or_never().is_none());
         tokio::task::yield_now().await;
     }
+    // It is there already, and whoever looks meanwhile misses nothing.
+    assert_eq!(node.report().await.unwrap().findings, []);
     drop(plugging);
     node.plugs.gate.add_permits(1);
     node.tasks.close();

@@ -143,6 +143,11 @@ impl Cloud {
         self.keystone().expire_tokens();
     }
 
+    /// Every token that was ever issued.
+    pub fn issued_tokens(&self) -> Vec<String> {
+        self.keystone().issued.clone()
+    }
+
     /// Whether a port keeps the tags that it is made with. Neutron drops them without a word unless ML2's extension driver
     /// `tag_ports_during_bulk_creation` is configured.
     pub fn keep_port_tags(&self, keep: bool) {

@@ -21,5 +21,6 @@ pub use api::{
 };
 pub use client::{client, kubeconfig};
 pub use endpoints::Endpoints;
+pub(crate) use kubelet::remove_netns;
 pub use kubelet::{CniVerb, Kubelet, KubeletConfig, KubeletError, PodTiming, Sandbox};
 pub use scheduler::Scheduler;

@@ -23,6 +23,12 @@ pub(super) async fn a_malformed_kuryr_port_is_skipped(world: &mut World) -> anyh
     }))?;
     api.create(&PostParams::default(), &bad).await?;
     world.run_pod(&NewPod::new("good").on(&world.nodes[0].clone()), "good").await?;
+    // Who looks sees it, and everything else.
+    for (command, words) in [("status", "cannot be read"), ("audit", "mismatch  KuryrPort")] {
+        let (code, output) = world.kuryr.run(vec![command.to_owned()]).await?;
+        let named = output.lines().filter(|line| line.contains(&format!("{}/bad", world.namespace()))).count();
+        ensure!(code == Some(1) && named == 1 && output.contains(words), "kuryr {command}: {code:?}\n{output}");
+    }
     api.delete("bad", &Default::default()).await?;
     Ok(())
 }
@@ -60,9 +66,9 @@ pub(super) async fn a_node_that_neutron_does_not_know_is_named(world: &mut World
 pub(super) async fn a_cloud_that_cannot_be_used_ends_with_one_sentence(world: &mut World) -> anyhow::Result<()> {
     let settings = "[openstack]\ncloud = \"kuryr\"\n";
     let right = std::fs::read_to_string(world.inside()?.folder().join("clouds.yaml"))?;
-    let address = world.inside()?.cloud_server.address();
+    let (address, password) = (world.inside()?.cloud_server.address(), world.inside()?.cloud.config().password.clone());
     for (clouds, words) in [
-        (right.replace("password: \"secret\"", "password: \"guess\""), "password"),
+        (right.replace(&password, "guess"), "password"),
         (right.replace(&address.port().to_string(), "1"), "auth_url"),
         (right.replace("RegionOne", "RegionTwo"), "RegionTwo"),
     ] {

@@ -14,6 +14,7 @@ mod run;
 mod service_kinds;
 mod service_users;
 mod services;
+mod tools;
 
 use crate::world::World;
 use futures::future::BoxFuture;
@@ -73,10 +74,13 @@ pub const ALL: &[Scenario] = scenarios! {
     Both restarts::a_standby_takes_over;
     Both restarts::a_daemon_is_killed_and_traffic_goes_on;
     Both restarts::deletion_works_with_a_fresh_daemon;
+    Embedded restarts::a_daemon_starts_while_the_api_server_is_away;
     Both restarts::deletion_may_be_repeated_and_needs_no_namespace;
     Both restarts::the_api_server_is_restarted;
     Real node_faults::open_vswitch_is_restarted;
     Embedded node_faults::a_node_is_deleted;
+    Embedded node_faults::a_node_is_taken_out_of_service;
+    Embedded node_faults::the_deletion_of_a_sandbox_is_lost;
     Embedded cloud_faults::neutron_answers_500;
     Embedded cloud_faults::neutron_answers_503;
     Embedded cloud_faults::neutron_answers_429_with_retry_after;
@@ -114,4 +118,8 @@ pub const ALL: &[Scenario] = scenarios! {
     Both service_kinds::a_wrong_annotation_is_told_and_holds_up_nothing_else;
     Real service_users::coredns_answers_pods_over_udp_and_tcp;
     Real service_users::haproxy_routes_host_names_from_outside_to_services;
+    Both tools::a_node_is_audited_and_cleaned_without_credentials;
+    Embedded tools::the_status_names_what_does_not_work_and_nothing_else;
+    Embedded tools::secrets_stay_out_of_logs_that_tell_everything;
+    Both tools::an_audit_that_cannot_look_does_not_say_that_something_is_wrong;
 };

@@ -1,9 +1,15 @@
 //! Nodes and what runs on them fail.
 
 use super::connectivity::both_ways;
-use crate::world::{NewPod, World};
+use crate::world::{NewPod, World, pods::PATIENCE};
+use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Node;
-use kube::{Api, api::DeleteParams};
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use kuryr_model::{KuryrPort, kuryr_port::AttachmentState};
+use serde_json::json;
 
 pub(super) async fn open_vswitch_is_restarted(world: &mut World) -> anyhow::Result<()> {
     let node = world.nodes[0].clone();
@@ -23,5 +29,46 @@ pub(super) async fn a_node_is_deleted(world: &mut World) -> anyhow::Result<()> {
     world.inside_mut()?.burn_down(&node).await?;
     Api::<Node>::all(world.client.clone()).delete(&node, &DeleteParams::default()).await?;
     pods.force_delete("lost").await?;
+    pods.gone("lost").await
+}
+
+pub(super) async fn a_node_is_taken_out_of_service(world: &mut World) -> anyhow::Result<()> {
+    let (here, there) = (world.nodes[0].clone(), world.nodes[1].clone());
+    let (pods, nodes) = (world.pods(), Api::<Node>::all(world.client.clone()));
+    let before = world.run_pod(&NewPod::new("web-0").on(&there), "web-0").await?;
+    world.kuryr.kill_daemon(&there).await?;
+    world.inside_mut()?.burn_down(&there).await?;
+    // As kube-controller-manager would say after a while.
+    let unknown = json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
+    nodes.patch_status(&there, &PatchParams::default(), &Patch::Strategic(unknown)).await?;
+    pods.force_delete("web-0").await?;
+    // A StatefulSet makes it anew, elsewhere, and it has to wait: nobody says that the old one does not run any more.
+    pods.create(&NewPod::new("web-0").on(&here)).await?;
+    let deleting = |port: Option<&KuryrPort>| port.is_some_and(KuryrPort::deleting);
+    pods.port("web-0", "on its way out", PATIENCE, deleting).await?;
+    world.port_of(&before).await.context("the port of a pod that may still run")?;
+    let taint = json!({"spec": {"taints": [
+        {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}]}});
+    nodes.patch(&there, &PatchParams::default(), &Patch::Merge(taint)).await?;
+    let after = pods.running("web-0").await?;
+    world.port_of(&after).await?;
+    ensure!(world.port_of(&before).await.is_err(), "the old port is still there");
+    Ok(())
+}
+
+pub(super) async fn the_deletion_of_a_sandbox_is_lost(world: &mut World) -> anyhow::Result<()> {
+    let (pods, node) = (world.pods(), world.nodes[0].clone());
+    let pod = world.run_pod(&NewPod::new("lost").on(&node), "lost").await?;
+    let netns = world.netns(&pod)?;
+    // Nobody on the node will ever say DEL.
+    world.inside_mut()?.burn_down(&node).await?;
+    pods.force_delete("lost").await?;
+    let deleting = |port: Option<&KuryrPort>| port.is_some_and(KuryrPort::deleting);
+    pods.port("lost", "on its way out", PATIENCE, deleting).await?;
+    // While the sandbox is there, the port is its.
+    world.port_of(&pod).await.context("the port of a sandbox that is there")?;
+    let port = pods.ports().get("lost").await?;
+    ensure!(port.attachment_state() == Some(AttachmentState::Attached), "released under its sandbox: {port:?}");
+    world.inside()?.lose_sandbox(&netns)?;
     pods.gone("lost").await
 }

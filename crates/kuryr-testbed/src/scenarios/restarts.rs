@@ -83,6 +83,25 @@ pub(super) async fn deletion_works_with_a_fresh_daemon(world: &mut World) -> any
     world.pods().gone("old").await
 }
 
+pub(super) async fn a_daemon_starts_while_the_api_server_is_away(world: &mut World) -> anyhow::Result<()> {
+    let node = world.nodes[0].clone();
+    let pod = world.run_pod(&NewPod::new("old").on(&node), "old").await?;
+    let attachment = world.attachment(&pod)?;
+    world.kuryr.kill_daemon(&node).await?;
+    world.inside()?.api_server.suspend().await;
+    world.kuryr.begin_daemon(&node).await?;
+    let status = world.cni(&node, "STATUS", "", "").await?;
+    ensure!(status.code() == Some(50) && status.output.contains("KuryrPorts"), "STATUS: {}", status.output);
+    let netns = attachment.netns.display().to_string();
+    let del = world.cni(&node, "DEL", &attachment.id.container_id, &netns).await?;
+    ensure!(del.success, "DEL without API server: {}", del.output);
+    ensure!(world.kuryr.attachments(&node)?.is_empty(), "DEL forgot nothing");
+    world.inside()?.api_server.resume().await;
+    world.leads_again().await?;
+    world.kuryr.daemon_ready(&node).await?;
+    world.run_pod(&NewPod::new("new").on(&node), "new").await.map(drop)
+}
+
 pub(super) async fn deletion_may_be_repeated_and_needs_no_namespace(world: &mut World) -> anyhow::Result<()> {
     let node = world.nodes[0].clone();
     let pod = world.run_pod(&NewPod::new("pod").on(&node), "pod").await?;

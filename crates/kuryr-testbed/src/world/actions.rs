@@ -368,7 +368,9 @@ impl World {
         let (file, log) = (folder.path().join("kuryr.toml"), folder.path().join("log"));
         std::fs::write(&file, config)?;
         let settings = self.kuryr.settings();
-        let mut env = [settings.cloud_env.clone(), vec![("RUST_BACKTRACE".to_owned(), "1".to_owned())]].concat();
+        let also = [("RUST_BACKTRACE", "1"), ("KURYR_LOG", &*settings.log)];
+        let also = also.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut env = [settings.cloud_env.clone(), also.to_vec()].concat();
         if let Some(clouds) = clouds {
             let file = folder.path().join("clouds.yaml");
             std::fs::write(&file, clouds)?;

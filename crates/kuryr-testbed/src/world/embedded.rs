@@ -4,7 +4,7 @@ use super::{Ground, Kuryr, Settings, World, kuryr::NodePlace, process::executabl
 use crate::{
     cloud::{self, Cloud, HostKind, Latency, PortStatus},
     dataplane::{Agent, CORE, Fabric},
-    kubernetes::{ApiServer, Endpoints, Kubelet, KubeletConfig, Scheduler, ServerHandle, kubeconfig},
+    kubernetes::{ApiServer, Endpoints, Kubelet, KubeletConfig, Scheduler, ServerHandle, kubeconfig, remove_netns},
 };
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Namespace;
@@ -91,7 +91,10 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
     let name_refs: Vec<&str> = names.iter().map(String::as_str).collect();
     let fabric = Fabric::new(&config.netns, &name_refs)?;
 
-    let cloud = Cloud::new(cloud::Config { latency: config.latency.clone(), ..cloud::Config::default() });
+    // Not words that may stand in a log for another reason.
+    let secret = || uuid::Uuid::new_v4().to_string();
+    let cloud =
+        Cloud::new(cloud::Config { latency: config.latency.clone(), password: secret(), ..cloud::Config::default() });
     for name in &names {
         cloud.add_host(name, HostKind::Tap);
     }
@@ -105,7 +108,9 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
         reported.set_port_status(port.0, if works { PortStatus::Active } else { PortStatus::Down });
     })?;
 
-    fs::write(at("kubeconfig"), kubeconfig(&api_server.url()))?;
+    let mut kubeconfig: Value = serde_json::from_str(&kubeconfig(&api_server.url()))?;
+    kubeconfig["users"][0]["user"]["token"] = secret().into();
+    fs::write(at("kubeconfig"), kubeconfig.to_string())?;
     fs::write(at("clouds.yaml"), cloud_server.clouds_yaml())?;
     write_config(&at("kuryr.toml"), "", &config.settings)?;
     let settings = Settings {
@@ -142,7 +147,7 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
     for node in fabric.nodes() {
         let home = at(&node.name);
         let netns = config.netns.join(format!("pods-{}", node.name));
-        let conf = cni_conf(&kuryr.socket(&node.name));
+        let conf = cni_conf(&kuryr.socket(&node.name))?;
         let mut settings = KubeletConfig::new(&node.name, api.client("kubelet"), executable("kuryr-cni")?, conf, &home);
         settings.netns_dir = netns;
         settings.address = node.address.into();
@@ -183,9 +188,11 @@ pub fn set_up(pod_cidrs: &[String]) -> [Vec<String>; 2] {
     [vec!["crds".to_owned(), "--apply".to_owned()], setup]
 }
 
-/// The network configuration of a node whose daemon listens at `socket`.
-fn cni_conf(socket: &Path) -> Value {
-    json!({"cniVersion": "1.1.0", "name": "kuryr", "plugins": [{"type": "kuryr-cni", "kuryrSocket": socket}]})
+/// The network configuration that is deployed, for a node whose daemon listens at `socket`.
+fn cni_conf(socket: &Path) -> anyhow::Result<Value> {
+    let mut conf: Value = serde_json::from_str(include_str!("../../../../deploy/10-kuryr.conflist"))?;
+    conf["plugins"][0]["kuryrSocket"] = json!(socket);
+    Ok(conf)
 }
 
 /// A short lease, so that scenarios need not wait long for a standby.
@@ -247,6 +254,14 @@ impl Embedded {
     pub async fn burn_down(&mut self, node: &str) -> anyhow::Result<()> {
         self.kubelets.remove(node).with_context(|| format!("no node {node}"))?.stop().await;
         Ok(())
+    }
+
+    /// A sandbox's network namespace goes, and no CNI plugin is told.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn lose_sandbox(&self, netns: &Path) -> anyhow::Result<()> {
+        Ok(remove_netns(netns)?)
     }
 
     /// The API server goes away for a second and comes back with all it had.

@@ -77,6 +77,11 @@ impl Kuryr {
         &self.settings
     }
 
+    /// Has everything logged from the next start of a process on.
+    pub fn log_everything(&mut self) {
+        "trace".clone_into(&mut self.settings.log);
+    }
+
     /// Starts one more controller and waits until its index is complete: it leads or stands by. Its number.
     ///
     /// # Errors
@@ -166,11 +171,20 @@ impl Kuryr {
         self.daemons.get(node)?.pid()
     }
 
-    /// Starts a node's daemon and waits until it can answer.
+    /// Starts a node's daemon and waits until pods can be attached.
     ///
     /// # Errors
     /// It does not start.
     pub async fn start_daemon(&mut self, node: &str) -> anyhow::Result<()> {
+        self.begin_daemon(node).await?;
+        self.daemon_ready(node).await
+    }
+
+    /// Starts a node's daemon and waits until it answers, be it that nothing else does.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn begin_daemon(&mut self, node: &str) -> anyhow::Result<()> {
         let place = self.places.get(node).with_context(|| format!("no node {node}"))?.clone();
         let name = format!("daemon-{node}");
         let log = self.log(&name);
@@ -183,9 +197,19 @@ impl Kuryr {
             format!("--kubeconfig={}", self.settings.daemon_kubeconfig.display()),
         ];
         let mut process = self.start(&name, args, Vec::new(), place.netns.as_deref(), &log)?;
-        process.ready(&format!("http://{}/readyz", place.listen), READY).await?;
+        process.ready(&format!("http://{}/healthz", place.listen), READY).await?;
         self.daemons.insert(node.to_owned(), process);
         Ok(())
+    }
+
+    /// Waits until pods can be attached by a node's daemon.
+    ///
+    /// # Errors
+    /// They cannot, in time.
+    pub async fn daemon_ready(&mut self, node: &str) -> anyhow::Result<()> {
+        let listen = self.places.get(node).with_context(|| format!("no node {node}"))?.listen;
+        let daemon = self.daemons.get_mut(node).with_context(|| format!("no daemon on {node}"))?;
+        daemon.ready(&format!("http://{listen}/readyz"), READY).await
     }
 
     /// SIGKILL for a node's daemon.
@@ -256,6 +280,16 @@ impl Kuryr {
             command.env("KURYR_CONFIG", &self.settings.config);
         }
         let output = command.output().await?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// Runs a command of `kuryr` as somebody who has only what is on the node: no kubeconfig, no credentials, no settings.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub async fn run_on_node(&self, args: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
+        let output = tokio::process::Command::new(&self.program).args(args).env_clear().output().await?;
         let text = [output.stdout, output.stderr].concat();
         Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
     }

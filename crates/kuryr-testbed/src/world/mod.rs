@@ -13,6 +13,7 @@ mod kuryr;
 pub mod pods;
 pub mod process;
 mod real;
+mod secrets;
 pub mod services;
 mod wiring;
 
@@ -23,7 +24,7 @@ pub use pods::{NewPod, Pods, addresses};
 pub use real::{Real, RealConfig};
 pub use services::{Backend, Services, cluster_ip, node_port};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{Api, Client, ResourceExt, api::DeleteParams, api::PostParams};
 use kuryr_model::{ClusterId, KuryrPort, PodUid, Purpose, mark::cluster_tag, neutron::Port};
@@ -208,13 +209,21 @@ impl World {
     /// Ends Kuryr and, in the embedded world, everything else.
     ///
     /// # Errors
-    /// Something does not end.
+    /// Something does not end, or a log has a secret in it.
     pub async fn shut_down(mut self) -> anyhow::Result<()> {
         self.kuryr.stop_all().await?;
+        let settings = self.kuryr.settings();
+        let mut secrets = secrets::of(settings);
+        if let Ground::Embedded(embedded) = &self.ground {
+            secrets.extend(embedded.cloud.issued_tokens());
+        }
+        let told = secrets::told(&settings.folder, &secrets);
         match self.ground {
             Ground::Embedded(embedded) => embedded.shut_down().await,
             Ground::Real(_) => {}
         }
+        ensure!(!secrets.is_empty(), "no secrets were looked for in the logs");
+        ensure!(told.is_empty(), "there are secrets in the logs:\n{}", told.join("\n"));
         Ok(())
     }
 

@@ -1,17 +1,22 @@
 //! What should be there and what is: pure.
 
 use super::services::services;
-use crate::{setup::group_differs, view::ClusterView};
-use jiff::{SignedDuration, Timestamp};
+use crate::{
+    setup::group_differs,
+    view::{ClusterView, PodView, Unreadable, overdue},
+};
+use jiff::Timestamp;
 use kuryr_controller::survey::Survey;
 use kuryr_model::{
     ClusterId, FloatingIpId, KuryrPort, LoadBalancerId, Mark, ObjectKey, PodUid, PortId, Purpose, Vif,
-    kuryr_port::AttachmentState,
     mark::Base,
     neutron::{Port, SecurityGroup},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 /// How a thing is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -63,6 +68,8 @@ pub(crate) enum Prunable {
     FloatingIp(FloatingIpId),
     /// By UID, too.
     KuryrLoadBalancer(ObjectKey, String),
+    /// On a node: by the daemon that has this socket, which knows best what nobody wants there.
+    OnNode(PathBuf),
 }
 
 /// All that is compared.
@@ -79,14 +86,15 @@ pub(crate) struct World {
     pub(crate) services: Survey,
 }
 
-/// For how long a `KuryrPort` may be on its way out: its node has to say that the port is free.
-pub(super) const LONGEST_DELETION: SignedDuration = SignedDuration::from_mins(2);
-
 /// Everything that is wrong.
 pub(crate) fn compare(world: &World) -> Vec<Finding> {
     let mut findings = Vec::new();
     pods(world, &mut findings);
     kuryr_ports(world, &mut findings);
+    for Unreadable { key, why } in &world.view.unreadable {
+        let what = format!("it cannot be read: {why}");
+        findings.push(finding(Kind::Mismatch, "KuryrPort", key, what, Unreadable::FIX));
+    }
     strays(world, &mut findings);
     groups(world, &mut findings);
     services(&world.cluster, world.now, &world.services, &mut findings);
@@ -96,8 +104,14 @@ pub(crate) fn compare(world: &World) -> Vec<Finding> {
 
 /// Those of `second` that `first` had too.
 pub(crate) fn lasting(first: &[Finding], second: Vec<Finding>) -> Vec<Finding> {
-    let same = |a: &Finding, b: &Finding| (a.kind, &a.subject, &a.id) == (b.kind, &b.subject, &b.id);
-    second.into_iter().filter(|finding| first.iter().any(|before| same(before, finding))).collect()
+    second.into_iter().filter(|finding| first.iter().any(|before| before.key() == finding.key())).collect()
+}
+
+impl Finding {
+    /// Which thing it is about, and how that is wrong.
+    pub(crate) fn key(&self) -> (Kind, &str, &str) {
+        (self.kind, &self.subject, &self.id)
+    }
 }
 
 pub(super) fn finding(kind: Kind, subject: &str, id: &dyn ToString, what: String, fix: &str) -> Finding {
@@ -107,7 +121,8 @@ pub(super) fn finding(kind: Kind, subject: &str, id: &dyn ToString, what: String
 /// Pods that want ports and have none.
 fn pods(world: &World, findings: &mut Vec<Finding>) {
     let held: BTreeMap<_, _> = world.view.kuryr_ports.iter().map(|port| (port.key(), port)).collect();
-    for pod in world.view.pods.iter().filter(|pod| pod.wants_ports()) {
+    let readable = |pod: &&PodView| pod.wants_ports() && world.view.unreadable(&pod.key).is_none();
+    for pod in world.view.pods.iter().filter(readable) {
         let port = held.get(&pod.key).filter(|port| port.spec.pod_uid == pod.uid);
         let Some(port) = port else {
             let what = "the pod is bound and has no KuryrPort".to_owned();
@@ -173,28 +188,14 @@ fn kuryr_ports(world: &World, findings: &mut Vec<Finding>) {
 /// A `KuryrPort` whose pod is gone, completed, or another one.
 fn unwanted(now: Timestamp, held: &KuryrPort) -> Option<Finding> {
     let key = held.key();
-    let Some(deleted) = &held.metadata.deletion_timestamp else {
+    if !held.deleting() {
         let uid = held.metadata.uid.clone().unwrap_or_default();
         let what = format!("its pod (UID {}) is gone or has ended", held.spec.pod_uid);
         let mut finding = finding(Kind::Stray, "KuryrPort", &key, what, "prune it: kuryr audit --fix");
         finding.prune = Some(Prunable::KuryrPort(key, uid));
         return Some(finding);
-    };
-    let since = now.duration_since(deleted.0);
-    if since < LONGEST_DELETION {
-        return None;
     }
-    let node = &held.spec.node_name;
-    let (why, fix) = match held.attachment_state() {
-        Some(AttachmentState::Released) => {
-            ("its node has released it".to_owned(), "the controller deletes its port; if it does not: kuryr status")
-        }
-        Some(AttachmentState::Attached) | None => (
-            format!("node {node} has not released it"),
-            "start the daemon of the node, or delete the Node if it is gone for good",
-        ),
-    };
-    let what = format!("has been on its way out for {} s: {why}", since.as_secs());
+    let (what, fix) = overdue(now, held)?;
     Some(finding(Kind::Stray, "KuryrPort", &key, what, fix))
 }
 
@@ -226,6 +227,10 @@ fn strays(world: &World, findings: &mut Vec<Finding>) {
     let held: BTreeSet<_> = world.view.kuryr_ports.iter().flat_map(KuryrPort::port_ids).collect();
     for port in world.ports.iter().filter(|port| !held.contains(&port.id)) {
         let Some(Mark { purpose: Purpose::Pod(uid), .. }) = Mark::read(&world.cluster, &port.tags) else { continue };
+        // Ports are named like their pods: this one may be in what cannot be read.
+        if world.view.unreadable.iter().any(|unreadable| unreadable.key.to_string() == port.name) {
+            continue;
+        }
         let name = if port.name.is_empty() { String::new() } else { format!(" {}", port.name) };
         let what = format!("made for pod{name} (UID {uid}), and no KuryrPort has it");
         let mut finding = finding(Kind::Stray, "port", &port.id, what, "prune it: kuryr audit --fix");

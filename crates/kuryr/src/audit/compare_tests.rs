@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::view::{
-    NodeView,
-    tests::{kuryr_port, network_id, pod, port_id},
+    Unreadable,
+    tests::{kuryr_port, network_id, node, pod, port_id},
 };
 use kuryr_model::neutron::{Direction, EtherType, RuleContent, SecurityGroupRule};
 use serde_json::json;
@@ -39,14 +39,14 @@ fn world() -> World {
     unbound.node = None;
     let mut web = pod("web");
     web.addresses = vec!["10.0.0.1".parse().unwrap()];
-    let node = NodeView { name: "n1".into(), ready: true, why: String::new(), host: "host-1".into() };
     World {
         cluster: "c1".into(),
         now: "2026-01-01T00:10:00Z".parse().unwrap(),
         view: ClusterView {
             pods: vec![web, pod("db"), host, done, unbound],
-            nodes: vec![node],
+            nodes: vec![node("n1")],
             kuryr_ports: vec![kuryr_port("web", Some(1)), kuryr_port("db", Some(2))],
+            unreadable: vec![],
         },
         ports: vec![port("web", 1), port("db", 2)],
         groups: vec![group(Base::IngressOpen, Direction::Ingress), group(Base::EgressOpen, Direction::Egress)],
@@ -122,6 +122,16 @@ fn a_kuryr_port_on_its_way_out_has_time_and_then_says_who_holds_it() {
     let findings = compare(&world);
     assert_eq!(findings[0].what, "has been on its way out for 300 s: node n1 has not released it");
     assert_eq!((findings.len(), &findings[0].prune), (1, &None));
+}
+
+#[test]
+fn a_kuryr_port_that_cannot_be_read_is_one_finding_and_its_port_is_not_pruned() {
+    let found = after(|world| {
+        world.view.kuryr_ports.pop();
+        let key = ObjectKey::new("default", "db");
+        world.view.unreadable.push(Unreadable { key, why: "vifs: not a list".into() });
+    });
+    assert_eq!(found, ["mismatch KuryrPort default/db"]);
 }
 
 #[test]

@@ -1,22 +1,27 @@
 //! Deletes what nobody wants.
 
-use super::compare::{Finding, Prunable};
+use super::{
+    Cluster,
+    compare::{Finding, Prunable},
+    node,
+};
+use anyhow::{bail, ensure};
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, Preconditions},
     core::NamespaceResourceScope,
 };
 use kuryr_model::{KuryrLoadBalancer, KuryrPort, ObjectKey};
-use kuryr_openstack::{Cloud, chain};
+use kuryr_openstack::chain;
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeSet, fmt::Debug};
 
 /// Prunes what can be pruned, one by one, and goes on after a failure. The places of what is gone now.
-pub(crate) async fn prune(findings: &[Finding], cloud: &Cloud, client: &Client) -> BTreeSet<usize> {
+pub(crate) async fn prune(findings: &[Finding], cluster: Option<&Cluster>) -> BTreeSet<usize> {
     let mut fixed = BTreeSet::new();
     for (at, finding) in findings.iter().enumerate() {
         let Some(prunable) = &finding.prune else { continue };
-        match delete(prunable, cloud, client).await {
+        match delete(finding, prunable, cluster).await {
             Ok(()) => {
                 fixed.insert(at);
             }
@@ -28,21 +33,31 @@ pub(crate) async fn prune(findings: &[Finding], cloud: &Cloud, client: &Client) 
     fixed
 }
 
-async fn delete(prunable: &Prunable, cloud: &Cloud, client: &Client) -> anyhow::Result<()> {
-    match prunable {
-        Prunable::Port(id) => {
-            cloud.network().background().ports().delete(*id).await.map_err(|error| anyhow::anyhow!(chain(&error)))
+async fn delete(finding: &Finding, prunable: &Prunable, cluster: Option<&Cluster>) -> anyhow::Result<()> {
+    match (prunable, cluster) {
+        (Prunable::OnNode(socket), _) => {
+            node::prune(socket).await?;
+            let left = node::findings(socket).await?;
+            ensure!(left.iter().all(|other| other.key() != finding.key()), "the daemon has left it");
+            Ok(())
         }
-        Prunable::LoadBalancer(id) => {
-            let octavia = cloud.load_balancing().background();
+        (_, None) => bail!("it was not looked for"),
+        (Prunable::Port(id), Some(cluster)) => {
+            let network = cluster.cloud.network().background();
+            network.ports().delete(*id).await.map_err(|error| anyhow::anyhow!(chain(&error)))
+        }
+        (Prunable::LoadBalancer(id), Some(cluster)) => {
+            let octavia = cluster.cloud.load_balancing().background();
             octavia.load_balancers().delete(*id).await.map_err(|error| anyhow::anyhow!(chain(&error)))
         }
-        Prunable::FloatingIp(id) => {
-            let network = cloud.network().background();
+        (Prunable::FloatingIp(id), Some(cluster)) => {
+            let network = cluster.cloud.network().background();
             network.floating_ips().delete(*id).await.map_err(|error| anyhow::anyhow!(chain(&error)))
         }
-        Prunable::KuryrPort(key, uid) => delete_object::<KuryrPort>(client, key, uid).await,
-        Prunable::KuryrLoadBalancer(key, uid) => delete_object::<KuryrLoadBalancer>(client, key, uid).await,
+        (Prunable::KuryrPort(key, uid), Some(cluster)) => delete_object::<KuryrPort>(&cluster.client, key, uid).await,
+        (Prunable::KuryrLoadBalancer(key, uid), Some(cluster)) => {
+            delete_object::<KuryrLoadBalancer>(&cluster.client, key, uid).await
+        }
     }
 }
 

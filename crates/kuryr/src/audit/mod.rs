@@ -17,7 +17,7 @@ mod services;
 pub(crate) use compare::Finding;
 
 use crate::view::ClusterView;
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 use compare::World;
 use jiff::Timestamp;
@@ -25,6 +25,7 @@ use kube::Client;
 use kuryr_controller::{ControllerConfig, survey::survey};
 use kuryr_model::{KuryrPort, mark::cluster_tag};
 use kuryr_openstack::{Cloud, Filter};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
     io::Write,
@@ -42,16 +43,19 @@ pub(crate) enum Output {
     Json,
 }
 
-/// Say what is missing, stray or different in Kubernetes, OpenStack and on this node; exit code 1 if anything is
+/// Say what is missing, stray or different in Kubernetes, OpenStack and on this node; exit code 1 if anything is, 2 if that cannot be known
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AuditArgs {
     /// Delete what nobody wants
     #[arg(long)]
     pub(crate) fix: bool,
+    /// Look at this node alone, with nothing but its daemon: no way to Kubernetes or OpenStack is needed
+    #[arg(long)]
+    pub(crate) node_only: bool,
     /// Seconds for which a difference must last to count
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub(crate) settle: u64,
-    /// What `kuryr audit -o json` found on another node, to list with the rest; may be repeated
+    /// What `kuryr audit --node-only -o json` found on another node, to list with the rest; may be repeated
     #[arg(long, value_name = "FILE")]
     pub(crate) node_report: Vec<PathBuf>,
     /// Socket of a daemon whose findings are listed, too; by default this machine's, if it is a node
@@ -62,31 +66,40 @@ pub(crate) struct AuditArgs {
     pub(crate) output: Output,
 }
 
-/// Runs the command. True: nothing is wrong, or nothing any more.
+/// Where to look for all that is not on a node.
+pub(crate) struct Cluster {
+    /// What the controller is told: which cluster it is, and what Services should get.
+    pub(crate) config: ControllerConfig,
+    pub(crate) cloud: Cloud,
+    pub(crate) client: Client,
+}
+
+/// Runs the command; without a cluster for nodes alone. True: nothing is wrong, or nothing any more.
 pub(crate) async fn run(
     args: &AuditArgs,
-    config: &ControllerConfig,
-    cloud: &Cloud,
-    client: &Client,
+    cluster: Option<&Cluster>,
     usual_socket: &Path,
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
-    let mut findings = compare::compare(&look(config, cloud, client).await?);
+    let sockets = node::sockets(&args.daemon_socket, usual_socket);
+    ensure!(
+        cluster.is_some() || !sockets.is_empty(),
+        "no daemon has a socket at {}; is this a node? --daemon-socket names another",
+        usual_socket.display()
+    );
+    let mut findings = everywhere(cluster, &sockets).await?;
     if !findings.is_empty() && args.settle > 0 {
         tokio::time::sleep(Duration::from_secs(args.settle)).await;
-        let again = compare::compare(&look(config, cloud, client).await?);
-        findings = compare::lasting(&findings, again);
+        findings = compare::lasting(&findings, everywhere(cluster, &sockets).await?);
     }
     for path in &args.node_report {
         let text = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        let report: Vec<Finding> = serde_json::from_slice(&text)
+        let report: Vec<Reported> = serde_json::from_slice(&text)
             .with_context(|| format!("{} is not a node's report: a JSON list of findings", path.display()))?;
-        findings.extend(report);
+        findings.extend(report.into_iter().filter(|row| !row.fixed).map(|row| row.finding));
     }
-    let on_nodes = on_nodes(&node::sockets(&args.daemon_socket, usual_socket), args.fix).await?;
-    findings.extend(on_nodes);
-    findings.sort();
-    let fixed = if args.fix { fix::prune(&findings, cloud, client).await } else { BTreeSet::new() };
+    let findings = once(findings);
+    let fixed = if args.fix { fix::prune(&findings, cluster).await } else { BTreeSet::new() };
     match args.output {
         Output::Json => json(&findings, &fixed, out)?,
         Output::Text => text(&findings, &fixed, out)?,
@@ -94,23 +107,29 @@ pub(crate) async fn run(
     Ok(findings.len() == fixed.len())
 }
 
-/// What is wrong on the nodes whose daemons can be asked; with `fix`, what is still wrong after they pruned.
-async fn on_nodes(sockets: &[PathBuf], fix: bool) -> anyhow::Result<Vec<Finding>> {
-    let mut findings = Vec::new();
+/// In a fixed order and each once: what is in a node's report may have been seen from here, too.
+fn once(mut findings: Vec<Finding>) -> Vec<Finding> {
+    // Of two the one that can be pruned from here.
+    findings.sort_by(|a, b| (a.key(), &a.what, a.prune.is_none()).cmp(&(b.key(), &b.what, b.prune.is_none())));
+    findings.dedup_by(|later, earlier| (later.key(), &later.what) == (earlier.key(), &earlier.what));
+    findings
+}
+
+/// What is wrong in the cluster, and on the nodes whose daemons can be asked.
+async fn everywhere(cluster: Option<&Cluster>, sockets: &[PathBuf]) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = match cluster {
+        Some(cluster) => compare::compare(&look(cluster).await?),
+        None => Vec::new(),
+    };
     for socket in sockets {
-        let mut found = node::findings(socket).await?;
-        if fix && !found.is_empty() {
-            node::prune(socket).await?;
-            found = node::findings(socket).await?;
-        }
-        findings.extend(found);
+        findings.extend(node::findings(socket).await?);
     }
     Ok(findings)
 }
 
-async fn look(config: &ControllerConfig, cloud: &Cloud, client: &Client) -> anyhow::Result<World> {
-    let (cluster, network) = (&config.cluster, cloud.network());
-    let ours = Filter::new().tags([cluster_tag(cluster)]);
+async fn look(Cluster { config, cloud, client }: &Cluster) -> anyhow::Result<World> {
+    let (id, network) = (&config.cluster, cloud.network());
+    let ours = Filter::new().tags([cluster_tag(id)]);
     // OpenStack first: a port whose KuryrPort is made meanwhile is not stray.
     let mut ports = network.ports().list(&ours).await?;
     let groups = network.security_groups().list(&ours).await?;
@@ -119,19 +138,22 @@ async fn look(config: &ControllerConfig, cloud: &Cloud, client: &Client) -> anyh
     // Those that are named and were not in the list: made since, not there, or without our tag.
     let known: BTreeSet<_> = ports.iter().map(|port| port.id).collect();
     let named = view.kuryr_ports.iter().flat_map(KuryrPort::port_ids);
-    let unseen: Vec<_> = named.filter(|id| !known.contains(id)).collect();
+    let unseen: Vec<_> = named.filter(|port| !known.contains(port)).collect();
     ports.extend(network.ports().list(&Filter::new().any("id", unseen)).await?);
-    Ok(World { cluster: cluster.clone(), now: Timestamp::now(), view, ports, groups, services })
+    Ok(World { cluster: id.clone(), now: Timestamp::now(), view, ports, groups, services })
+}
+
+/// A finding as programs read it.
+#[derive(Deserialize, Serialize)]
+struct Reported {
+    #[serde(flatten)]
+    finding: Finding,
+    #[serde(default)]
+    fixed: bool,
 }
 
 fn json(findings: &[Finding], fixed: &BTreeSet<usize>, out: &mut dyn Write) -> anyhow::Result<()> {
-    #[derive(serde::Serialize)]
-    struct Row<'a> {
-        #[serde(flatten)]
-        finding: &'a Finding,
-        fixed: bool,
-    }
-    let row = |(at, finding)| Row { finding, fixed: fixed.contains(&at) };
+    let row = |(at, finding): (usize, &Finding)| Reported { finding: finding.clone(), fixed: fixed.contains(&at) };
     let rows: Vec<_> = findings.iter().enumerate().map(row).collect();
     serde_json::to_writer_pretty(&mut *out, &rows)?;
     writeln!(out)?;
@@ -178,13 +200,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_nodes_report_has_too_is_told_once() {
+        let here = Finding { prune: Some(compare::Prunable::OnNode("s".into())), ..finding(Kind::Stray) };
+        let elsewhere = Finding { id: "tap2".into(), ..finding(Kind::Stray) };
+        let all = vec![finding(Kind::Stray), elsewhere.clone(), here.clone(), finding(Kind::Missing)];
+        assert_eq!(once(all), [finding(Kind::Missing), here, elsewhere]);
+    }
+
+    #[test]
     fn a_program_reads_the_same_and_nodes_write_it() {
         let mut out = Vec::new();
         json(&[finding(Kind::Stray)], &BTreeSet::new(), &mut out).unwrap();
         let rows: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(rows[0]["kind"], "stray");
         assert_eq!(rows[0]["fixed"], false);
-        let report: Vec<Finding> = serde_json::from_slice(&out).unwrap();
-        assert_eq!(report, [finding(Kind::Stray)]);
+        let report: Vec<Reported> = serde_json::from_slice(&out).unwrap();
+        assert_eq!(report[0].finding, finding(Kind::Stray));
     }
 }

@@ -1,6 +1,7 @@
 //! Services: what the plan from what is there to what should be there still has to do.
 
-use super::compare::{Finding, Kind, LONGEST_DELETION, Prunable, finding};
+use super::compare::{Finding, Kind, Prunable, finding};
+use crate::view::LONGEST_DELETION;
 use jiff::Timestamp;
 use kuryr_controller::survey::{Survey, Surveyed};
 use kuryr_model::{ClusterId, KuryrLoadBalancer, Mark, ObjectKey, ServiceUid};

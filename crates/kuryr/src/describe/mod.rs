@@ -10,7 +10,7 @@ use kuryr_model::ObjectKey;
 use kuryr_openstack::Cloud;
 use std::io::Write;
 
-/// Show one object as Kubernetes and OpenStack see it, with ids
+/// Show one object as Kubernetes and OpenStack see it, with ids; exit code 1 if it is not as it should be, 2 if that cannot be told
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DescribeArgs {
     #[command(subcommand)]

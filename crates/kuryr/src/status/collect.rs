@@ -3,15 +3,20 @@
 use super::Settings;
 use crate::{
     cloud::{cluster_id, named, only},
-    view::ClusterView,
+    http,
+    kubernetes::minor,
+    view::{ClusterView, NodeView},
 };
 use anyhow::Context as _;
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{coordination::v1::Lease, core::v1::Service as KubeService},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{Api, Client, CustomResourceExt as _, ResourceExt as _, api::ListParams};
+use kube::{
+    Api, Client, CustomResourceExt as _, ResourceExt as _, api::ListParams, runtime::wait::await_condition,
+};
 use kuryr_controller::{ControllerConfig, survey::services_off};
 use kuryr_model::{
     ClusterId, KuryrLoadBalancer, KuryrPort, Mark, ObjectKey, Purpose,
@@ -22,7 +27,17 @@ use kuryr_openstack::{
     Cloud, Error, Filter, Identity, Service, chain,
     network::{agents::Agent, extensions::Extensions, ip_availability::SubnetUse, quotas::Quota},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::SocketAddr,
+    time::Duration,
+};
+use tokio::net::TcpStream;
+
+/// How long a daemon may take to say how it is: it may itself wait two seconds for Open vSwitch.
+const PATIENCE: Duration = Duration::from_secs(4);
+const ASKED_AT_ONCE: usize = 32;
 
 /// A fact, or why it is not known.
 pub(crate) type Known<T> = Result<T, String>;
@@ -45,6 +60,8 @@ pub(crate) struct Kubernetes {
     pub(crate) lease: Known<Option<LeaseFacts>>,
     pub(crate) view: Known<ClusterView>,
     pub(crate) services: Known<Vec<ServiceFacts>>,
+    /// Each node's daemon; none are asked if they listen for their own nodes only.
+    pub(crate) daemons: Option<BTreeMap<String, Daemon>>,
 }
 
 /// A Service, and what is said of its load balancer.
@@ -57,6 +74,19 @@ pub(crate) struct ServiceFacts {
     pub(crate) held: Option<KuryrLoadBalancer>,
 }
 
+/// What a node's daemon says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Daemon {
+    /// Pods can be attached.
+    Ready,
+    /// They cannot, and why.
+    NotReady(String),
+    /// Nobody listens where it should.
+    Absent(SocketAddr),
+    /// It cannot be asked from here.
+    Unknown(String),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Definition {
     pub(crate) established: bool,
@@ -64,11 +94,14 @@ pub(crate) struct Definition {
     pub(crate) selectable: bool,
 }
 
+/// Who holds the Lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LeaseFacts {
     pub(crate) holder: String,
-    pub(crate) renewed: Option<Timestamp>,
-    pub(crate) seconds: i32,
+    /// Whether it was renewed while we looked: its time is of another clock than ours, and says nothing.
+    pub(crate) renewed: bool,
+    /// For how long we looked at most: as long as the Lease lasts.
+    pub(crate) seconds: u64,
 }
 
 #[derive(Debug)]
@@ -121,26 +154,35 @@ async fn kubernetes(settings: &Settings, client: &Client) -> Kubernetes {
     let definitions = Api::<CustomResourceDefinition>::all(client.clone());
     let name = KuryrPort::crd_name();
     let leases = Api::<Lease>::namespaced(client.clone(), &settings.lease_namespace);
-    let (version, definition, lease, view, services) = futures::join!(
+    let nodes = async {
+        let view = ClusterView::read(client).await;
+        let daemons = match &view {
+            Ok(view) if !settings.daemons.ip().is_loopback() => {
+                Some(daemons(&view.nodes, settings.daemons.port()).await)
+            }
+            _ => None,
+        };
+        (view, daemons)
+    };
+    let (version, definition, lease, (view, daemons), services) = futures::join!(
         client.apiserver_version(),
         definitions.get_opt(name),
-        leases.get_opt(&settings.lease_name),
-        ClusterView::read(client),
+        lease(&leases, &settings.lease_name),
+        nodes,
         services(client)
     );
     let version = version.map_err(|error| chain(&error)).and_then(|info| {
-        // Some providers write "31+".
-        let digits: String = info.minor.chars().take_while(char::is_ascii_digit).collect();
-        let minor = digits.parse().map_err(|_| format!("{:?} is no minor version", info.minor))?;
+        let minor = minor(&info).ok_or_else(|| format!("{:?} is no minor version", info.minor))?;
         Ok((info.git_version, minor))
     });
     Kubernetes {
         version,
         definition: definition.map(|found| found.as_ref().map(read_definition)).map_err(|error| chain(&error)),
         lease_name: format!("{}/{}", settings.lease_namespace, settings.lease_name),
-        lease: lease.map(|lease| lease.and_then(read_lease)).map_err(|error| chain(&error)),
+        lease,
         view: view.map_err(|error| format!("{error:#}")),
         services: services.map_err(|error| format!("{error:#}")),
+        daemons,
     }
 }
 
@@ -172,21 +214,61 @@ async fn services(client: &Client) -> anyhow::Result<Vec<ServiceFacts>> {
     Ok(facts)
 }
 
+/// Asks the daemon of each node how it is.
+async fn daemons(nodes: &[NodeView], port: u16) -> BTreeMap<String, Daemon> {
+    let asked = nodes.iter().map(|node| async move {
+        let daemon = match node.address {
+            Some(ip) => daemon(SocketAddr::new(ip, port)).await,
+            None => Daemon::Unknown("the Node has no InternalIP".to_owned()),
+        };
+        (node.name.clone(), daemon)
+    });
+    futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE).collect().await
+}
+
+async fn daemon(address: SocketAddr) -> Daemon {
+    let ask = async { http::request(TcpStream::connect(address).await?, "GET", "/readyz").await };
+    match tokio::time::timeout(PATIENCE, ask).await {
+        Err(_) => Daemon::Unknown(format!("no answer from {address} within {} s", PATIENCE.as_secs())),
+        Ok(Ok((200, _))) => Daemon::Ready,
+        Ok(Ok((_, why))) => Daemon::NotReady(why.trim().replace('\n', "; ")),
+        Ok(Err(error)) => match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => Daemon::Absent(address),
+            _ => Daemon::Unknown(format!("{address}: {error:#}")),
+        },
+    }
+}
+
+/// Who holds the Lease, and whether it is renewed. A holder renews it several times as long as it lasts; that is waited for.
+async fn lease(leases: &Api<Lease>, name: &str) -> Known<Option<LeaseFacts>> {
+    let found = leases.get_opt(name).await.map_err(|error| chain(&error))?;
+    let Some(found) = found else { return Ok(None) };
+    let before = found.metadata.resource_version.clone();
+    let Some((holder, seconds)) = held(&found) else { return Ok(None) };
+    let moved = move |lease: Option<&Lease>| lease.is_none_or(|lease| lease.metadata.resource_version != before);
+    match tokio::time::timeout(Duration::from_secs(seconds), await_condition(leases.clone(), name, moved)).await {
+        Err(_) => Ok(Some(LeaseFacts { holder, renewed: false, seconds })),
+        Ok(Err(error)) => Err(chain(&error)),
+        Ok(Ok(lease)) => {
+            let held = lease.as_ref().and_then(held);
+            Ok(held.map(|(holder, seconds)| LeaseFacts { holder, renewed: true, seconds }))
+        }
+    }
+}
+
+/// The holder, and for how many seconds it holds.
+fn held(lease: &Lease) -> Option<(String, u64)> {
+    let spec = lease.spec.as_ref()?;
+    let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty())?;
+    Some((holder, spec.lease_duration_seconds.and_then(|seconds| seconds.try_into().ok()).unwrap_or(15)))
+}
+
 fn read_definition(definition: &CustomResourceDefinition) -> Definition {
     let conditions = definition.status.iter().flat_map(|status| status.conditions.iter().flatten());
     Definition {
         established: conditions.into_iter().any(|c| c.type_ == "Established" && c.status == "True"),
         selectable: definition.spec.versions.iter().any(|version| version.selectable_fields.is_some()),
     }
-}
-
-fn read_lease(lease: Lease) -> Option<LeaseFacts> {
-    let spec = lease.spec?;
-    Some(LeaseFacts {
-        holder: spec.holder_identity.filter(|holder| !holder.is_empty())?,
-        renewed: spec.renew_time.map(|time| time.0),
-        seconds: spec.lease_duration_seconds.unwrap_or(15),
-    })
 }
 
 async fn openstack(settings: &Settings, cluster: &Known<ClusterId>, cloud: &Cloud) -> CloudFacts {

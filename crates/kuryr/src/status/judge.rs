@@ -1,17 +1,18 @@
 //! What the facts mean: pure.
 
 use super::{
-    collect::{CloudFacts, Facts, Known, Kubernetes, LeaseFacts, SubnetFacts},
+    collect::{CloudFacts, Daemon, Facts, Known, Kubernetes, LeaseFacts, SubnetFacts},
     services,
 };
 use crate::{
+    kubernetes::OLDEST_MINOR,
     setup::group_differs,
-    view::{ClusterView, NodeView, PodView},
+    view::{ClusterView, NodeView, PodView, Unreadable, overdue},
 };
 use jiff::{SignedDuration, Timestamp};
 use kuryr_controller::REQUIRED_EXTENSIONS;
 use kuryr_model::{
-    KuryrPort,
+    KuryrPort, ObjectKey,
     kuryr_port::AttachmentState,
     mark::Base,
     neutron::{Port, PortStatus},
@@ -20,8 +21,6 @@ use kuryr_openstack::network::{agents::Agent, quotas::Quota};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The oldest Kubernetes that selects custom resources by field.
-const OLDEST_MINOR: u32 = 31;
 /// For how long a pod may wait before that is worth a word.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 /// How many of many are named.
@@ -73,7 +72,7 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Check> {
         checks.push(check(Area::Kubernetes, "cluster id", State::Wrong, error, "set [cluster] id"));
     }
     match &facts.kubernetes {
-        Ok(kubernetes) => self::kubernetes(facts.now, kubernetes, &mut checks),
+        Ok(kubernetes) => self::kubernetes(kubernetes, &mut checks),
         Err(error) => checks.push(check(Area::Kubernetes, "API server", State::Wrong, error, "")),
     }
     match &facts.cloud {
@@ -101,7 +100,7 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-fn kubernetes(now: Timestamp, kubernetes: &Kubernetes, checks: &mut Vec<Check>) {
+fn kubernetes(kubernetes: &Kubernetes, checks: &mut Vec<Check>) {
     use Area::Kubernetes as Here;
     let wrong = |subject, detail: &str, fix| check(Here, subject, State::Wrong, detail, fix);
     checks.push(match &kubernetes.version {
@@ -123,27 +122,27 @@ fn kubernetes(now: Timestamp, kubernetes: &Kubernetes, checks: &mut Vec<Check>) 
         Ok(None) => wrong("KuryrPort", "the API server does not know the definition", apply),
         Err(error) => wrong("KuryrPort", error, ""),
     });
-    checks.push(leader(now, &kubernetes.lease_name, &kubernetes.lease));
+    checks.push(leader(&kubernetes.lease_name, &kubernetes.lease));
     match &kubernetes.view {
-        Ok(view) => nodes(&view.nodes, checks),
+        Ok(view) => {
+            nodes(&view.nodes, checks);
+            daemons(view.nodes.len(), kubernetes.daemons.as_ref(), checks);
+        }
         Err(error) => checks.push(wrong("objects", error, "")),
     }
 }
 
-fn leader(now: Timestamp, name: &str, lease: &Known<Option<LeaseFacts>>) -> Check {
+fn leader(name: &str, lease: &Known<Option<LeaseFacts>>) -> Check {
     let wrong = |detail: String, fix| check(Area::Kubernetes, "controller", State::Wrong, detail, fix);
     let start = "start kuryr controller, or look at its log";
     match lease {
         Err(error) => wrong(error.clone(), ""),
         Ok(None) => wrong(format!("nobody holds the Lease {name}: no controller is active"), start),
-        Ok(Some(LeaseFacts { holder, renewed: None, .. })) => wrong(format!("{holder} never renewed {name}"), start),
-        Ok(Some(LeaseFacts { holder, renewed: Some(renewed), seconds })) => {
-            let age = now.duration_since(*renewed).as_secs().max(0);
-            if age > i64::from(*seconds) {
-                wrong(format!("{holder} has not renewed the Lease {name} for {age} s: no controller is active"), start)
-            } else {
-                check(Area::Kubernetes, "controller", State::Ok, format!("{holder} leads, renewed {age} s ago"), "")
-            }
+        Ok(Some(LeaseFacts { holder, renewed: true, .. })) => {
+            check(Area::Kubernetes, "controller", State::Ok, format!("{holder} leads"), "")
+        }
+        Ok(Some(LeaseFacts { holder, seconds, .. })) => {
+            wrong(format!("{holder} did not renew the Lease {name} within {seconds} s: no controller is active"), start)
         }
     }
 }
@@ -162,6 +161,36 @@ fn nodes(nodes: &[NodeView], checks: &mut Vec<Check>) {
         let fix = "look at kubelet's log and at that of kuryr daemon there";
         checks.push(check(Area::Kubernetes, &format!("node {}", node.name), State::Wrong, why, fix));
     }
+}
+
+/// Whether the daemons of the nodes can attach pods.
+fn daemons(nodes: usize, daemons: Option<&BTreeMap<String, Daemon>>, checks: &mut Vec<Check>) {
+    use Area::Kubernetes as Here;
+    if nodes == 0 {
+        return;
+    }
+    let Some(daemons) = daemons else {
+        let detail = "not asked: [daemon] listen is for their own nodes only";
+        return checks.push(check(Here, "daemons", State::Note, detail, ""));
+    };
+    let ready = daemons.values().filter(|daemon| **daemon == Daemon::Ready).count();
+    // Those that are not follow: a fault counts once.
+    let all = if ready == nodes { State::Ok } else { State::Note };
+    checks.push(check(Here, "daemons", all, format!("{ready} of {nodes} can attach pods"), ""));
+    let unlike = |wanted: State| {
+        daemons.iter().filter_map(move |(node, daemon)| {
+            let (state, detail, fix) = match daemon {
+                Daemon::Ready => return None,
+                Daemon::NotReady(why) => (State::Wrong, why.clone(), "look at the log of kuryr daemon there"),
+                Daemon::Absent(address) => {
+                    (State::Wrong, format!("no daemon listens at {address}"), "start kuryr daemon there")
+                }
+                Daemon::Unknown(why) => (State::Note, format!("it cannot be asked from here: {why}"), ""),
+            };
+            (state == wanted).then(|| check(Here, &format!("daemon {node}"), state, detail, fix))
+        })
+    };
+    checks.extend(unlike(State::Wrong).chain(unlike(State::Note)).take(NAMED));
 }
 
 /// Whether Neutron can bind ports to the nodes.
@@ -271,28 +300,46 @@ fn human(count: f64) -> String {
 }
 
 /// Where a pod's ports are.
-enum Progress<'a> {
+enum Progress {
     /// In the pod.
     Attached,
     /// Not yet, and that is no reason to worry.
     Starting,
     /// Not, and this is why.
-    Stuck(String, &'a str),
+    Stuck(String, &'static str),
 }
 
-fn progress<'a>(now: Timestamp, pod: &PodView, port: Option<&KuryrPort>) -> Progress<'a> {
+/// `port` is the `KuryrPort` of the pod's name, be it another pod's.
+fn progress(now: Timestamp, pod: &PodView, port: Option<&KuryrPort>, odd: Option<&Unreadable>) -> Progress {
     let waited = pod.bound.map(|since| now.duration_since(since));
     let long = waited.is_some_and(|waited| waited > PATIENCE);
     let waited = waited.map(|waited| format!("waiting for {} s: ", waited.as_secs())).unwrap_or_default();
     let controller = "look at the controller's log";
+    if let Some(Unreadable { why, .. }) = odd {
+        return Progress::Stuck(format!("its KuryrPort cannot be read: {why}"), Unreadable::FIX);
+    }
+    let others = |port: &&KuryrPort| port.spec.pod_uid != pod.uid;
     match port {
-        Some(port) if port.attachment_state() == Some(AttachmentState::Attached) => Progress::Attached,
-        Some(port) if port.spec.vifs.is_empty() && port.unallocated_reason().is_some() => {
+        Some(port) if !others(&port) && port.attachment_state() == Some(AttachmentState::Attached) => {
+            Progress::Attached
+        }
+        Some(port) if !others(&port) && port.spec.vifs.is_empty() && port.unallocated_reason().is_some() => {
             let why = port.unallocated_reason().map_or("", |condition| &condition.message);
             Progress::Stuck(format!("{waited}{why}"), "")
         }
         _ if !long => Progress::Starting,
         None => Progress::Stuck(format!("{waited}it has no KuryrPort"), controller),
+        Some(port) if others(&port) => {
+            let (node, uid) = (&port.spec.node_name, &port.spec.pod_uid);
+            let why = match overdue(now, port) {
+                Some((why, _)) => format!("the KuryrPort of the previous pod of this name {why}"),
+                None => format!("node {node} still holds the ports of the previous pod of this name ({uid})"),
+            };
+            Progress::Stuck(
+                format!("{waited}{why}"),
+                "start the daemon of that node, or delete the Node if it is gone for good",
+            )
+        }
         Some(port) if port.spec.vifs.is_empty() => Progress::Stuck(format!("{waited}it has no port"), controller),
         Some(port) => Progress::Stuck(
             format!("{waited}it has its port, node {} has not plugged it", port.spec.node_name),
@@ -302,24 +349,44 @@ fn progress<'a>(now: Timestamp, pod: &PodView, port: Option<&KuryrPort>) -> Prog
 }
 
 fn pods(now: Timestamp, view: &ClusterView, checks: &mut Vec<Check>) {
-    let ports: BTreeMap<_, _> = view.kuryr_ports.iter().map(|port| (&port.spec.pod_uid, port)).collect();
-    let (mut attached, mut starting, mut stuck) = (0usize, 0usize, Vec::new());
+    let ports: BTreeMap<_, _> = view.kuryr_ports.iter().map(|port| (port.key(), port)).collect();
+    let (mut attached, mut starting, mut stuck) = (0usize, 0usize, BTreeMap::new());
     for pod in view.pods.iter().filter(|pod| pod.wants_ports()) {
-        match progress(now, pod, ports.get(&pod.uid).copied()) {
+        match progress(now, pod, ports.get(&pod.key).copied(), view.unreadable(&pod.key)) {
             Progress::Attached => attached += 1,
             Progress::Starting => starting += 1,
-            Progress::Stuck(why, fix) => stuck.push((pod, why, fix)),
+            Progress::Stuck(why, fix) => {
+                stuck.insert(pod.key.clone(), (why, fix));
+            }
         }
     }
     let detail = format!("{attached} have their ports, {starting} are starting, {} are stuck", stuck.len());
     // The pods themselves follow: a fault counts once.
     let state = if stuck.is_empty() { State::Ok } else { State::Note };
     checks.push(check(Area::Pods, "pods", state, detail, ""));
-    for (pod, why, fix) in stuck.iter().take(NAMED) {
-        checks.push(check(Area::Pods, &pod.key.to_string(), State::Wrong, why, fix));
+    named(&stuck, "are stuck", checks);
+    // What no pod waits for.
+    let unreadable = view
+        .unreadable
+        .iter()
+        .map(|odd| (&odd.key, format!("its KuryrPort cannot be read: {}", odd.why), Unreadable::FIX));
+    let leaving = view.kuryr_ports.iter().filter_map(|port| Some((port, overdue(now, port)?)));
+    let leaving: Vec<_> = leaving.map(|(port, (why, fix))| (port.key(), format!("its KuryrPort {why}"), fix)).collect();
+    let left: BTreeMap<_, _> = unreadable
+        .chain(leaving.iter().map(|(key, why, fix)| (key, why.clone(), *fix)))
+        .filter(|(key, ..)| !stuck.contains_key(*key))
+        .map(|(key, why, fix)| (key.clone(), (why, fix)))
+        .collect();
+    named(&left, "are left", checks);
+}
+
+/// The first of many, each with what is wrong and what to do, and how many more there are.
+fn named(faults: &BTreeMap<ObjectKey, (String, &str)>, are: &str, checks: &mut Vec<Check>) {
+    for (key, (why, fix)) in faults.iter().take(NAMED) {
+        checks.push(check(Area::Pods, &key.to_string(), State::Wrong, why, fix));
     }
-    if stuck.len() > NAMED {
-        let more = format!("{} more are stuck", stuck.len() - NAMED);
+    if faults.len() > NAMED {
+        let more = format!("{} more {are}", faults.len() - NAMED);
         checks.push(check(Area::Pods, "...", State::Wrong, more, ""));
     }
 }

@@ -4,7 +4,7 @@ use super::{
     super::{collect::Definition, print},
     *,
 };
-use crate::view::tests::{kuryr_port, network_id, pod, port_id};
+use crate::view::tests::{kuryr_port, network_id, node, pod, port_id};
 use kuryr_model::neutron::{Direction, EtherType, RuleContent, SecurityGroup, SecurityGroupRule, Subnet};
 use kuryr_openstack::{
     Identity,
@@ -48,13 +48,15 @@ fn facts() -> Facts {
             lease_name: "kube-system/kuryr-controller".into(),
             lease: Ok(Some(LeaseFacts {
                 holder: "kuryr-0".into(),
-                renewed: Some("2026-01-01T00:09:58Z".parse().unwrap()),
+                renewed: true,
                 seconds: 15,
             })),
+            daemons: Some([("n1".to_owned(), Daemon::Ready)].into()),
             view: Ok(ClusterView {
                 pods: vec![web],
-                nodes: vec![NodeView { name: "n1".into(), ready: true, why: String::new(), host: "host-1".into() }],
+                nodes: vec![node("n1")],
                 kuryr_ports: vec![attached("web", 1)],
+                unreadable: vec![],
             }),
             services: Ok(vec![]),
         }),
@@ -112,8 +114,9 @@ fn a_working_cluster_is_one_screen_of_ticks() {
 Kubernetes
   ✓ API server         v1.34.4
   ✓ KuryrPort          the definition is established
-  ✓ controller         kuryr-0 leads, renewed 2 s ago
+  ✓ controller         kuryr-0 leads
   ✓ nodes              1 of 1 are ready
+  ✓ daemons            1 of 1 can attach pods
 
 OpenStack
   ✓ Keystone           http://keystone/v3 as user kuryr in project k8s
@@ -135,16 +138,10 @@ All that was looked at works.
 
 #[test]
 fn kubernetes_faults() {
-    let lease = |seconds: i64| {
-        move |facts: &mut Facts| {
-            let renewed = facts.now - SignedDuration::from_secs(seconds);
-            kubernetes(facts).lease = Ok(Some(LeaseFacts { holder: "a".into(), renewed: Some(renewed), seconds: 15 }));
-        }
-    };
-    assert_eq!(wrong(lease(15)), [""; 0]);
+    let silent = LeaseFacts { holder: "a".into(), renewed: false, seconds: 15 };
     assert_eq!(
-        wrong(lease(40)),
-        ["controller: a has not renewed the Lease kube-system/kuryr-controller for 40 s: no controller is active"]
+        wrong(|facts| kubernetes(facts).lease = Ok(Some(silent))),
+        ["controller: a did not renew the Lease kube-system/kuryr-controller within 15 s: no controller is active"]
     );
     assert_eq!(wrong(|facts| kubernetes(facts).version = Ok(("v1.30.2".into(), 30))), ["API server: v1.30.2"]);
     assert_eq!(
@@ -160,6 +157,23 @@ fn kubernetes_faults() {
         view(facts).nodes[0].why = "cni plugin not initialized".into();
     });
     assert_eq!(not_ready, ["node n1: cni plugin not initialized"]);
+}
+
+#[test]
+fn a_daemon_that_is_away_or_not_ready_is_named_and_one_that_cannot_be_asked_is_no_fault() {
+    let one =
+        |daemon: Daemon| move |facts: &mut Facts| kubernetes(facts).daemons = Some([("n1".into(), daemon)].into());
+    let why = "Open vSwitch is away";
+    assert_eq!(wrong(one(Daemon::NotReady(why.into()))), ["daemon n1: Open vSwitch is away"]);
+    let address = "192.0.2.1:9651".parse().unwrap();
+    assert_eq!(wrong(one(Daemon::Absent(address))), ["daemon n1: no daemon listens at 192.0.2.1:9651"]);
+    assert_eq!(wrong(one(Daemon::Unknown("no answer".into()))), [""; 0]);
+    assert_eq!(wrong(|facts| kubernetes(facts).daemons = None), [""; 0]);
+    let mut facts = facts();
+    one(Daemon::Unknown("no answer".into()))(&mut facts);
+    let notes: Vec<_> =
+        judge(&facts).into_iter().filter(|check| check.state == State::Note).map(|c| c.detail).collect();
+    assert_eq!(notes, ["0 of 1 can attach pods", "it cannot be asked from here: no answer"]);
 }
 
 #[test]
@@ -231,6 +245,56 @@ fn pods_say_why_they_wait() {
         view(facts).kuryr_ports.clear();
     });
     assert_eq!(young, [""; 0]);
+}
+
+#[test]
+fn a_pod_behind_the_previous_one_of_its_name_says_who_holds_it_up() {
+    let behind = |deleted: Option<&'static str>| {
+        move |facts: &mut Facts| {
+            let port = &mut view(facts).kuryr_ports[0];
+            port.spec.pod_uid = "another".into();
+            port.metadata.deletion_timestamp = deleted.map(|at| serde_json::from_value(json!(at)).unwrap());
+        }
+    };
+    assert_eq!(
+        wrong(behind(Some("2026-01-01T00:09:30Z"))),
+        ["default/web: waiting for 600 s: node n1 still holds the ports of the previous pod of this name (another)"]
+    );
+    assert_eq!(
+        wrong(behind(Some("2026-01-01T00:05:00Z"))),
+        [
+            "default/web: waiting for 600 s: the KuryrPort of the previous pod of this name has been on its way out for 300 s: \
+          node n1 has not released it"
+        ]
+    );
+}
+
+#[test]
+fn what_is_left_of_pods_that_are_gone_is_told() {
+    let found = wrong(|facts| {
+        view(facts).pods.clear();
+        let left = &mut view(facts).kuryr_ports[0];
+        left.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:05:00Z")).unwrap();
+        let key = ObjectKey::new("default", "odd");
+        view(facts).unreadable.push(Unreadable { key, why: "vifs: not a list".into() });
+    });
+    assert_eq!(
+        found,
+        [
+            "default/odd: its KuryrPort cannot be read: vifs: not a list",
+            "default/web: its KuryrPort has been on its way out for 300 s: node n1 has not released it",
+        ]
+    );
+}
+
+#[test]
+fn a_pod_whose_kuryr_port_cannot_be_read_says_so_once() {
+    let found = wrong(|facts| {
+        view(facts).kuryr_ports.clear();
+        let key = ObjectKey::new("default", "web");
+        view(facts).unreadable.push(Unreadable { key, why: "vifs: not a list".into() });
+    });
+    assert_eq!(found, ["default/web: its KuryrPort cannot be read: vifs: not a list"]);
 }
 
 fn facts_now() -> Timestamp {

@@ -19,9 +19,9 @@ use judge::State;
 use kube::Client;
 use kuryr_controller::ServicesConfig;
 use kuryr_openstack::Cloud;
-use std::io::Write;
+use std::{io::Write, net::SocketAddr};
 
-/// Say what works and what does not, and why; exit code 1 if something does not
+/// Say what works and what does not, and why; exit code 1 if something does not, 2 if that cannot be told
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct StatusArgs {
     /// How to print
@@ -42,18 +42,8 @@ pub(crate) struct Settings {
     pub(crate) lease_namespace: String,
     /// Its name.
     pub(crate) lease_name: String,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            cluster_id: None,
-            pod_subnets: Vec::new(),
-            services: ServicesConfig::default(),
-            lease_namespace: "kube-system".to_owned(),
-            lease_name: "kuryr-controller".to_owned(),
-        }
-    }
+    /// Where daemons serve their health, on each node.
+    pub(crate) daemons: SocketAddr,
 }
 
 /// Runs the command. True: all that was looked at works.

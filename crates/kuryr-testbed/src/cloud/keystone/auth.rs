@@ -69,6 +69,7 @@ impl Keystone {
         let id = format!("gAAAAA{}{}", hex_id(), hex_id());
         let body = self.token_body(call, &token);
         self.tokens.insert(id.clone(), token);
+        self.issued.push(id.clone());
         Answer::new(StatusCode::CREATED, body).with("x-subject-token", &id).with("vary", "X-Auth-Token")
     }
 

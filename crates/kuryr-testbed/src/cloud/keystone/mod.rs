@@ -48,6 +48,8 @@ pub(crate) struct Keystone {
     lifetime: Duration,
     projects: Vec<Project>,
     tokens: HashMap<String, Token>,
+    /// The ids of all of them, also of those that are no longer good.
+    pub(crate) issued: Vec<String>,
 }
 
 fn hex_id() -> String {
@@ -65,6 +67,7 @@ impl Keystone {
             lifetime: config.token_lifetime,
             projects: config.projects.iter().map(|name| Project { id: hex_id(), name: name.clone() }).collect(),
             tokens: HashMap::new(),
+            issued: Vec::new(),
         }
     }
 

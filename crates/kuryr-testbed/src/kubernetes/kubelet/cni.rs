@@ -101,13 +101,16 @@ pub(crate) struct Cni {
 }
 
 impl Cni {
-    /// The configuration of each plugin, with the name and version of the list.
+    /// The configuration of each plugin, with the name and version of the list: the highest of `cniVersions`, as runtimes with CNI
+    /// 1.1.0 choose, who know them all. Older ones know `cniVersion` alone.
     fn plugins(&self) -> Vec<Value> {
         let Some(plugins) = self.conf["plugins"].as_array() else { return vec![self.conf.clone()] };
+        let versions = self.conf["cniVersions"].as_array();
+        let version = versions.and_then(|versions| versions.iter().max_by_key(|version| version.as_str()));
         let merge = |plugin: &Value| {
             let mut plugin = plugin.clone();
             plugin["name"] = self.conf["name"].clone();
-            plugin["cniVersion"] = self.conf["cniVersion"].clone();
+            plugin["cniVersion"] = version.unwrap_or(&self.conf["cniVersion"]).clone();
             plugin
         };
         plugins.iter().map(merge).collect()

@@ -42,6 +42,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 pub use cni::{CniError, CniVerb};
 pub use netns::NetnsError;
+pub(crate) use netns::remove as remove_netns;
 pub use process::ProcessError;
 pub use sandbox::{RecordError, Sandbox};
 
