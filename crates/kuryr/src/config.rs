@@ -154,6 +154,8 @@ pub(crate) struct Daemon {
     pub(crate) ovsdb_socket: PathBuf,
     #[serde(deserialize_with = "duration")]
     pub(crate) add_timeout: Duration,
+    /// Whether the node translates node ports and external addresses of Services.
+    pub(crate) node_ports: bool,
 }
 
 impl Default for Daemon {
@@ -164,6 +166,7 @@ impl Default for Daemon {
             state_dir: "/var/lib/kuryr".into(),
             ovsdb_socket: "/run/openvswitch/db.sock".into(),
             add_timeout: Duration::from_secs(60),
+            node_ports: true,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{config::Config, kubernetes};
 use anyhow::Context;
-use kuryr_node::{DaemonConfig, plug::PlugConfig};
+use kuryr_node::{DaemonConfig, config::NodePorts, plug::PlugConfig};
 use std::{net::SocketAddr, path::Path, path::PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,7 @@ pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -
         state_folder: args.state_dir.unwrap_or(settings.state_dir),
         http_address: args.listen.unwrap_or(settings.listen),
         add_timeout: settings.add_timeout,
+        node_ports: if settings.node_ports { NodePorts::Keep } else { NodePorts::Remove },
         plug: PlugConfig { ovsdb_socket: settings.ovsdb_socket, ..PlugConfig::default() },
         ..DaemonConfig::new(node)
     };
