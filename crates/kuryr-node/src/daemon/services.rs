@@ -53,6 +53,11 @@ impl World {
         Some(&self.lab.client)
     }
 
+    /// A server on the host's network.
+    fn serve_here(&self, address: &str) {
+        serve(Path::new("/proc/thread-self/ns/net"), address);
+    }
+
     /// A routed pod with that number, and a server in it.
     async fn pod(&self, daemon: &Daemon, n: u64) {
         let netns = namespace(&self.folder, &format!("pod-{n}"));
@@ -246,6 +251,12 @@ fn endpoints_whose_answers_do_not_come_back_see_the_node() {
         world.api.put(&slice("web", "IPv4", &[("198.19.0.2", "node-1")]));
         for protocol in PROTOCOLS {
             ask_until(world.client(), protocol, "198.18.0.1:30080", "198.19.0.1 198.19.0.2").await;
+        }
+        // A pod on the host's network is the node itself.
+        world.serve_here("198.19.0.1:8080");
+        world.api.put(&slice("web", "IPv4", &[("198.19.0.1", "node-1")]));
+        for protocol in PROTOCOLS {
+            ask_until(world.client(), protocol, "198.18.0.1:30080", "198.18.0.2 198.19.0.1").await;
         }
         daemon.stop().await;
     });

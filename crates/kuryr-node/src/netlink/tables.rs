@@ -5,7 +5,10 @@ use nix::{
     errno::Errno,
     sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket},
 };
-use std::os::{fd::AsRawFd, unix::net};
+use std::{
+    io,
+    os::{fd::AsRawFd, unix::net},
+};
 use tokio::net::UnixDatagram;
 
 /// `NFNLGRP_NFTABLES`, as a bit.
@@ -40,15 +43,21 @@ impl Tables {
 
     /// Waits until the table, or something in it, has changed; it may also say so when it has not. May be dropped while
     /// it waits.
-    pub async fn changed(&mut self) {
+    ///
+    /// # Errors
+    /// The socket failed for good.
+    pub async fn changed(&mut self) -> Result<(), Error> {
         loop {
             match self.socket.recv(&mut self.buffer).await {
                 // Every message names its table.
-                Ok(length) if self.buffer[..length].windows(self.name.len()).any(|bytes| bytes == self.name) => return,
+                Ok(length) if self.buffer[..length].windows(self.name.len()).any(|bytes| bytes == self.name) => {
+                    return Ok(());
+                }
                 Ok(_) => {}
                 // Some are lost.
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return,
-                Err(error) => tracing::debug!(%error, "cannot read changes of nftables"),
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(Error::Socket { doing: "watch nftables".into(), source }),
             }
         }
     }

@@ -34,6 +34,8 @@ const PACE: Duration = Duration::from_millis(100);
 /// After a failure it is tried again within this time.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
+const UNTOLD: &str = "cannot be told of changes of nftables; they are looked for every minute";
+
 /// Keeps node ports until it is dropped. The rules stay: traffic goes on while the daemon is restarted, and the next one
 /// corrects what has become wrong.
 pub async fn keep<P>(node: &Node<P>, client: Client) {
@@ -45,11 +47,20 @@ pub async fn keep<P>(node: &Node<P>, client: Client) {
 
 /// Takes away the rules that a daemon with other settings has left.
 pub async fn remove<P>(node: &Node<P>) {
-    match nft::run(&script::remove()).await {
-        // Without nft nobody can have made any.
-        Ok(()) | Err(nft::Error::Missing(_)) => {}
+    if let Err(error) = clear().await {
+        node.node_ports.set(Part::Rules, Some(format!("cannot remove the rules: {}", chain(&error))));
+    }
+}
+
+/// Takes the table away if there is one.
+async fn clear() -> Result<(), nft::Error> {
+    match nft::list().await {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => nft::run(&script::remove()).await,
+        // Where nft does not work, nobody can have made any rules; and none are wanted.
         Err(error) => {
-            node.node_ports.set(Part::Rules, Some(format!("cannot remove the rules: {}", chain(&error))));
+            tracing::debug!(error = chain(&error), "nft does not work here");
+            Ok(())
         }
     }
 }
@@ -68,7 +79,7 @@ impl<P> Keeper<'_, P> {
         let mut tables = match Tables::open(script::TABLE) {
             Ok(tables) => Some(tables),
             Err(error) => {
-                tracing::warn!(error = chain(&error), "cannot be told of changes of nftables, so they are looked for");
+                tracing::warn!(error = chain(&error), "{UNTOLD}");
                 None
             }
         };
@@ -83,7 +94,7 @@ impl<P> Keeper<'_, P> {
                 () = self.node.ports.touched.notified() => {
                     apply_at.get_or_insert(not_before);
                 }
-                () = told(tables.as_mut()) => check_at = check_at.min(Instant::now() + delay(SETTLE, self.repairs)),
+                () = told(&mut tables) => check_at = check_at.min(Instant::now() + delay(SETTLE, self.repairs)),
                 () = sleep_until(due) => {
                     let check = check_at <= Instant::now();
                     if check {
@@ -159,25 +170,19 @@ impl<P> Keeper<'_, P> {
     async fn apply(&mut self, wanted: Ruleset) -> Result<(), nft::Error> {
         let started = Instant::now();
         let old = self.applied.take();
-        let result = match &old {
-            _ if wanted.is_empty() => nft::run(&script::remove()).await,
-            Some(old) if !old.is_empty() => match nft::run(&script::changes(old, &wanted)).await {
+        let made = old.as_ref().filter(|old| !old.is_empty());
+        let result = match made {
+            None if wanted.is_empty() => clear().await,
+            Some(_) if wanted.is_empty() => nft::run(&script::remove()).await,
+            Some(old) => match nft::run(&script::changes(old, &wanted)).await {
                 // The table is not what we think it is.
                 Err(nft::Error::Refused { .. }) => nft::run(&script::fresh(&wanted)).await,
                 done => done,
             },
-            _ => nft::run(&script::fresh(&wanted)).await,
+            None => nft::run(&script::fresh(&wanted)).await,
         };
         let metrics = &self.node.metrics;
-        match result {
-            Ok(()) => {}
-            // There is nothing to be translated, and nobody who could have made anything else.
-            Err(nft::Error::Missing(_)) if wanted.is_empty() => {}
-            Err(error) => {
-                metrics.node_ports_failures.inc();
-                return Err(error);
-            }
-        }
+        result.inspect_err(|_| _ = metrics.node_ports_failures.inc())?;
         metrics.node_ports_applied(wanted.len(), started.elapsed());
         tracing::debug!(rules = wanted.len(), took = ?started.elapsed(), "node ports are up to date");
         forget(Changed::between(old.as_ref(), &wanted)).await;
@@ -210,10 +215,11 @@ async fn forget(changed: Changed) {
 }
 
 /// Waits for word of a change of the table; for ever where there is none to come.
-async fn told(tables: Option<&mut Tables>) {
-    match tables {
-        Some(tables) => tables.changed().await,
-        None => std::future::pending().await,
+async fn told(tables: &mut Option<Tables>) {
+    let Some(open) = tables else { return std::future::pending().await };
+    if let Err(error) = open.changed().await {
+        tracing::warn!(error = chain(&error), "{UNTOLD}");
+        *tables = None;
     }
 }
 

@@ -43,7 +43,9 @@ fn finding(node: &str, seen: &Seen) -> Finding {
         Seen::WithoutKuryrPort { container_id, .. } => {
             (Kind::Stray, "attachment", container_id.clone(), "delete the sandbox (`crictl stopp`): its pod is gone")
         }
-        Seen::NodePorts { .. } => (Kind::Mismatch, "node ports", node.to_owned(), "see the log of `kuryr daemon` there"),
+        Seen::NodePorts { .. } => {
+            (Kind::Mismatch, "node ports", node.to_owned(), "see the log of `kuryr daemon` there")
+        }
     };
     let what = format!("on node {node}: {seen}");
     Finding { kind, subject: subject.to_owned(), id, what, fix: fix.to_owned(), prune: None }
