@@ -75,6 +75,11 @@ pub enum Finding {
         /// Its sandbox.
         container_id: String,
     },
+    /// Node ports and external addresses of Services are not translated as they should be, or not forwarded.
+    NodePorts {
+        /// Why, and what to do.
+        problem: String,
+    },
 }
 
 impl fmt::Display for Finding {
@@ -93,6 +98,7 @@ impl fmt::Display for Finding {
             Self::WithoutKuryrPort { pod, pod_uid, .. } => {
                 write!(f, "pod {pod} ({pod_uid}) is plugged, but has no KuryrPort")
             }
+            Self::NodePorts { problem } => write!(f, "node ports are not in order: {problem}"),
         }
     }
 }

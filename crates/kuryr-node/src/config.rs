@@ -30,6 +30,20 @@ pub struct DaemonConfig {
     pub plug_timeout: Duration,
     /// Where the node's own things are.
     pub plug: PlugConfig,
+    /// Node ports and external addresses of Services.
+    pub node_ports: NodePorts,
+}
+
+/// What is done about node ports and external addresses of Services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NodePorts {
+    /// The node translates them.
+    #[default]
+    Keep,
+    /// It does not, and rules that an earlier daemon made are taken away.
+    Remove,
+    /// Rules are left alone: for a daemon that has the node's network to itself no more than others.
+    Leave,
 }
 
 /// A setting is wrong.
@@ -63,6 +77,7 @@ impl DaemonConfig {
             add_timeout: Duration::from_secs(60),
             plug_timeout: Duration::from_secs(30),
             plug: PlugConfig::default(),
+            node_ports: NodePorts::default(),
         }
     }
 

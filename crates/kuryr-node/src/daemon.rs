@@ -2,11 +2,12 @@
 
 use crate::{
     attachments::{self, Attachments},
-    config::{ConfigError, DaemonConfig},
+    config::{ConfigError, DaemonConfig, NodePorts},
     events::{self, Events},
     locks::Locks,
     metrics::Metrics,
     node::{Limits, Node, Plugs},
+    node_ports,
     plug::{Plugger, error::chain},
     ports::Ports,
     server::{
@@ -61,7 +62,16 @@ async fn run_with<P: Plugs>(
 ) -> Result<(), DaemonError> {
     config.check()?;
     let longest_stop = config.longest_stop();
-    let DaemonConfig { node_name, socket, state_folder, http_address, add_timeout, plug_timeout, plug } = config;
+    let DaemonConfig {
+        node_name,
+        socket,
+        state_folder,
+        http_address,
+        add_timeout,
+        plug_timeout,
+        plug,
+        node_ports: what,
+    } = config;
     let attachments = Attachments::load(state_folder.join("attachments"))?;
     let http = TcpListener::bind(http_address).await;
     let http = http.map_err(|source| DaemonError::Http { address: http_address, source })?;
@@ -78,6 +88,7 @@ async fn run_with<P: Plugs>(
         locks: Locks::default(),
         events,
         metrics: Metrics::default(),
+        node_ports: node_ports::State::default(),
         stopping: shutdown.clone(),
         tasks: TaskTracker::new(),
     });
@@ -91,6 +102,7 @@ async fn run_with<P: Plugs>(
             status::keep(&node, &client, &background),
             background.run_until_cancelled(events::keep(client.clone(), &node.name, written)),
             background.run_until_cancelled(node.clean_gone()),
+            background.run_until_cancelled(keep_node_ports(&node, client.clone(), what)),
         );
     };
     let stopping = async {
@@ -122,6 +134,14 @@ async fn run_with<P: Plugs>(
     Ok(())
 }
 
+async fn keep_node_ports<P>(node: &Node<P>, client: Client, what: NodePorts) {
+    match what {
+        NodePorts::Keep => node_ports::keep(node, client).await,
+        NodePorts::Remove => node_ports::remove(node).await,
+        NodePorts::Leave => {}
+    }
+}
+
 /// Serves both addresses until `shutdown`, and then what is in flight.
 async fn serve<P: Plugs>(node: &Arc<Node<P>>, listener: UnixListener, http: TcpListener, shutdown: CancellationToken) {
     let api = api::routes(Arc::clone(node)).into_make_service_with_connect_info::<Peer>();
@@ -143,6 +163,10 @@ async fn serve<P: Plugs>(node: &Arc<Node<P>>, listener: UnixListener, http: TcpL
 mod api_server;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod lab;
+#[cfg(test)]
+mod services;
 #[cfg(test)]
 mod tap;
 #[cfg(test)]

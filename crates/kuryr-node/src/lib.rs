@@ -8,6 +8,8 @@
 //!        └──── events ◀─────────────────────────────── verbs ◀── server ◀── kuryr-cni (unix socket)
 //!                                                        │
 //!                       attachments (disk) ◀─────────────┼───▶ plug ──▶ netlink, netns, ovsdb
+//!
+//!  kube-apiserver ──▶ node_ports ──▶ nft: what Services have at the node's own addresses
 //! ```
 //!
 //! Invariants
@@ -28,6 +30,7 @@ pub mod metrics;
 pub mod netlink;
 pub mod netns;
 pub mod node;
+pub mod node_ports;
 pub mod ovsdb;
 pub mod plug;
 pub mod ports;

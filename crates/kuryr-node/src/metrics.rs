@@ -37,10 +37,18 @@ pub struct Metrics {
     pub attachments: Gauge,
     /// 1 once the `KuryrPort`s have been listed.
     pub watch_synced: Gauge,
-    /// Times that the watch of the `KuryrPort`s failed.
+    /// Times that a watch failed.
     pub watch_failures: Counter,
     /// Times that a `KuryrPort`'s status could not be written.
     pub status_failures: Counter,
+    node_ports: Gauge,
+    node_ports_times: Histogram,
+    /// 1 while node ports are not in order.
+    pub node_ports_trouble: Gauge,
+    /// Times that the rules of node ports could not be changed.
+    pub node_ports_failures: Counter,
+    /// Times that somebody else had changed the rules of node ports.
+    pub node_ports_repairs: Counter,
 }
 
 /// An ADD that waits.
@@ -75,9 +83,43 @@ impl Default for Metrics {
         registry.register("cni_waiting", "ADDs that wait for their pods' ports now", waiting.clone());
         registry.register("attachments", "Sandboxes that have their pods' ports", attachments.clone());
         registry.register("watch_synced", "Whether the KuryrPorts of this node have been listed", watch_synced.clone());
-        registry.register("watch_failures", "Failures of the watch of KuryrPorts", watch_failures.clone());
+        registry.register("watch_failures", "Failures of watches", watch_failures.clone());
         registry.register("status_failures", "Failures to write the status of a KuryrPort", status_failures.clone());
-        Self { registry, requests, steps, waiting, attachments, watch_synced, watch_failures, status_failures }
+        let (node_ports, node_ports_times, node_ports_trouble) = (Gauge::default(), histogram(), Gauge::default());
+        let (node_ports_failures, node_ports_repairs) = (Counter::default(), Counter::default());
+        registry.register("node_ports", "Destinations of Services that the node translates", node_ports.clone());
+        registry.register_with_unit(
+            "node_ports_apply_duration",
+            "Changes of the rules of node ports",
+            Unit::Seconds,
+            node_ports_times.clone(),
+        );
+        registry.register("node_ports_trouble", "Whether node ports are not in order", node_ports_trouble.clone());
+        registry.register(
+            "node_ports_failures",
+            "Failures to change the rules of node ports",
+            node_ports_failures.clone(),
+        );
+        registry.register(
+            "node_ports_repairs",
+            "Times that somebody else had changed the rules of node ports",
+            node_ports_repairs.clone(),
+        );
+        Self {
+            registry,
+            requests,
+            steps,
+            waiting,
+            attachments,
+            watch_synced,
+            watch_failures,
+            status_failures,
+            node_ports,
+            node_ports_times,
+            node_ports_trouble,
+            node_ports_failures,
+            node_ports_repairs,
+        }
     }
 }
 
@@ -114,6 +156,12 @@ impl Metrics {
                 self.step(step, took);
             }
         }
+    }
+
+    /// Notes that so many destinations are translated now, and how long the change took.
+    pub fn node_ports_applied(&self, count: usize, took: Duration) {
+        self.node_ports.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.node_ports_times.observe(took.as_secs_f64());
     }
 
     fn step(&self, step: &'static str, took: Duration) {

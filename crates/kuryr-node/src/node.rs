@@ -2,12 +2,13 @@
 
 use crate::{
     attachments::{self, Attachment, Attachments},
-    audit::{self, NodeReport, Seen},
+    audit::{self, Finding, NodeReport, Seen},
     cni::AttachmentId,
     config::LOCK_TIMEOUT,
     events::Events,
     locks::{Held, Locks},
     metrics::Metrics,
+    node_ports,
     plug::{HostEnd, Mismatch, PlugError, PlugTimes, Plugger, Sandbox, error::chain},
     ports::Ports,
 };
@@ -108,6 +109,8 @@ pub struct Node<P> {
     pub events: Events,
     /// Counters and times.
     pub metrics: Metrics,
+    /// What is wrong with node ports.
+    pub node_ports: node_ports::State,
     /// Set when the daemon stops: waiting ADDs end, those that plug are finished.
     pub stopping: CancellationToken,
     /// What must not be interrupted half-way.
@@ -195,7 +198,9 @@ impl<P: Plugs> Node<P> {
         let gone = self.gone(|_| true);
         let seen =
             Seen { attachments: &attachments, finished: &finished, ends: &ends, gone: &gone, pods: pods.as_ref() };
-        let findings = audit::audit(&seen);
+        let mut findings = audit::audit(&seen);
+        let problems = self.node_ports.problems().into_iter();
+        findings.extend(problems.map(|problem| Finding::NodePorts { problem }));
         let attachments = attachments.iter().map(|attachment| Attachment::clone(attachment)).collect();
         Ok(NodeReport { node: self.name.clone(), attachments, findings })
     }

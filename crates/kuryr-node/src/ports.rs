@@ -87,6 +87,8 @@ pub struct Ports {
     state: Mutex<State>,
     /// Keys whose `KuryrPort` has changed.
     pub changed: Queue<ObjectKey>,
+    /// Told when any of them has.
+    pub touched: Notify,
 }
 
 /// A `KuryrPort` that an ADD works with. While it is held, its ports are not released.
@@ -115,7 +117,7 @@ impl Drop for Claim {
 impl Ports {
     /// Those of a node, none so far.
     pub fn of_node(node: impl Into<String>) -> Self {
-        Self { node: node.into(), state: Mutex::default(), changed: Queue::default() }
+        Self { node: node.into(), state: Mutex::default(), changed: Queue::default(), touched: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -146,6 +148,8 @@ impl Ports {
         for key in keys {
             self.tell(&state, key);
         }
+        // An empty list is news, too.
+        self.touched.notify_one();
     }
 
     fn tell(&self, state: &State, key: ObjectKey) {
@@ -153,6 +157,7 @@ impl Ports {
             waiting.notify_waiters();
         }
         self.changed.put(key);
+        self.touched.notify_one();
     }
 
     /// Has the status of the `KuryrPort` of this port looked at again: something has changed on the node.

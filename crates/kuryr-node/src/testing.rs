@@ -3,7 +3,7 @@
 use crate::{
     attachments::{self, Attachment, Attachments},
     cni::{AttachmentId, args::PodRef},
-    events::{Events, PodEvent},
+    events::{Event, Events},
     locks::Locks,
     metrics::Metrics,
     node::{Limits, Node, Plugs},
@@ -203,7 +203,7 @@ impl Plugs for Arc<FakePlugs> {
 }
 
 /// A node whose state is in `folder`, with the Events that it publishes.
-pub(crate) fn node(folder: &Path) -> (Arc<Node<Arc<FakePlugs>>>, mpsc::Receiver<PodEvent>) {
+pub(crate) fn node(folder: &Path) -> (Arc<Node<Arc<FakePlugs>>>, mpsc::Receiver<Event>) {
     let (events, published) = Events::channel();
     let node = Node {
         name: "node-1".into(),
@@ -216,6 +216,7 @@ pub(crate) fn node(folder: &Path) -> (Arc<Node<Arc<FakePlugs>>>, mpsc::Receiver<
         locks: Locks::default(),
         events,
         metrics: Metrics::default(),
+        node_ports: crate::node_ports::State::default(),
         stopping: CancellationToken::new(),
         tasks: TaskTracker::new(),
     };

@@ -5,7 +5,7 @@ use crate::cloud::CloudArgs;
 use jiff::SignedDuration;
 use kuryr_controller::{ControllerConfig, ServiceClass, ServicesConfig};
 use kuryr_model::{ClusterId, mark::valid_cluster_id};
-use kuryr_node::DaemonConfig;
+use kuryr_node::{DaemonConfig, config::NodePorts};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -155,6 +155,8 @@ pub(crate) struct Daemon {
     pub(crate) ovsdb_socket: PathBuf,
     #[serde(deserialize_with = "duration")]
     pub(crate) add_timeout: Duration,
+    /// Whether the node translates node ports and external addresses of Services.
+    pub(crate) node_ports: bool,
 }
 
 impl Default for Daemon {
@@ -166,6 +168,7 @@ impl Default for Daemon {
             state_dir: defaults.state_folder,
             ovsdb_socket: defaults.plug.ovsdb_socket,
             add_timeout: defaults.add_timeout,
+            node_ports: defaults.node_ports == NodePorts::Keep,
         }
     }
 }
@@ -179,6 +182,7 @@ impl Daemon {
         config.state_folder.clone_from(&self.state_dir);
         config.plug.ovsdb_socket.clone_from(&self.ovsdb_socket);
         config.add_timeout = self.add_timeout;
+        config.node_ports = if self.node_ports { NodePorts::Keep } else { NodePorts::Remove };
         config
     }
 }
@@ -326,12 +330,12 @@ mod tests {
 
     #[test]
     fn a_daemon_is_told_every_one_of_its_settings() {
-        let text = "[daemon]\nlisten = \"127.0.0.1:1\"\nsocket = \"/a\"\nstate_dir = \"/b\"\novsdb_socket = \"/c\"\nadd_timeout = \"7s\"";
+        let text = "[daemon]\nlisten = \"127.0.0.1:1\"\nsocket = \"/a\"\nstate_dir = \"/b\"\novsdb_socket = \"/c\"\nadd_timeout = \"7s\"\nnode_ports = false";
         let told = parse(text).unwrap().daemon.to_config("n".into());
         let paths = [&told.socket, &told.state_folder, &told.plug.ovsdb_socket].map(|path| path.display().to_string());
         assert_eq!((told.http_address.port(), told.add_timeout.as_secs()), (1, 7));
         assert_eq!(paths, ["/a", "/b", "/c"]);
-        assert_eq!(told.node_name, "n");
+        assert_eq!((&*told.node_name, told.node_ports), ("n", NodePorts::Remove));
     }
 
     #[test]

@@ -61,6 +61,7 @@ fn the_defaults_are_those_that_are_told() {
         ("state_dir", format!("`{}`", daemon.state_dir.display())),
         ("ovsdb_socket", format!("`{}`", daemon.ovsdb_socket.display())),
         ("add_timeout", seconds(daemon.add_timeout)),
+        ("node_ports", format!("`{}`", daemon.node_ports)),
     ];
     assert_eq!(missing(OPERATING, rows.map(|(name, value)| format!("\n| `{name}` | {value} |"))), [""; 0]);
 }

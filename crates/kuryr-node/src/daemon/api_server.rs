@@ -7,7 +7,7 @@ use axum::{
     extract::{Path as UrlPath, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, patch, post},
+    routing::{MethodRouter, get, patch, post},
 };
 use futures::StreamExt;
 use kube::Client;
@@ -23,11 +23,19 @@ use tokio::{
     sync::{broadcast, watch},
 };
 
+type Shared = State<Arc<Api>>;
+
+/// By kind and name.
+type Objects = BTreeMap<(String, String), Value>;
+
+/// What the daemon writes the status of.
+const KIND: &str = "KuryrPort";
+
 /// As much of an API server as the daemon needs.
 pub(super) struct Api {
-    objects: Mutex<(u64, BTreeMap<String, Value>)>,
-    /// Watch events, as lines.
-    changes: broadcast::Sender<String>,
+    objects: Mutex<(u64, Objects)>,
+    /// Watch events, as lines, with the kind of their objects.
+    changes: broadcast::Sender<(String, String)>,
     /// Writes of the daemon, in order; the number of them is what tests wait for.
     writes: watch::Sender<Vec<Value>>,
     pub(super) events: watch::Sender<Vec<Value>>,
@@ -45,16 +53,18 @@ impl Api {
         let mut objects = self.objects.lock().unwrap();
         objects.0 += 1;
         object["metadata"]["resourceVersion"] = objects.0.to_string().into();
-        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-        let _ = self.changes.send(json!({ "type": kind, "object": object }).to_string() + "\n");
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let key = (text(&object["kind"]), text(&object["metadata"]["name"]));
+        let _ = self.changes.send((key.0.clone(), json!({ "type": kind, "object": object }).to_string() + "\n"));
         match kind {
-            "DELETED" => objects.1.remove(&name),
-            _ => objects.1.insert(name, object),
+            "DELETED" => objects.1.remove(&key),
+            _ => objects.1.insert(key, object),
         };
     }
 
     pub(super) fn port(&self, name: &str) -> KuryrPort {
-        serde_json::from_value(self.objects.lock().unwrap().1[name].clone()).unwrap()
+        let key = (KIND.to_owned(), name.to_owned());
+        serde_json::from_value(self.objects.lock().unwrap().1[&key].clone()).unwrap()
     }
 
     pub(super) fn delete(&self, name: &str) {
@@ -71,26 +81,39 @@ impl Api {
     }
 }
 
-async fn list(State(api): State<Arc<Api>>, Query(query): Query<HashMap<String, String>>) -> Response {
-    api.selectors.lock().unwrap().push(query.get("fieldSelector").cloned().unwrap_or_default());
+fn listing(kind: &'static str) -> MethodRouter<Arc<Api>> {
+    get(async move |State(api): Shared, Query(query): Query<HashMap<String, String>>| list(&api, kind, &query))
+}
+
+/// The objects of a kind, or their changes.
+fn list(api: &Api, kind: &'static str, query: &HashMap<String, String>) -> Response {
+    if kind == KIND {
+        api.selectors.lock().unwrap().push(query.get("fieldSelector").cloned().unwrap_or_default());
+    }
     let objects = api.objects.lock().unwrap();
+    let all = || objects.1.iter().filter(|((of, _), _)| of == kind).map(|(_, object)| object.clone());
     if query.get("watch").is_some_and(|watch| watch == "true") {
         // Nothing can have changed since the list: watches are opened under the lock that changes take.
         let since: u64 = query["resourceVersion"].parse().unwrap();
         assert!(since <= objects.0);
         let changes = api.changes.subscribe();
-        let missed: Vec<_> = objects.1.values().filter(|object| version(object) > since).cloned().collect();
+        let missed: Vec<_> = all().filter(|object| version(object) > since).collect();
         let missed =
             missed.into_iter().map(|object| json!({ "type": "MODIFIED", "object": object }).to_string() + "\n");
-        let lines = futures::stream::iter(missed).chain(futures::stream::unfold(changes, |mut changes| async {
-            changes.recv().await.ok().map(|line| (line, changes))
-        }));
+        let lines =
+            futures::stream::iter(missed).chain(futures::stream::unfold(changes, move |mut changes| async move {
+                loop {
+                    let (of, line) = changes.recv().await.ok()?;
+                    if of == kind {
+                        return Some((line, changes));
+                    }
+                }
+            }));
         return Body::from_stream(lines.map(Ok::<_, std::convert::Infallible>)).into_response();
     }
-    let items: Vec<_> = objects.1.values().cloned().collect();
-    let kind = json!({ "apiVersion": "kuryr.openstack.org/v1", "kind": "KuryrPortList" });
-    let mut list = json!({ "metadata": { "resourceVersion": objects.0.to_string() }, "items": items });
-    list.as_object_mut().unwrap().extend(kind.as_object().unwrap().clone());
+    let items: Vec<_> = all().collect();
+    let metadata = json!({ "resourceVersion": objects.0.to_string() });
+    let list = json!({ "apiVersion": "v1", "kind": format!("{kind}List"), "metadata": metadata, "items": items });
     axum::Json(list).into_response()
 }
 
@@ -98,7 +121,7 @@ fn version(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
 }
 
-async fn write_status(State(api): State<Arc<Api>>, UrlPath(name): UrlPath<String>, body: Bytes) -> Response {
+async fn write_status(State(api): Shared, UrlPath(name): UrlPath<String>, body: Bytes) -> Response {
     let failure = |code: u16| {
         let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "scripted", "reason": "" });
         (StatusCode::from_u16(code).unwrap(), axum::Json(status)).into_response()
@@ -107,7 +130,8 @@ async fn write_status(State(api): State<Arc<Api>>, UrlPath(name): UrlPath<String
         return failure(code);
     }
     let patch: Value = serde_json::from_slice(&body).unwrap();
-    let Some(mut object) = api.objects.lock().unwrap().1.get(&name).cloned() else { return failure(404) };
+    let key = (KIND.to_owned(), name);
+    let Some(mut object) = api.objects.lock().unwrap().1.get(&key).cloned() else { return failure(404) };
     if patch["metadata"]["resourceVersion"] != object["metadata"]["resourceVersion"] {
         return failure(409);
     }
@@ -117,7 +141,7 @@ async fn write_status(State(api): State<Arc<Api>>, UrlPath(name): UrlPath<String
     axum::Json(object).into_response()
 }
 
-async fn write_event(State(api): State<Arc<Api>>, body: Bytes) -> Response {
+async fn write_event(State(api): Shared, body: Bytes) -> Response {
     let event: Value = serde_json::from_slice(&body).unwrap();
     api.events.send_modify(|events| events.push(event.clone()));
     (StatusCode::CREATED, axum::Json(event)).into_response()
@@ -134,9 +158,11 @@ pub(super) async fn api_server() -> (Arc<Api>, Client) {
     });
     let group = "/apis/kuryr.openstack.org/v1";
     let routes = Router::new()
-        .route(&format!("{group}/kuryrports"), get(list))
+        .route(&format!("{group}/kuryrports"), listing(KIND))
+        .route("/api/v1/services", listing("Service"))
+        .route("/apis/discovery.k8s.io/v1/endpointslices", listing("EndpointSlice"))
         .route(&format!("{group}/namespaces/shop/kuryrports/{{name}}/status"), patch(write_status))
-        .route("/apis/events.k8s.io/v1/namespaces/shop/events", post(write_event))
+        .route("/apis/events.k8s.io/v1/namespaces/{namespace}/events", post(write_event))
         .with_state(Arc::clone(&api));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();

@@ -1,7 +1,11 @@
 //! A running daemon, and requests to it over its real sockets.
 
 use super::{DaemonError, run_with};
-use crate::{config::DaemonConfig, node::Plugs, testing::uid};
+use crate::{
+    config::{DaemonConfig, NodePorts},
+    node::Plugs,
+    testing::uid,
+};
 use kube::Client;
 use serde_json::{Value, json};
 use std::{net::SocketAddr, path::Path, time::Duration};
@@ -34,6 +38,8 @@ impl Daemon {
         config.socket = folder.join("run/cni.sock");
         config.state_folder = folder.join("state");
         config.http_address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        // Tests without a network of their own must not touch the machine's.
+        config.node_ports = NodePorts::Leave;
         change(&mut config);
         let (socket, http, shutdown) = (config.socket.clone(), config.http_address, CancellationToken::new());
         let task = tokio::spawn(run_with(config, client, plugs, shutdown.clone()));

@@ -5,7 +5,8 @@
 //!          └──────────────┬──────────────┘
 //!                Socket::run(&[Request])                one datagram out, one acknowledgement per request back
 //!                Socket::links() / link(name)           ask
-//!                Monitor                                be told
+//!                Monitor, Tables                        be told
+//!                Conntrack                              translated connections
 //! ```
 //!
 //! Invariants
@@ -16,6 +17,7 @@
 //! - Every refusal says what was tried, the kernel's errno and, where it gives one, its own words.
 
 pub mod address;
+pub mod conntrack;
 pub mod error;
 pub mod link;
 pub mod monitor;
@@ -24,6 +26,7 @@ pub mod offload;
 pub mod route;
 pub mod socket;
 pub mod sysctl;
+pub mod tables;
 #[cfg(test)]
 mod tests;
 

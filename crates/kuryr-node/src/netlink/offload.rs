@@ -112,7 +112,7 @@ fn message(kind: u16, sequence: u32, command: u8, attributes: &[u8]) -> Vec<u8> 
     message
 }
 
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = 4 + value.len();
     let mut attribute = Vec::with_capacity(length.next_multiple_of(4));
     attribute.extend((length as u16).to_ne_bytes());

@@ -170,6 +170,29 @@ impl Socket {
         }
     }
 
+    /// Sends a request that was made by hand for all objects of a kind, and hands over their bodies one by one.
+    pub(super) fn dump_each(
+        &mut self,
+        make: impl FnOnce(u32) -> Vec<u8>,
+        doing: &str,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(), Error> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.send(&make(self.sequence), doing)?;
+        loop {
+            self.receive(doing)?;
+            for message in messages(&self.buffer) {
+                let message = message.map_err(|reason| Error::Malformed { doing: doing.to_owned(), reason })?;
+                match message.message_type() {
+                    _ if message.sequence_number() != self.sequence => {}
+                    NLMSG_DONE => return Ok(()),
+                    NLMSG_ERROR => return acknowledgement(&message, doing),
+                    _ => each(message.payload()),
+                }
+            }
+        }
+    }
+
     fn send(&mut self, datagram: &[u8], doing: &str) -> Result<(), Error> {
         loop {
             match self.inner.send(datagram, 0) {

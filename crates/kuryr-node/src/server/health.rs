@@ -41,6 +41,7 @@ async fn metrics<P: Plugs>(State(node): State<Arc<Node<P>>>) -> Response {
     let count = i64::try_from(node.attachments.count()).unwrap_or(i64::MAX);
     node.metrics.attachments.set(count);
     node.metrics.watch_synced.set(i64::from(node.ports.synced()));
+    node.metrics.node_ports_trouble.set(i64::from(!node.node_ports.problems().is_empty()));
     let text = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, text)], node.metrics.render()).into_response()
 }

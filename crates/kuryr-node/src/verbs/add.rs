@@ -10,7 +10,7 @@ use super::{busy, code, detach_error, join};
 use crate::{
     attachments::Attachment,
     cni::{AttachmentId, CniError, CniVersion, Code, args::PodRef, result},
-    events::{PodEvent, Reason},
+    events::{About, Event, Reason},
     locks::Held,
     node::{LockKey, Node, Plugs, sandbox},
     plug::{PlugError, PlugTimes, error::chain},
@@ -94,7 +94,8 @@ fn refused<P: Plugs>(node: &Node<P>, add: &Add, error: &ClaimError) -> CniError 
 }
 
 fn publish<P>(node: &Node<P>, pod: &PodRef, reason: Reason, note: String) {
-    node.events.publish(PodEvent { pod: pod.key.clone(), uid: pod.uid.clone(), reason, note });
+    let about = About::Pod(pod.key.clone(), pod.uid.clone());
+    node.events.publish(Event { about, reason, note });
 }
 
 /// From the claimed `KuryrPort` to an attachment that is plugged.

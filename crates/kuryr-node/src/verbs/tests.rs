@@ -4,7 +4,7 @@ use super::serve;
 use crate::{
     attachments::Attachments,
     cni::{CniError, Code, Request},
-    events::Reason,
+    events::{About, Reason},
     node::Node,
     testing::{self, FakePlugs, apply, kuryr_port, node, uid},
 };
@@ -38,7 +38,7 @@ async fn run(
 /// A node with the pods 1 to `pods`, whose ports are there.
 fn with_pods(
     pods: u64,
-) -> (tempfile::TempDir, Arc<Node<Arc<FakePlugs>>>, tokio::sync::mpsc::Receiver<crate::events::PodEvent>) {
+) -> (tempfile::TempDir, Arc<Node<Arc<FakePlugs>>>, tokio::sync::mpsc::Receiver<crate::events::Event>) {
     let folder = tempfile::tempdir().unwrap();
     let (node, events) = node(folder.path());
     for n in 1..=pods {
@@ -127,12 +127,10 @@ async fn a_failed_plug_leaves_nothing_and_tells_the_pod() {
     assert!(error.details.contains("told to"), "{error:?}");
     assert_eq!((node.plugs.plugged(), node.attachments.count()), (vec![], 0));
     let event = events.recv().await.unwrap();
-    assert_eq!(
-        (event.reason, event.pod.to_string(), event.uid),
-        (Reason::PlugFailed, "shop/web-1".into(), Some(uid(1)))
-    );
+    let pod = ObjectKey::new("shop", "web-1");
+    assert_eq!((event.reason, event.about), (Reason::PlugFailed, About::Pod(pod.clone(), Some(uid(1)))));
     assert!(event.note.contains("told to"), "{}", event.note);
-    assert!(!node.ports.get(&event.pod).unwrap().1, "the claim is given back");
+    assert!(!node.ports.get(&pod).unwrap().1, "the claim is given back");
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ pub mod node_ports;
 pub mod observed;
 pub mod problem;
 pub mod provider;
+pub mod read;
 pub mod site;
 pub mod step;
 pub mod summary;

@@ -16,10 +16,14 @@ pub struct NodePortRule {
     pub transport: Transport,
     /// What is translated.
     pub at: At,
-    /// What it is translated to, all of the family of [`Self::at`]; one of them for each connection. Empty: packets are
-    /// dropped, since the Service wants endpoints of this node only and there is none.
+    /// What connections of the node itself and of its own pods are translated to, of the same family: the clusterIP. To
+    /// them no policy for traffic from outside applies, as in Kubernetes' own proxy. Their source always becomes the
+    /// node's own address.
+    pub inside: (IpAddr, u16),
+    /// What everybody else's are translated to, all of the same family; one of them for each connection. Empty: packets
+    /// are dropped, since the Service wants endpoints of this node only and there is none.
     pub to: Vec<(IpAddr, u16)>,
-    /// Whether the source becomes the node's own address, so that the answer comes back through the node.
+    /// Whether their source becomes the node's own address, so that the answer comes back through the node.
     pub masquerade: bool,
     /// With several in [`Self::to`]: a client keeps its endpoint for this many seconds.
     pub affinity: Option<u32>,
@@ -65,15 +69,13 @@ pub fn node_ports(service: &Service, slices: &[Slice], node: &ThisNode) -> Vec<N
                 continue;
             }
             let local = service.external_policy == TrafficPolicy::Local;
-            let to = if local {
-                local_endpoints(service, port, slices, node, family)
-            } else {
-                vec![(*cluster_ip, port.number)]
-            };
+            let inside = (*cluster_ip, port.number);
+            let to = if local { local_endpoints(service, port, slices, node, family) } else { vec![inside] };
             rules.extend(at.into_iter().map(|at| NodePortRule {
                 service: service.key.clone(),
                 transport: port.transport,
                 at,
+                inside,
                 to: to.clone(),
                 masquerade: !(local && node.answers_return),
                 affinity: service.session_affinity.filter(|_| local),

@@ -22,6 +22,7 @@ fn a_node_port_leads_to_the_cluster_ip_and_back_through_the_node() {
         service: service().key,
         transport: Transport::Tcp,
         at: At::NodePort(Family::V4, 30080),
+        inside: (ip("10.96.0.10"), 80),
         to: vec![(ip("10.96.0.10"), 80)],
         masquerade: true,
         affinity: None,

@@ -36,6 +36,9 @@ fn finding(socket: &Path, node: &str, seen: &Seen) -> Finding {
         Seen::WithoutKuryrPort { container_id, .. } => {
             (Kind::Stray, "attachment", container_id.clone(), "delete the sandbox (`crictl stopp`): its pod is gone")
         }
+        Seen::NodePorts { .. } => {
+            (Kind::Mismatch, "node ports", node.to_owned(), "see the log of `kuryr daemon` there")
+        }
     };
     let what = format!("on node {node}: {seen}");
     let prune = (fix == pruned).then(|| Prunable::OnNode(socket.to_owned()));

@@ -1,0 +1,173 @@
+//! What the daemon knows of Services: as little as node ports need.
+
+use super::ruleset::Ruleset;
+use k8s_openapi::api::{core::v1::Service as KubeService, discovery::v1::EndpointSlice};
+use kube::ResourceExt;
+use kuryr_model::ObjectKey;
+use kuryr_plan::service::{Kind, Service, Slice, ThisNode, TrafficPolicy, node_ports, read};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::{Notify, watch};
+
+/// Services with node ports or external addresses, and this node's endpoints.
+#[derive(Debug)]
+pub struct Index {
+    node: String,
+    state: Mutex<State>,
+    /// Told when rules may have to change.
+    pub changed: Notify,
+    /// Whether any Service wants endpoints of the node that its traffic comes to.
+    local: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// In the order of their names: what two of them want, the first gets.
+    services: BTreeMap<ObjectKey, Service>,
+    /// By their own names: of which Service they are, with the endpoints on this node.
+    slices: HashMap<ObjectKey, (ObjectKey, Slice)>,
+    services_listed: bool,
+    slices_listed: bool,
+}
+
+/// A Service as far as it is kept; `None` if it has nothing to be translated.
+#[must_use]
+pub fn kept_service(object: KubeService) -> Option<(ObjectKey, Service)> {
+    let key = key(&object);
+    let mut service = match read::service(object) {
+        Ok(service) => service,
+        Err(error) => {
+            tracing::warn!(service = %key, error, "skipped: the object cannot be read");
+            return None;
+        }
+    };
+    let wanted = service.ports.iter().any(|port| port.node_port.is_some()) || !service.external_ips.is_empty();
+    if !wanted || service.cluster_ips.is_empty() || service.kind == Kind::ExternalName {
+        return None;
+    }
+    // Nobody here looks at the rest.
+    service.annotations = BTreeMap::new();
+    service.source_ranges = Vec::new();
+    service.load_balancer_ip = None;
+    service.load_balancer_class = None;
+    service.generation = 0;
+    Some((key, service))
+}
+
+/// The Service that an `EndpointSlice` is of, and its endpoints on `node`; `None` if there are none.
+#[must_use]
+pub fn kept_slice(object: EndpointSlice, node: &str) -> Option<(ObjectKey, Slice)> {
+    let (service, mut slice) = read::slice(object);
+    slice.endpoints.retain(|endpoint| endpoint.node.as_deref() == Some(node));
+    slice.endpoints.shrink_to_fit();
+    (!slice.endpoints.is_empty()).then_some((service?, slice))
+}
+
+/// Name and namespace of an object.
+pub fn key(object: &impl ResourceExt) -> ObjectKey {
+    ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any())
+}
+
+impl Index {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(node: &str) -> Self {
+        let (state, changed) = (Mutex::default(), Notify::new());
+        Self { node: node.to_owned(), state, changed, local: watch::channel(false).0 }
+    }
+
+    /// The node that this is.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends once a Service needs to know of endpoints.
+    pub async fn slices_needed(&self) {
+        // The sender is our own.
+        let _ = self.local.subscribe().wait_for(|local| *local).await;
+    }
+
+    /// Takes in a Service as it is now; `None`: it is gone, or has nothing to be translated.
+    pub fn put_service(&self, key: ObjectKey, service: Option<Service>) {
+        let mut state = self.lock();
+        let changed = match service {
+            Some(service) => state.services.insert(key, service.clone()).as_ref() != Some(&service),
+            None => state.services.remove(&key).is_some(),
+        };
+        self.tell(&state, changed);
+    }
+
+    /// Takes in all Services.
+    pub fn replace_services(&self, services: BTreeMap<ObjectKey, Service>) {
+        let mut state = self.lock();
+        state.services_listed = true;
+        state.services = services;
+        self.tell(&state, true);
+    }
+
+    /// Takes in an `EndpointSlice` as it is now; `None`: it is gone, or has no endpoint on this node.
+    pub fn put_slice(&self, key: ObjectKey, slice: Option<(ObjectKey, Slice)>) {
+        let mut state = self.lock();
+        let changed = match slice {
+            Some(slice) => state.slices.insert(key, slice.clone()).as_ref() != Some(&slice),
+            None => state.slices.remove(&key).is_some(),
+        };
+        self.tell(&state, changed);
+    }
+
+    /// Takes in all `EndpointSlice`s.
+    pub fn replace_slices(&self, slices: HashMap<ObjectKey, (ObjectKey, Slice)>) {
+        let mut state = self.lock();
+        state.slices_listed = true;
+        state.slices = slices;
+        self.tell(&state, true);
+    }
+
+    fn tell(&self, state: &State, changed: bool) {
+        if changed {
+            let local = state.services.values().any(is_local);
+            self.local.send_if_modified(|known| std::mem::replace(known, local) != local);
+            self.changed.notify_one();
+        }
+    }
+
+    /// What this node has to translate; `None` as long as not all is known that this depends on. `routed` tells which
+    /// addresses answer through the node, if that is known.
+    #[must_use]
+    pub fn rules(&self, routed: impl FnOnce() -> Option<HashSet<IpAddr>>) -> Option<Ruleset> {
+        let state = self.lock();
+        if !state.services_listed {
+            return None;
+        }
+        let mut slices: HashMap<&ObjectKey, Vec<Slice>> = HashMap::new();
+        let mut returning = HashSet::new();
+        if state.services.values().any(is_local) {
+            if !state.slices_listed {
+                return None;
+            }
+            returning = routed()?;
+            for (service, slice) in state.slices.values() {
+                slices.entry(service).or_default().push(slice.clone());
+            }
+        }
+        let rules = state.services.iter().flat_map(|(key, service)| {
+            let slices = slices.get(key).map_or(&[][..], Vec::as_slice);
+            let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+            let answers_return = endpoints.into_iter().all(|endpoint| returning.contains(&endpoint.address));
+            node_ports(service, slices, &ThisNode { name: self.node.clone(), answers_return })
+        });
+        Some(Ruleset::new(rules))
+    }
+}
+
+fn is_local(service: &Service) -> bool {
+    service.external_policy == TrafficPolicy::Local
+}

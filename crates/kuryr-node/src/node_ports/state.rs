@@ -1,0 +1,68 @@
+//! Why node ports are not in order, for people.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// What can be out of order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// The watch of Services.
+    Services,
+    /// The watch of `EndpointSlice`s.
+    Slices,
+    /// The rules in the kernel.
+    Rules,
+}
+
+impl Part {
+    /// As people write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Services => "Services",
+            Self::Slices => "EndpointSlices",
+            Self::Rules => "rules",
+        }
+    }
+}
+
+/// The problems that there are now.
+#[derive(Debug, Default)]
+pub struct State {
+    problems: Mutex<BTreeMap<Part, String>>,
+}
+
+impl State {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Part, String>> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what is wrong with a part, or that it is in order; logs a change. Whether there is a problem that was not
+    /// there before.
+    pub fn set(&self, part: Part, problem: Option<String>) -> bool {
+        let mut problems = self.lock();
+        if problems.get(&part) == problem.as_ref() {
+            return false;
+        }
+        match problem {
+            Some(problem) => {
+                tracing::warn!(part = part.as_str(), problem, "node ports are not in order");
+                problems.insert(part, problem);
+                true
+            }
+            None => {
+                tracing::info!(part = part.as_str(), "node ports are in order again");
+                problems.remove(&part);
+                false
+            }
+        }
+    }
+
+    /// All problems, each a sentence.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.lock().values().cloned().collect()
+    }
+}
