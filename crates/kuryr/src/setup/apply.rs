@@ -19,7 +19,8 @@ pub(crate) async fn apply(network: &Network, cluster: &ClusterId, step: &Step) -
     let description = |base| description(cluster, base);
     match step {
         Step::CreateNetwork { name, mtu } => {
-            let new = NewNetwork { name: name.clone(), description: description(Base::Pods), mtu: *mtu };
+            let new =
+                NewNetwork { name: name.clone(), description: description(Base::Pods), mtu: *mtu, external: false };
             network.networks().create(&new).await.map(drop)
         }
         Step::SetMtu(id, mtu) => network.networks().set_mtu(*id, *mtu).await.map(drop),

@@ -6,6 +6,7 @@ mod lists;
 mod members;
 mod monitors;
 mod providers;
+mod scale;
 mod states;
 mod trees;
 mod vips;
