@@ -57,7 +57,7 @@ async fn hold(clause: &Clause, place: &Place) -> anyhow::Result<()> {
         Place::Embedded(kind) => {
             let mut config = Config::default();
             // Long enough for a clause to see that a load balancer is pending.
-            config.load_balancing.provisioning.create = Duration::from_millis(300);
+            config.load_balancing.provisioning.create = Duration::from_millis(600);
             let cloud = EmbeddedCloud::new(config);
             cloud.add_host("host-1", *kind);
             let server = cloud.serve(TcpListener::bind("127.0.0.1:0").await?)?;
