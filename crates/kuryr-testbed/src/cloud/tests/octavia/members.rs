@@ -132,20 +132,16 @@ async fn a_member_is_made_changed_and_deleted() {
 #[tokio::test]
 async fn a_member_that_is_still_on_its_way_outlives_the_batch_that_leaves_it_out() {
     // The OVN provider says ACTIVE after the first member of a batch, and forgets what it has not made yet.
-    let site =
-        Site::with(crate::cloud::LoadBalancingConfig { provisioning: super::slow(), ..Default::default() }).await;
+    let site = Site::with(super::gradual("ovn")).await;
     let balancer = site.balancer(json!({ "listeners": [service("TCP", 80, &[])] })).await;
     let path = format!("/v2/lbaas/pools/{}/members", id(&balancer["pools"][0]));
     let batch =
         |members: &[&str]| json!({ "members": members.iter().map(|address| member(address)).collect::<Vec<_>>() });
     site.octavia.put(&path, &batch(&["10.9.0.5", "10.9.0.6"])).await.expect(202);
-    let mut changes = site.world.cloud.subscribe();
-    while site.hooks().all()[0].provisioning_status != "ACTIVE" {
-        changes.changed().await.unwrap();
-    }
+    site.hold_when_active().await;
     assert!(site.hooks().all()[0].busy, "the second member is not there yet");
     site.octavia.put(&path, &batch(&["10.9.0.5"])).await.expect(202);
-    site.hooks().settled().await;
+    site.release().await;
     let members = site.octavia.get(&path).await.expect(200)["members"].take();
     assert_eq!(members.as_array().unwrap().len(), 2, "{members}");
 }

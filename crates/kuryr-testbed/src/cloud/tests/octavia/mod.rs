@@ -6,6 +6,7 @@ mod lists;
 mod members;
 mod monitors;
 mod providers;
+mod scale;
 mod states;
 mod trees;
 mod vips;
@@ -67,6 +68,20 @@ impl Site {
         let made = self.ask(attributes).await.expect(201)["loadbalancer"].take();
         self.hooks().settled().await;
         made
+    }
+
+    /// Waits until the only load balancer is `ACTIVE`, though its provider may not be through, and holds it there.
+    async fn hold_when_active(&self) {
+        let mut changes = self.world.cloud.subscribe();
+        while self.hooks().all()[0].provisioning_status != "ACTIVE" {
+            changes.changed().await.unwrap();
+        }
+        self.hooks().hold(self.hooks().all()[0].id);
+    }
+
+    async fn release(&self) {
+        self.hooks().release(self.hooks().all()[0].id);
+        self.hooks().settled().await;
     }
 
     async fn get(&self, path: &str) -> Value {
@@ -139,8 +154,8 @@ fn round_robin(protocol: &str, port: u16, members: &[&str]) -> Value {
     service
 }
 
-/// Providers that take so long that a test can look in between; what must be over is skipped by [`LoadBalancing::settled`].
-fn slow() -> Provisioning {
-    let long = Duration::from_millis(300);
-    Provisioning { create: long, update: long, delete: long, failover: long, object: long }
+/// Where a provider takes long for each object but the first, so that a test can look in between.
+fn gradual(provider: &str) -> LoadBalancingConfig {
+    let provisioning = Provisioning { object: Duration::from_millis(800), ..Provisioning::default() };
+    LoadBalancingConfig { default_provider: provider.into(), provisioning, ..LoadBalancingConfig::default() }
 }

@@ -1,11 +1,7 @@
 use serde_json::{Value, json};
 
-use super::{Site, id, lines, round_robin, service, slow};
+use super::{Site, gradual, id, lines, round_robin, service};
 use crate::cloud::LoadBalancingConfig;
-
-fn slow_config() -> LoadBalancingConfig {
-    LoadBalancingConfig { provisioning: slow(), ..LoadBalancingConfig::default() }
-}
 
 #[tokio::test]
 async fn nothing_changes_while_a_load_balancer_is_pending() {
@@ -49,12 +45,9 @@ async fn ovn_is_active_before_its_children_and_amphorae_are_all_at_once() {
     for (provider, listener) in
         [("ovn", service("TCP", 80, &["10.9.0.5"])), ("amphora", round_robin("TCP", 80, &["10.9.0.5"]))]
     {
-        let site = Site::with(LoadBalancingConfig { default_provider: provider.into(), ..slow_config() }).await;
+        let site = Site::with(gradual(provider)).await;
         let made = site.ask(json!({ "name": "web", "listeners": [listener] })).await.expect(201)["loadbalancer"].take();
-        let mut changes = site.world.cloud.subscribe();
-        while site.hooks().all()[0].provisioning_status != "ACTIVE" {
-            changes.changed().await.unwrap();
-        }
+        site.hold_when_active().await;
         let tree = site.tree(&made).await;
         let pending = "
             web ACTIVE ONLINE
@@ -67,21 +60,24 @@ async fn ovn_is_active_before_its_children_and_amphorae_are_all_at_once() {
                 TCP:80 ACTIVE ONLINE
                   10.9.0.5 ACTIVE NO_MONITOR";
         assert_eq!(tree, lines(if provider == "ovn" { pending } else { through }));
-        site.hooks().settled().await;
+        site.release().await;
         assert_eq!(site.tree(&made).await, lines(through));
     }
 }
 
 #[tokio::test]
 async fn a_load_balancer_with_children_is_deleted_by_cascade_only_and_then_not_found() {
-    let site = Site::with(slow_config()).await;
+    let site = Site::new().await;
     let made = site.balancer(json!({ "listeners": [service("TCP", 80, &["10.9.0.5"])] })).await;
+    let balancer = site.hooks().all()[0].id;
+    site.hooks().hold(balancer);
     let path = format!("/v2/lbaas/loadbalancers/{}", id(&made));
     let message = format!("Validation failure: Cannot delete Load Balancer {} - it has children", id(&made));
     assert_eq!(site.octavia.delete(&path).await.fault(), (400, message.as_str()));
     site.octavia.delete(&format!("{path}?cascade=true")).await.expect(204);
     assert_eq!(site.show(&made).await["provisioning_status"], "PENDING_DELETE");
     assert_eq!(site.world.cloud.snapshot().load_balancers.len(), 1, "still there");
+    site.hooks().release(balancer);
     site.hooks().settled().await;
     let gone = format!("Load Balancer {} not found.", id(&made));
     assert_eq!(site.octavia.get(&path).await.fault(), (404, gone.as_str()));
@@ -95,13 +91,16 @@ async fn a_load_balancer_with_children_is_deleted_by_cascade_only_and_then_not_f
 
 #[tokio::test]
 async fn a_change_is_live_only_when_its_provider_is_through() {
-    let site = Site::with(slow_config()).await;
+    let site = Site::new().await;
     let made = site.balancer(json!({ "listeners": [service("TCP", 80, &["10.9.0.5"])] })).await;
+    let balancer = site.hooks().all()[0].id;
+    site.hooks().hold(balancer);
     let live = || site.world.cloud.snapshot().load_balancers[0].admin_state_up;
     let path = format!("/v2/lbaas/loadbalancers/{}", id(&made));
     let down = site.octavia.put(&path, &json!({ "loadbalancer": { "admin_state_up": false } })).await.expect(200);
     assert_eq!(down["loadbalancer"]["admin_state_up"], false);
     assert!(live());
+    site.hooks().release(balancer);
     site.hooks().settled().await;
     assert!(!live());
     assert_eq!(site.show(&made).await["operating_status"], "OFFLINE");
