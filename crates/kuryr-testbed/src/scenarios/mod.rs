@@ -74,6 +74,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Both restarts::the_api_server_is_restarted;
     Real node_faults::open_vswitch_is_restarted;
     Embedded node_faults::a_node_is_deleted;
+    Embedded node_faults::a_node_is_deleted_while_watches_lag;
     Embedded cloud_faults::neutron_answers_500;
     Embedded cloud_faults::neutron_answers_503;
     Embedded cloud_faults::neutron_answers_429_with_retry_after;
