@@ -14,7 +14,13 @@
 //! - A pod whose earlier request may have been carried out unseen (the answer was lost, the controller died) is a
 //!   *suspect*: its port is looked up by its mark before another one is made.
 
-use crate::{config::ControllerConfig, error::PodError, metrics::Metrics, topology::Topology};
+use crate::{
+    config::ControllerConfig,
+    error::PodError,
+    gather::{Arrival, Limits, gather},
+    metrics::Metrics,
+    topology::Topology,
+};
 use futures::future::BoxFuture;
 use kuryr_model::{
     ClusterId, DEVICE_OWNER, Mark, ObjectKey, PodUid, PortId, Purpose, SubnetId, Vif, mark::cluster_tag, neutron::Port,
@@ -26,13 +32,13 @@ use kuryr_openstack::{
 use kuryr_plan::{subnets::Choice, vif::vif};
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
-    time::{Instant, timeout},
+    sync::{mpsc, oneshot},
+    time::Instant,
 };
 
 /// The name that the interface of a pod's first port has.
@@ -59,7 +65,7 @@ type Reply = oneshot::Sender<Result<Vif, PodError>>;
 /// The handle; the work is done in tasks of its own.
 #[derive(Clone)]
 pub(crate) struct Allocator {
-    requests: mpsc::UnboundedSender<(Request, Reply)>,
+    requests: mpsc::UnboundedSender<Arrival<(Request, Reply)>>,
     shared: Arc<Shared>,
 }
 
@@ -88,14 +94,21 @@ impl Allocator {
         let (requests, arrivals) = mpsc::unbounded_channel();
         let cluster = config.cluster.clone();
         let shared = Arc::new(Shared { cloud, cluster, topology, metrics, state: Mutex::default() });
-        tokio::spawn(gather(shared.clone(), arrivals, config.bulk_size, config.bulk_requests, config.bulk_linger));
+        let limits =
+            Limits { bulk_size: config.bulk_size, bulk_requests: config.bulk_requests, burst: config.bulk_linger };
+        let serving = shared.clone();
+        let serve = move |batch| {
+            let shared = serving.clone();
+            async move { shared.serve(batch).await }
+        };
+        tokio::spawn(gather(arrivals, limits, serve));
         Self { requests, shared }
     }
 
     /// A port for a pod, as the VIF that its node plugs.
     pub(crate) async fn allocate(&self, request: Request) -> Result<Vif, PodError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send((request, reply)).map_err(|_| PodError::Stopping)?;
+        self.requests.send(((request, reply), Instant::now())).map_err(|_| PodError::Stopping)?;
         answer.await.map_err(|_| PodError::Stopping)?
     }
 
@@ -129,49 +142,6 @@ impl Allocator {
         let ours = Filter::new().tags([cluster_tag(&self.shared.cluster)]).with("device_owner", DEVICE_OWNER);
         Ok(self.shared.cloud.network().background().ports().list(&ours).await?)
     }
-}
-
-/// Collects what arrives together and sends it off, never more requests at once than allowed.
-async fn gather(
-    shared: Arc<Shared>,
-    mut arrivals: mpsc::UnboundedReceiver<(Request, Reply)>,
-    bulk_size: usize,
-    bulk_requests: usize,
-    linger: Duration,
-) {
-    let slots = Arc::new(Semaphore::new(bulk_requests));
-    let mut waiting = VecDeque::new();
-    loop {
-        if waiting.is_empty() {
-            match arrivals.recv().await {
-                Some(first) => waiting.push_back(first),
-                None => return,
-            }
-        }
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        // What came while all slots were taken is there already; give those that are just behind a moment.
-        while waiting.len() < bulk_size * bulk_requests {
-            match timeout(linger, arrivals.recv()).await {
-                Ok(Some(next)) => waiting.push_back(next),
-                Ok(None) | Err(_) => break,
-            }
-        }
-        let batch: Vec<_> = waiting.drain(..share(waiting.len(), bulk_size, bulk_requests)).collect();
-        let shared = shared.clone();
-        tokio::spawn(async move {
-            shared.serve(batch).await;
-            drop(slot);
-        });
-    }
-}
-
-/// So few are not worth a second request.
-const WHOLE: usize = 4;
-
-/// How many of those that wait go into the next bulk: as many as there are for each slot, for Neutron needs time for every
-/// port and makes the ports of one bulk one after another.
-fn share(waiting: usize, bulk_size: usize, bulk_requests: usize) -> usize {
-    waiting.div_ceil(bulk_requests).max(WHOLE).min(bulk_size).min(waiting)
 }
 
 impl Shared {
@@ -364,24 +334,4 @@ fn name(key: &ObjectKey) -> String {
     let mut name = key.to_string();
     name.truncate(255);
     name
-}
-
-#[cfg(test)]
-mod tests {
-    use super::share;
-
-    #[test]
-    fn those_that_wait_are_spread_over_the_slots() {
-        for (waiting, bulk_size, slots, wanted) in [
-            (1, 20, 2, 1),
-            (4, 20, 2, 4),
-            (5, 20, 2, 4),
-            (20, 20, 2, 10),
-            (21, 20, 2, 11),
-            (90, 20, 2, 20),
-            (9, 3, 2, 3),
-        ] {
-            assert_eq!(share(waiting, bulk_size, slots), wanted, "{waiting} of {bulk_size} in {slots}");
-        }
-    }
 }

@@ -20,6 +20,7 @@ mod config;
 mod election;
 mod error;
 mod events;
+mod gather;
 pub mod http;
 mod index;
 mod lean;
