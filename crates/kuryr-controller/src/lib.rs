@@ -28,6 +28,7 @@ mod metrics;
 mod queue;
 mod reconcile;
 mod resync;
+mod room;
 mod run;
 mod topology;
 mod watch;

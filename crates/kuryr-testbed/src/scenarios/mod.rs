@@ -85,6 +85,8 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded cloud_faults::an_answer_is_lost_after_the_work_was_done;
     Embedded cloud_faults::the_token_expires;
     Embedded cloud_faults::a_subnet_is_full;
+    Embedded cloud_faults::no_address_is_lost_when_subnets_fill_up;
+    Embedded cloud_faults::a_cloud_that_does_not_say_how_full_it_is;
     Embedded cloud_faults::neutron_is_away_for_a_while;
     Embedded bad_input::a_node_that_neutron_does_not_know_is_named;
     Embedded bad_input::a_cloud_that_cannot_be_used_ends_with_one_sentence;

@@ -164,6 +164,15 @@ pub(crate) fn release(neutron: &mut Neutron, old: &[FixedIp], new: &[FixedIp]) {
     }
 }
 
+/// Takes addresses for no port, for ever.
+pub(crate) fn lose(neutron: &mut Neutron, ips: &[FixedIp]) {
+    for ip in ips {
+        if let Some(allocator) = neutron.allocators.get_mut(&ip.subnet) {
+            allocator.lose(number(ip.address));
+        }
+    }
+}
+
 fn subnets_of(neutron: &Neutron, network: Uuid) -> Vec<Subnet> {
     let ids = neutron.networks.get(network).map(|network| network.subnets.as_slice()).unwrap_or_default();
     ids.iter().filter_map(|&id| neutron.subnets.get(id)).cloned().collect()
