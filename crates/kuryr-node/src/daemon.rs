@@ -72,6 +72,7 @@ async fn run_with<P: Plugs>(
     let node = Arc::new(Node {
         name: node_name,
         limits: Limits { add: add_timeout, plug: plug_timeout },
+        client: client.clone(),
         ovsdb_socket: plug.ovsdb_socket,
         boot_id: attachments::boot_id(),
         plugs,

@@ -30,6 +30,7 @@ pub mod netns;
 pub mod node;
 pub mod ovsdb;
 pub mod plug;
+pub mod pods;
 pub mod ports;
 pub mod queue;
 pub mod server;

@@ -63,6 +63,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Both lifecycle::fifty_pods_at_once;
     Both lifecycle::a_pod_recreated_under_its_name_twenty_times;
     Both lifecycle::a_pod_deleted_while_its_add_waits;
+    Both lifecycle::an_add_for_a_pod_that_is_gone_does_not_wait;
     Both lifecycle::a_force_deleted_pod_gives_its_port_back;
     Both lifecycle::a_completed_pod_gives_its_port_back;
     Both lifecycle::a_host_network_pod_is_left_alone;
