@@ -5,7 +5,7 @@
 //!          └──────────────┬──────────────┘
 //!                Socket::run(&[Request])                one datagram out, one acknowledgement per request back
 //!                Socket::links() / link(name)           ask
-//!                Monitor                                be told
+//!                Monitor, RouteMonitor                  be told
 //! ```
 //!
 //! Invariants
@@ -22,6 +22,7 @@ pub mod monitor;
 pub mod neighbour;
 pub mod offload;
 pub mod route;
+pub mod route_monitor;
 pub mod socket;
 pub mod sysctl;
 #[cfg(test)]
@@ -30,4 +31,5 @@ mod tests;
 pub use error::Error;
 pub use link::Link;
 pub use monitor::{LinkEvent, Monitor};
+pub use route_monitor::{RouteEvent, RouteMonitor};
 pub use socket::{Request, Socket};

@@ -76,7 +76,7 @@ pub(super) async fn ready(
         ),
     };
     match ports::wait_ready(client, deadline, (row, &name), signal).await {
-        Err(Error::Deadline(waited)) => Err(PlugError::Unready { port: vif.port_id, waited, signal: sign }),
+        Err(Error::Deadline(waited)) => Err(PlugError::Unready { port: vif.port_id, waited, signal: sign.to_owned() }),
         Err(Error::Interface { interface, reason }) => Err(PlugError::Refused { interface, reason }),
         done => done.map_err(failed(format!("see {name} work"))),
     }

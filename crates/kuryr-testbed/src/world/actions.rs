@@ -125,7 +125,7 @@ impl World {
     ///
     /// # Errors
     /// It does not, in time.
-    pub async fn port_works(&self, port: PortId) -> anyhow::Result<()> {
+    async fn port_works(&self, port: PortId) -> anyhow::Result<()> {
         let Ground::Embedded(embedded) = &self.ground else { return Ok(()) };
         let mut changes = embedded.cloud.subscribe();
         let works = async {
