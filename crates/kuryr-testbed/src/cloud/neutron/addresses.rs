@@ -187,7 +187,11 @@ fn want(neutron: &Neutron, network: Uuid, subnets: &[Subnet], request: Request, 
     if subnets.is_empty() {
         return Err(Error::invalid("IP allocation requires subnets for network"));
     }
-    let usable = |subnet: &Subnet, ip: IpAddr| subnet.cidr.contains(&ip) && hosts(subnet.cidr).contains(number(ip));
+    let usable = |subnet: &Subnet, ip: IpAddr| {
+        // An IPv6 network's own address is that of all its routers.
+        let of_routers = router && subnet.is_v6() && ip == subnet.cidr.network();
+        subnet.cidr.contains(&ip) && (of_routers || hosts(subnet.cidr).contains(number(ip)))
+    };
     let subnet = match (request.subnet, request.address) {
         (Some(id), address) => {
             let Some(subnet) = subnets.iter().find(|subnet| subnet.standard.id == id) else {
