@@ -11,6 +11,7 @@ mod node_faults;
 mod real;
 mod restarts;
 mod run;
+mod setup;
 
 use crate::world::World;
 use futures::future::BoxFuture;
@@ -90,6 +91,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded cloud_faults::no_address_is_lost_when_subnets_fill_up;
     Embedded cloud_faults::a_cloud_that_does_not_say_how_full_it_is;
     Embedded cloud_faults::neutron_is_away_for_a_while;
+    Embedded setup::setup_does_at_once_what_it_can;
     Embedded bad_input::a_node_that_neutron_does_not_know_is_named;
     Embedded bad_input::a_cloud_that_cannot_be_used_ends_with_one_sentence;
     Embedded bad_input::a_malformed_kuryr_port_is_skipped;

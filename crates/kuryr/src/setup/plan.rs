@@ -96,7 +96,7 @@ pub(crate) enum Step {
     AddInterface(Interface),
     CreateGroup(Base),
     AddRules(SecurityGroupId, Vec<RuleContent>),
-    DeleteRule(SecurityGroupRuleId),
+    DeleteRule(SecurityGroupId, SecurityGroupRuleId),
     Tag(Tagged, Base),
     RemoveInterface(Interface),
     DeleteRouter(RouterId),
@@ -116,7 +116,7 @@ impl fmt::Display for Step {
             Self::AddInterface(Interface { router, subnet }) => write!(f, "join router {router} to subnet {subnet}"),
             Self::CreateGroup(base) => write!(f, "make security group {}", group_name(*base)),
             Self::AddRules(group, rules) => write!(f, "add {} rules to security group {group}", rules.len()),
-            Self::DeleteRule(id) => write!(f, "delete security group rule {id}"),
+            Self::DeleteRule(_, id) => write!(f, "delete security group rule {id}"),
             Self::Tag(object, _) => write!(f, "tag {object}"),
             Self::RemoveInterface(Interface { router, subnet }) => {
                 write!(f, "part router {router} from subnet {subnet}")
@@ -222,14 +222,17 @@ fn subnets(desired: &Desired, found: &Found, network: NetworkId) -> Result<Vec<S
         return Err(PlanError::NoPrefix);
     }
     let mut steps = Vec::new();
-    for (at, prefix) in desired.prefixes.iter().enumerate() {
+    let taken = |name: &String| found.subnets.iter().any(|subnet| subnet.name == *name);
+    let mut names = (1..).map(|number| format!("{}-{number}", desired.name)).filter(|name| !taken(name));
+    for prefix in &desired.prefixes {
         if found.subnets.iter().any(|subnet| prefix.is_that_of(subnet)) {
             continue;
         }
         if let Some(subnet) = found.subnets.iter().find(|subnet| prefix.overlaps(subnet)) {
             return Err(PlanError::Overlap { wanted: *prefix, subnet: subnet.id, cidr: subnet.cidr });
         }
-        steps.push(Step::CreateSubnet { network, name: format!("{}-{}", desired.name, at + 1), prefix: *prefix });
+        let name = names.next().unwrap_or_default();
+        steps.push(Step::CreateSubnet { network, name, prefix: *prefix });
     }
     Ok(steps)
 }
@@ -278,7 +281,7 @@ pub(crate) fn group_rules(base: Base, group: &SecurityGroup) -> Vec<Step> {
     let missing: Vec<_> =
         wanted.iter().filter(|rule| group.rules.iter().all(|there| there.allows != **rule)).cloned().collect();
     let extra = group.rules.iter().filter(|rule| !wanted.contains(&rule.allows));
-    let mut steps: Vec<_> = extra.map(|rule| Step::DeleteRule(rule.id)).collect();
+    let mut steps: Vec<_> = extra.map(|rule| Step::DeleteRule(group.id, rule.id)).collect();
     if !missing.is_empty() {
         steps.push(Step::AddRules(group.id, missing));
     }
