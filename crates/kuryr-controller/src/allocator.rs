@@ -9,30 +9,37 @@
 //! Invariants:
 //! - Requests that arrive together leave as one bulk create. Neutron makes all ports of a bulk or none; a refused bulk is
 //!   halved until the request that Neutron refuses stands alone, so that it holds up no other.
-//! - Where a subnet was full lately, ports are asked for one by one: Neutron loses the addresses that it took for the first
-//!   ports of a bulk that then does not fit.
+//! - No bulk is asked for that is known not to fit ([`Rooms`]), and where a subnet was full lately, ports are asked for one
+//!   by one: Neutron loses the addresses that it took for the first ports of a bulk that then does not fit.
 //! - A pod whose earlier request may have been carried out unseen (the answer was lost, the controller died) is a
 //!   *suspect*: its port is looked up by its mark before another one is made.
 
-use crate::{config::ControllerConfig, error::PodError, metrics::Metrics, topology::Topology};
+use crate::{
+    config::ControllerConfig,
+    error::PodError,
+    gather::{Arrival, Limits, gather},
+    metrics::Metrics,
+    room::{Reserved, Rooms},
+    topology::Topology,
+};
 use futures::future::BoxFuture;
 use kuryr_model::{
     ClusterId, DEVICE_OWNER, Mark, ObjectKey, PodUid, PortId, Purpose, SubnetId, Vif, mark::cluster_tag, neutron::Port,
 };
 use kuryr_openstack::{
-    Class, Cloud, Error as CloudError, Filter,
-    network::{NewFixedIp, NewPort},
+    Class, Cloud, Error as CloudError, Filter, Waits,
+    network::{NewFixedIp, NewPort, ip_availability::SubnetUse},
 };
 use kuryr_plan::{subnets::Choice, vif::vif};
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
-    time::{Instant, timeout},
+    sync::{mpsc, oneshot},
+    time::Instant,
 };
 
 /// The name that the interface of a pod's first port has.
@@ -44,6 +51,9 @@ const FULL_FOR: Duration = Duration::from_secs(30);
 /// How long after a subnet was full no bulk is asked of it. ML2 allocates the addresses of a bulk before its transaction begins:
 /// when there are too few, those that were allocated stay so for ever, and belong to no port.
 const TIGHT_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// How long Neutron may take to say how full subnets are. Pods wait for it, and do without if it takes longer.
+const COUNT_WITHIN: Duration = Duration::from_secs(3);
 
 /// A pod that wants a port.
 #[derive(Clone, Debug)]
@@ -59,7 +69,7 @@ type Reply = oneshot::Sender<Result<Vif, PodError>>;
 /// The handle; the work is done in tasks of its own.
 #[derive(Clone)]
 pub(crate) struct Allocator {
-    requests: mpsc::UnboundedSender<(Request, Reply)>,
+    requests: mpsc::UnboundedSender<Arrival<(Request, Reply)>>,
     shared: Arc<Shared>,
 }
 
@@ -68,6 +78,7 @@ struct Shared {
     cluster: ClusterId,
     topology: Topology,
     metrics: Metrics,
+    bulk_size: usize,
     state: Mutex<State>,
 }
 
@@ -81,21 +92,33 @@ struct State {
     full: HashMap<Choice, Instant>,
     /// Choices that have had no room for a bulk, and how long they are asked for one port at a time.
     tight: HashMap<Choice, Instant>,
+    /// How many addresses are left.
+    rooms: Rooms,
+    /// Neutron does not tell how full subnets are: it cannot, or our user may not know.
+    untold: bool,
 }
 
 impl Allocator {
     pub(crate) fn start(cloud: Cloud, topology: Topology, config: &ControllerConfig, metrics: Metrics) -> Self {
         let (requests, arrivals) = mpsc::unbounded_channel();
         let cluster = config.cluster.clone();
-        let shared = Arc::new(Shared { cloud, cluster, topology, metrics, state: Mutex::default() });
-        tokio::spawn(gather(shared.clone(), arrivals, config.bulk_size, config.bulk_requests, config.bulk_linger));
+        let state = State { untold: !topology.tells_room, ..State::default() };
+        let bulk_size = config.bulk_size;
+        let shared = Arc::new(Shared { cloud, cluster, topology, metrics, bulk_size, state: Mutex::new(state) });
+        let limits = Limits { bulk_size, bulk_requests: config.bulk_requests, burst: config.bulk_linger };
+        let serving = shared.clone();
+        let serve = move |batch| {
+            let shared = serving.clone();
+            async move { shared.serve(batch).await }
+        };
+        tokio::spawn(gather(arrivals, limits, serve));
         Self { requests, shared }
     }
 
     /// A port for a pod, as the VIF that its node plugs.
     pub(crate) async fn allocate(&self, request: Request) -> Result<Vif, PodError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send((request, reply)).map_err(|_| PodError::Stopping)?;
+        self.requests.send(((request, reply), Instant::now())).map_err(|_| PodError::Stopping)?;
         answer.await.map_err(|_| PodError::Stopping)?
     }
 
@@ -131,49 +154,6 @@ impl Allocator {
     }
 }
 
-/// Collects what arrives together and sends it off, never more requests at once than allowed.
-async fn gather(
-    shared: Arc<Shared>,
-    mut arrivals: mpsc::UnboundedReceiver<(Request, Reply)>,
-    bulk_size: usize,
-    bulk_requests: usize,
-    linger: Duration,
-) {
-    let slots = Arc::new(Semaphore::new(bulk_requests));
-    let mut waiting = VecDeque::new();
-    loop {
-        if waiting.is_empty() {
-            match arrivals.recv().await {
-                Some(first) => waiting.push_back(first),
-                None => return,
-            }
-        }
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        // What came while all slots were taken is there already; give those that are just behind a moment.
-        while waiting.len() < bulk_size * bulk_requests {
-            match timeout(linger, arrivals.recv()).await {
-                Ok(Some(next)) => waiting.push_back(next),
-                Ok(None) | Err(_) => break,
-            }
-        }
-        let batch: Vec<_> = waiting.drain(..share(waiting.len(), bulk_size, bulk_requests)).collect();
-        let shared = shared.clone();
-        tokio::spawn(async move {
-            shared.serve(batch).await;
-            drop(slot);
-        });
-    }
-}
-
-/// So few are not worth a second request.
-const WHOLE: usize = 4;
-
-/// How many of those that wait go into the next bulk: as many as there are for each slot, for Neutron needs time for every
-/// port and makes the ports of one bulk one after another.
-fn share(waiting: usize, bulk_size: usize, bulk_requests: usize) -> usize {
-    waiting.div_ceil(bulk_requests).max(WHOLE).min(bulk_size).min(waiting)
-}
-
 impl Shared {
     /// Answers every request of a batch.
     async fn serve(&self, batch: Vec<(Request, Reply)>) {
@@ -205,7 +185,7 @@ impl Shared {
     }
 
     /// Makes ports for a batch on the best choice that is not full.
-    fn make(&self, batch: Vec<(Request, Reply)>) -> BoxFuture<'_, ()> {
+    fn make(&self, mut batch: Vec<(Request, Reply)>) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if batch.is_empty() {
                 return;
@@ -216,16 +196,13 @@ impl Shared {
                 }
                 return;
             };
-            if batch.len() > 1 && self.is_tight(&choice) {
-                for one in batch {
-                    self.make(vec![one]).await;
-                }
-                return;
-            }
+            let rest = batch.split_off(self.take_room(&choice, batch.len()).await);
+            let count = batch.len();
             let wanted: Vec<NewPort> = batch.iter().map(|(request, _)| self.new_port(request, &choice)).collect();
-            self.metrics.bulk(wanted.len());
+            self.metrics.bulk(count);
             match self.cloud.network().ports().create_many(&wanted).await {
                 Ok(ports) => {
+                    self.state.lock().rooms.answered(&choice, count);
                     // By device_id, not by the mark: whether Neutron kept the mark is looked at when it is answered.
                     let mut made: HashMap<String, Port> =
                         ports.into_iter().map(|port| (port.device_id.clone(), port)).collect();
@@ -237,14 +214,59 @@ impl Shared {
                 }
                 Err(error) => self.refused(batch, choice, error).await,
             }
+            self.make(rest).await;
         })
+    }
+
+    /// How many of `wanted` ports to ask for in one request. Neutron is asked for the room there is only before a bulk that
+    /// may be too large for it.
+    async fn take_room(&self, choice: &Choice, wanted: usize) -> usize {
+        {
+            let mut state = self.state.lock();
+            let wanted = if state.is_tight(choice) { 1 } else { wanted };
+            if wanted == 1 || state.untold {
+                state.rooms.take(choice, wanted);
+                return wanted;
+            }
+            if let Reserved::Taken(count) = state.rooms.reserve(choice, wanted, self.bulk_size, Instant::now()) {
+                return count;
+            }
+        }
+        self.count(choice).await;
+        let mut state = self.state.lock();
+        let count = state.rooms.take_some(choice, wanted, Instant::now());
+        if count < wanted {
+            state.tight.insert(choice.clone(), Instant::now() + FULL_FOR);
+        }
+        count
+    }
+
+    /// Asks Neutron how full the subnets of a network are.
+    async fn count(&self, choice: &Choice) {
+        let question = self.state.lock().rooms.ask();
+        let answer = self.cloud.network().within(COUNT_WITHIN).ip_availability(choice.network).await;
+        let mut state = self.state.lock();
+        match answer {
+            Ok(subnets) => {
+                for subnet in subnets {
+                    state.rooms.count(&question, subnet.subnet_id, free(&subnet), Instant::now());
+                }
+            }
+            Err(error) if error.is_not_found() || error.class() == Class::Operator(Waits::Forbidden) => {
+                state.untold = true;
+                tracing::info!(
+                    reason = %error,
+                    "Neutron does not say how full subnets are (policy get_network_ip_availability): a subnet that fills up \
+                     may lose some addresses"
+                );
+            }
+            Err(error) => tracing::debug!(reason = %error, "it is not known how full the subnets are"),
+        }
     }
 
     /// A bulk create failed: find out for whom, unless it failed for all.
     async fn refused(&self, mut batch: Vec<(Request, Reply)>, choice: Choice, error: CloudError) {
-        if error.is_exhausted() {
-            self.state.lock().tight.insert(choice.clone(), Instant::now() + TIGHT_FOR);
-        }
+        self.state.lock().note_refusal(&choice, batch.len(), &error);
         if error.is_exhausted() && batch.len() == 1 {
             tracing::warn!(subnets = self.names(&choice.subnets).join(", "), "the subnet has no free address");
             self.state.lock().full.insert(choice, Instant::now() + FULL_FOR);
@@ -317,10 +339,6 @@ impl Shared {
         self.topology.choices.iter().find(|choice| !state.full.contains_key(*choice)).cloned()
     }
 
-    fn is_tight(&self, choice: &Choice) -> bool {
-        self.state.lock().tight.get(choice).is_some_and(|until| *until > Instant::now())
-    }
-
     fn all_full(&self) -> PodError {
         let mut seen = HashSet::new();
         let subnets = self.topology.choices.iter().flat_map(|choice| &choice.subnets);
@@ -351,6 +369,30 @@ impl Shared {
     }
 }
 
+impl State {
+    /// A create of so many ports failed.
+    fn note_refusal(&mut self, choice: &Choice, count: usize, error: &CloudError) {
+        if error.is_exhausted() {
+            self.tight.insert(choice.clone(), Instant::now() + TIGHT_FOR);
+        }
+        if error.is_ambiguous() {
+            self.rooms.answered(choice, count);
+        } else {
+            self.rooms.refused(choice, count);
+        }
+    }
+
+    fn is_tight(&self, choice: &Choice) -> bool {
+        self.tight.get(choice).is_some_and(|until| *until > Instant::now())
+    }
+}
+
+/// Addresses that no port has. Those that Neutron has lost are among them: it counts by ports.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn free(subnet: &SubnetUse) -> u64 {
+    (subnet.total_ips - subnet.used_ips as f64).max(0.0) as u64
+}
+
 /// Whether Neutron refused what was asked for, rather than to be asked at all: a smaller request may fare better.
 fn concerns_the_request(error: &CloudError) -> bool {
     match error.class() {
@@ -364,24 +406,4 @@ fn name(key: &ObjectKey) -> String {
     let mut name = key.to_string();
     name.truncate(255);
     name
-}
-
-#[cfg(test)]
-mod tests {
-    use super::share;
-
-    #[test]
-    fn those_that_wait_are_spread_over_the_slots() {
-        for (waiting, bulk_size, slots, wanted) in [
-            (1, 20, 2, 1),
-            (4, 20, 2, 4),
-            (5, 20, 2, 4),
-            (20, 20, 2, 10),
-            (21, 20, 2, 11),
-            (90, 20, 2, 20),
-            (9, 3, 2, 3),
-        ] {
-            assert_eq!(share(waiting, bulk_size, slots), wanted, "{waiting} of {bulk_size} in {slots}");
-        }
-    }
 }

@@ -25,7 +25,8 @@ pub struct ControllerConfig {
     pub bulk_size: usize,
     /// How many such requests are under way at once.
     pub bulk_requests: usize,
-    /// How long the allocator waits for more requests to arrive before it asks for the first.
+    /// A burst of requests for ports has ended when none has come for so long: until then the allocator gathers them. It
+    /// does not wait so long for one that comes alone.
     pub bulk_linger: Duration,
     /// How many keys are worked on at once.
     pub workers: usize,
@@ -96,7 +97,7 @@ impl ControllerConfig {
             prune_interval: Duration::from_secs(30 * 60),
             bulk_size: 20,
             bulk_requests: 2,
-            bulk_linger: Duration::from_millis(5),
+            bulk_linger: Duration::from_millis(10),
             workers: 512,
         }
     }

@@ -181,8 +181,11 @@ impl Reconciler {
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
         match self.api(&key).delete(&key.name, &params).await {
             Ok(either) => {
-                if let Some(deleting) = either.left() {
-                    self.index.apply_port(deleting);
+                // The watch may tell of it later than this answer, and then has no news: the next step must not wait for that.
+                if let Some(deleting) = either.left()
+                    && self.index.apply_port(deleting)
+                {
+                    self.queue.add(key);
                 }
                 Ok(())
             }

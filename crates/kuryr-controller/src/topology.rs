@@ -30,6 +30,8 @@ pub(crate) struct Topology {
     pub(crate) networks: HashMap<NetworkId, Network>,
     /// The groups of a pod that no policy isolates: everything in, everything out.
     pub(crate) open_groups: Vec<SecurityGroupId>,
+    /// Neutron can say how full subnets are. Whether our user may know is another matter.
+    pub(crate) tells_room: bool,
 }
 
 /// The cloud lacks something.
@@ -99,7 +101,8 @@ impl Topology {
             let group = found.ok_or_else(|| TopologyError::NoGroup { tag, cluster: cluster.clone() })?;
             open_groups.push(group.id);
         }
-        Ok(Self { choices: choices(&subnets), subnets, networks, open_groups })
+        let tells_room = extensions.has("network-ip-availability");
+        Ok(Self { choices: choices(&subnets), subnets, networks, open_groups, tells_room })
     }
 }
 

@@ -81,6 +81,7 @@ async fn run_with<P: Plugs>(
         ports: Arc::new(Ports::of_node(&node_name)),
         name: node_name,
         limits: Limits { add: add_timeout, plug: plug_timeout },
+        client: client.clone(),
         ovsdb_socket: plug.ovsdb_socket,
         boot_id: attachments::boot_id(),
         plugs,

@@ -33,6 +33,7 @@ pub mod node;
 pub mod node_ports;
 pub mod ovsdb;
 pub mod plug;
+pub mod pods;
 pub mod ports;
 pub mod queue;
 pub mod server;

@@ -12,6 +12,7 @@ use crate::{
     plug::{HostEnd, Mismatch, PlugError, PlugTimes, Plugger, Sandbox, error::chain},
     ports::Ports,
 };
+use kube::Client;
 use kuryr_model::{ObjectKey, PodUid, Vif, vif::PlugDriver};
 use std::{
     collections::{BTreeSet, HashSet},
@@ -87,12 +88,13 @@ pub struct Limits {
 }
 
 /// The node.
-#[derive(Debug)]
 pub struct Node<P> {
     /// The Kubernetes node's name.
     pub name: String,
     /// How long things may take.
     pub limits: Limits,
+    /// The API server, asked about pods whose ADDs wait long.
+    pub client: Client,
     /// The socket of Open vSwitch's database, asked for STATUS.
     pub ovsdb_socket: PathBuf,
     /// The id of this boot.

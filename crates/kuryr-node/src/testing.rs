@@ -13,15 +13,19 @@ use crate::{
     },
     ports::{Known, Ports},
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use http::{Request, Response};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
+use kube::{Client, client::Body};
 use kuryr_model::{
     KuryrPort, KuryrPortSpec, KuryrPortStatus, MacAddress, NetworkId, ObjectKey, Plug, PodUid, PortId, Vif, VifAddress,
     VifRoute,
     kuryr_port::{Attachment as Written, AttachmentState, CONDITION_ALLOCATED},
     vif::PlugDriver,
 };
+use serde_json::{Value, json};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    convert::Infallible,
     path::Path,
     sync::{Arc, Mutex},
     time::Duration,
@@ -77,7 +81,11 @@ pub(crate) fn kuryr_port(name: &str, n: u64) -> KuryrPort {
 }
 
 pub(crate) fn delete(port: &mut KuryrPort) {
-    port.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+    mark_deleted(&mut port.metadata);
+}
+
+pub(crate) fn mark_deleted(metadata: &mut ObjectMeta) {
+    metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
 }
 
 pub(crate) fn attached(port: &mut KuryrPort, container_id: &str) {
@@ -170,7 +178,7 @@ fn end(vif: &Vif, sandbox: &Sandbox) -> HostEnd {
 
 impl Plugs for Arc<FakePlugs> {
     async fn plug(&self, vif: &Vif, sandbox: &Sandbox, deadline: Instant) -> Result<PlugTimes, PlugError> {
-        let late = PlugError::Unready { port: vif.port_id, waited: Duration::ZERO, signal: "the gate" };
+        let late = PlugError::Unready { port: vif.port_id, waited: Duration::ZERO, signal: "the gate".into() };
         let permit = tokio::time::timeout_at(deadline, self.gate.acquire()).await.map_err(|_| late)?;
         permit.unwrap().forget();
         self.fails("plug", vif)?;
@@ -202,12 +210,49 @@ impl Plugs for Arc<FakePlugs> {
     }
 }
 
+/// An API server whose only pods are these, and the paths that it was asked for. Watches tell nothing.
+pub(crate) fn pods_api(pods: Vec<Value>) -> (Client, Arc<Mutex<Vec<String>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&asked);
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let path = request.uri().path_and_query().unwrap().to_string();
+        let watched = path.contains("watch=true");
+        let of_that_name =
+            |pod: &&Value| path.contains(&format!("metadata.name%3D{}&", pod["metadata"]["name"].as_str().unwrap()));
+        let items: Vec<_> = pods.iter().filter(of_that_name).collect();
+        let list = json!({
+            "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": { "resourceVersion": "1" },
+            "items": items,
+        });
+        let list = list.to_string();
+        noted.lock().unwrap().push(path);
+        async move {
+            if watched {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, Infallible>(Response::new(Body::from(list.into_bytes())))
+        }
+    });
+    (Client::new(service, "default"), asked)
+}
+
+/// The metadata of pod number `n` as the API server has it.
+pub(crate) fn known_pod(n: u64) -> Value {
+    json!({ "metadata": { "namespace": "shop", "name": format!("web-{n}"), "uid": uid(n) } })
+}
+
 /// A node whose state is in `folder`, with the Events that it publishes.
 pub(crate) fn node(folder: &Path) -> (Arc<Node<Arc<FakePlugs>>>, mpsc::Receiver<Event>) {
+    node_with(folder, pods_api((1..=100).map(known_pod).collect()).0)
+}
+
+/// The same with another API server.
+pub(crate) fn node_with(folder: &Path, client: Client) -> (Arc<Node<Arc<FakePlugs>>>, mpsc::Receiver<Event>) {
     let (events, published) = Events::channel();
     let node = Node {
         name: "node-1".into(),
         limits: Limits { add: Duration::from_secs(60), plug: Duration::from_secs(30) },
+        client,
         ovsdb_socket: folder.join("no-ovsdb.sock"),
         boot_id: attachments::boot_id(),
         plugs: Arc::default(),

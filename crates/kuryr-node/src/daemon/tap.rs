@@ -29,7 +29,9 @@ where
 }
 
 async fn start(folder: &Path, client: &Client) -> Daemon {
-    let daemon = Daemon::start(folder, client.clone(), Plugger::new(PlugConfig::default())).await;
+    // No data plane is on these nodes.
+    let config = PlugConfig { await_routes: false, ..PlugConfig::default() };
+    let daemon = Daemon::start(folder, client.clone(), Plugger::new(config)).await;
     daemon.ready().await;
     daemon
 }

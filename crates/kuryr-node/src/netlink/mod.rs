@@ -5,7 +5,7 @@
 //!          └──────────────┬──────────────┘
 //!                Socket::run(&[Request])                one datagram out, one acknowledgement per request back
 //!                Socket::links() / link(name)           ask
-//!                Monitor, Tables                        be told
+//!                Monitor, RouteMonitor, Tables          be told
 //!                Conntrack                              translated connections
 //! ```
 //!
@@ -24,6 +24,7 @@ pub mod monitor;
 pub mod neighbour;
 pub mod offload;
 pub mod route;
+pub mod route_monitor;
 pub mod socket;
 pub mod sysctl;
 pub mod tables;
@@ -33,4 +34,5 @@ mod tests;
 pub use error::Error;
 pub use link::Link;
 pub use monitor::{LinkEvent, Monitor};
+pub use route_monitor::{RouteEvent, RouteMonitor};
 pub use socket::{Request, Socket};

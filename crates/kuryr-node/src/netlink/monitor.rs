@@ -22,6 +22,7 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const AF_UNSPEC: u8 = 0;
 const DATAGRAM: usize = 64 * 1024;
+const DOING: &str = "watch links";
 
 /// What happened to a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,12 +53,33 @@ impl Subscription {
     /// # Errors
     /// The kernel gives no socket.
     pub fn open() -> Result<Self, Error> {
-        let failed = |errno: Errno| Error::Socket { doing: "watch links".into(), source: errno.into() };
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket =
-            socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute).map_err(failed)?;
-        bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &NetlinkAddr::new(0, RTMGRP_LINK)).map_err(failed)?;
-        Ok(Self(socket.into()))
+        Ok(Self(subscribe(RTMGRP_LINK, DOING)?))
+    }
+}
+
+/// A socket, not blocking, that is told of the events of `groups` in the calling thread's namespace.
+pub(super) fn subscribe(groups: u32, doing: &str) -> Result<net::UnixDatagram, Error> {
+    let failed = |errno: Errno| Error::Socket { doing: doing.into(), source: errno.into() };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute).map_err(failed)?;
+    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &NetlinkAddr::new(0, groups)).map_err(failed)?;
+    Ok(socket.into())
+}
+
+/// Waits for the next datagram of such a socket; `None` if events came faster than they were read and some are lost.
+pub(super) async fn receive<'a>(
+    socket: &UnixDatagram,
+    buffer: &'a mut Vec<u8>,
+    doing: &str,
+) -> Result<Option<&'a [u8]>, Error> {
+    buffer.resize(DATAGRAM, 0);
+    loop {
+        match socket.recv(buffer).await {
+            Ok(length) => return Ok(Some(&buffer[..length])),
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(Error::Socket { doing: doing.into(), source }),
+        }
     }
 }
 
@@ -101,9 +123,9 @@ impl Monitor {
     /// # Errors
     /// The runtime cannot take the socket.
     pub fn new(subscription: Subscription) -> Result<Self, Error> {
-        let socket = UnixDatagram::from_std(subscription.0)
-            .map_err(|source| Error::Socket { doing: "watch links".into(), source })?;
-        Ok(Self { socket, buffer: vec![0; DATAGRAM] })
+        let socket =
+            UnixDatagram::from_std(subscription.0).map_err(|source| Error::Socket { doing: DOING.into(), source })?;
+        Ok(Self { socket, buffer: Vec::new() })
     }
 
     /// Waits for the next events. May be dropped while it waits: no event is lost by that.
@@ -112,11 +134,9 @@ impl Monitor {
     /// The socket failed for good.
     pub async fn next(&mut self) -> Result<Vec<LinkEvent>, Error> {
         loop {
-            let events = match self.socket.recv(&mut self.buffer).await {
-                Ok(length) => events(&self.buffer[..length]),
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => vec![LinkEvent::Lost],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(Error::Socket { doing: "watch links".into(), source }),
+            let events = match receive(&self.socket, &mut self.buffer, DOING).await? {
+                Some(datagram) => events(datagram),
+                None => vec![LinkEvent::Lost],
             };
             if !events.is_empty() {
                 return Ok(events);

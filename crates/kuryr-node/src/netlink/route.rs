@@ -134,6 +134,13 @@ impl Socket {
     }
 }
 
+/// A route from a message's body; `None` if it is not a unicast route of the main table.
+pub(super) fn parse(body: &[u8]) -> Option<Route> {
+    let message = RouteMessage::parse(body).ok()?;
+    let ours = message.header.table == RouteHeader::RT_TABLE_MAIN && message.header.kind == RouteType::Unicast;
+    read(&message).filter(|_| ours)
+}
+
 /// `None`: a route of a kind that is never made here, such as one with several next hops.
 fn read(message: &RouteMessage) -> Option<Route> {
     let zero: IpAddr = match message.header.address_family {

@@ -77,7 +77,7 @@ pub enum PlugError {
         /// How long.
         waited: Duration,
         /// The signal that did not come, and who gives it.
-        signal: &'static str,
+        signal: String,
     },
     /// Several things failed; the rest was done.
     #[error("{}", .0.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; "))]

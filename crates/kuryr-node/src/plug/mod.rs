@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  Vif + Sandbox ─▶ Plugger ─┬─ kernel: one thread, one netlink conversation: veth, addresses, routes ─▶ pod's namespace
-//!                            └─ join:   `ovs` one OVSDB transaction, then a notification · `bridge` master · `tap` neighbours
+//!                            ├─ join:   `ovs` one OVSDB transaction · `bridge` master · `tap` neighbours
+//!                            └─ ready:  `ovs` a notification of its database · `tap` routes to the host end
 //! ```
 //!
 //! Invariants
@@ -18,6 +19,7 @@ pub mod layout;
 pub mod mark;
 mod ovs;
 mod pair;
+mod tap;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +30,7 @@ use crate::{netns, ovsdb::Client};
 use kuryr_model::{Vif, vif::PlugDriver};
 use layout::Layout;
 use mark::host_end_name;
-use pair::Pair;
+use pair::{Made, Pair};
 use std::{path::PathBuf, sync::OnceLock, time::Duration};
 use tokio::time::Instant;
 
@@ -37,13 +39,16 @@ use tokio::time::Instant;
 pub struct PlugConfig {
     /// Unix socket of the node's `ovsdb-server`; used by driver `ovs` only, connected to at first use.
     pub ovsdb_socket: PathBuf,
+    /// Whether driver `tap` waits until the node's data plane has routed the VIF's addresses to the host end. Pods need
+    /// that, for nobody else tells when their packets pass.
+    pub await_routes: bool,
     /// The namespace of the host ends; none for the process's own. (Simulated nodes are namespaces.)
     pub host_netns: Option<PathBuf>,
 }
 
 impl Default for PlugConfig {
     fn default() -> Self {
-        Self { ovsdb_socket: PathBuf::from("/run/openvswitch/db.sock"), host_netns: None }
+        Self { ovsdb_socket: PathBuf::from("/run/openvswitch/db.sock"), await_routes: true, host_netns: None }
     }
 }
 
@@ -109,16 +114,26 @@ impl Plugger {
         };
         let pair = Pair { vif: vif.clone(), layout, owner: owner.clone(), fill_checksums };
         let (host_netns, netns) = (self.config.host_netns.clone(), sandbox.netns.clone());
-        netns::spawn(move || pair::make(&pair, host_netns.as_deref(), &netns)).await??;
+        let made = netns::spawn(move || pair::make(&pair, host_netns.as_deref(), &netns)).await??;
         let mut times = PlugTimes { kernel: start.elapsed(), ..PlugTimes::default() };
-        if vif.plug.driver == PlugDriver::Ovs
-            && let Err(error) = self.join(vif, &owner, deadline, &mut times).await
-        {
+        let joined = match vif.plug.driver {
+            PlugDriver::Ovs => self.join(vif, &owner, deadline, &mut times).await,
+            PlugDriver::Tap if self.config.await_routes => self.routed(vif, made, deadline, &mut times).await,
+            PlugDriver::Tap | PlugDriver::Bridge => Ok(()),
+        };
+        if let Err(error) = joined {
             // The first error is the one to tell; unplugging tries again.
             let _ = self.unplug(vif, sandbox).await;
             return Err(error);
         }
         Ok(times)
+    }
+
+    async fn routed(&self, vif: &Vif, made: Made, deadline: Instant, times: &mut PlugTimes) -> Result<(), PlugError> {
+        let start = Instant::now();
+        tap::ready(vif, made.link, made.routes, self.config.host_netns.as_deref(), deadline).await?;
+        times.ready = start.elapsed();
+        Ok(())
     }
 
     async fn join(&self, vif: &Vif, owner: &Owner, deadline: Instant, times: &mut PlugTimes) -> Result<(), PlugError> {

@@ -82,7 +82,9 @@ pub(super) async fn ready(
         }
     };
     match ports::wait_ready(client, deadline, (row, &name), forwarder).await {
-        Err(Error::Deadline(waited)) => Err(PlugError::Unready { port: vif.port_id, waited, signal }),
+        Err(Error::Deadline(waited)) => {
+            Err(PlugError::Unready { port: vif.port_id, waited, signal: signal.to_owned() })
+        }
         Err(Error::Interface { interface, reason }) => Err(PlugError::Refused { interface, reason }),
         done => done.map_err(failed(format!("see {name} work"))),
     }

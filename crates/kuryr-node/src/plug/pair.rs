@@ -14,6 +14,7 @@ use crate::{
         monitor::Subscription,
         neighbour, offload,
         route::{self, Route},
+        route_monitor::RouteSubscription,
         socket::Request,
         sysctl,
     },
@@ -44,11 +45,21 @@ pub(super) fn host(namespace: Option<&Path>) -> Result<Socket, PlugError> {
     Ok(Socket::open()?)
 }
 
+/// A pair that was made.
+#[derive(Debug)]
+pub(super) struct Made {
+    /// Index of the host end.
+    pub(super) link: u32,
+    /// Of the host end's namespace, from before there was the host end.
+    pub(super) routes: RouteSubscription,
+}
+
 /// Makes the pair, with its far end in `sandbox` ready to be used. Undoes what it made if it fails.
-pub(super) fn make(pair: &Pair, host_netns: Option<&Path>, sandbox: &Path) -> Result<(), PlugError> {
+pub(super) fn make(pair: &Pair, host_netns: Option<&Path>, sandbox: &Path) -> Result<Made, PlugError> {
     let pod = Namespace::open(sandbox)?;
     let mut host = host(host_netns)?;
     let name = host_end_name(pair.vif.port_id);
+    let routes = RouteSubscription::open()?;
     let bridge = bridge(pair, &mut host)?;
     clear(pair, &mut host, &name)?;
     create(pair, &mut host, &name, &pod)?;
@@ -57,7 +68,7 @@ pub(super) fn make(pair: &Pair, host_netns: Option<&Path>, sandbox: &Path) -> Re
         // The first error is the one to tell; unplugging tries again.
         let _ = host.remove_link(By::Name(&name));
     }
-    finished
+    Ok(Made { link: finished?, routes })
 }
 
 /// Index of the Linux bridge to join, if the driver wants one.
@@ -105,7 +116,7 @@ fn create(pair: &Pair, host: &mut Socket, name: &str, pod: &Namespace) -> Result
     }
 }
 
-fn finish(pair: &Pair, host: &mut Socket, name: &str, bridge: Option<u32>, pod: &Namespace) -> Result<(), PlugError> {
+fn finish(pair: &Pair, host: &mut Socket, name: &str, bridge: Option<u32>, pod: &Namespace) -> Result<u32, PlugError> {
     let vif = &pair.vif;
     let near = index(host, name)?;
     let mut requests: Vec<Request> = Vec::new();
@@ -145,7 +156,7 @@ fn finish(pair: &Pair, host: &mut Socket, name: &str, bridge: Option<u32>, pod: 
     // Until the kernel has noticed that both ends are on, the host end drops what is sent to the pod: the answer to its
     // first packet, say.
     if events.wait_running(host, near, PATIENCE)? {
-        Ok(())
+        Ok(near)
     } else {
         Err(PlugError::Vanished { interface: name.to_owned() })
     }

@@ -46,7 +46,9 @@ fn sandbox(netns: &Path) -> Sandbox {
 }
 
 fn plugger() -> Plugger {
-    Plugger::new(PlugConfig { ovsdb_socket: "/nonexistent/db.sock".into(), ..PlugConfig::default() })
+    let config =
+        PlugConfig { ovsdb_socket: "/nonexistent/db.sock".into(), await_routes: false, ..PlugConfig::default() };
+    Plugger::new(config)
 }
 
 fn soon() -> Instant {
@@ -113,6 +115,60 @@ fn a_routed_pod_is_reached_over_both_families_and_leaves_nothing() {
         }
         let left = netns::run(&netns, || Socket::open().unwrap().links().unwrap()).unwrap();
         assert_eq!(left.iter().map(|link| &*link.name).collect::<Vec<_>>(), ["lo"]);
+    });
+}
+
+#[test]
+fn a_routed_pod_is_ready_when_the_last_of_its_routes_is_there() {
+    isolated("plug::tests::a_routed_pod_is_ready_when_the_last_of_its_routes_is_there", |directory| {
+        let sandbox = sandbox(&namespace(directory, "pod"));
+        let vif = vif(PlugDriver::Tap, 1, &["10.0.0.5/24", "fd00::5/64"]);
+        let plugger = Plugger::new(PlugConfig::default());
+        block_on(async {
+            let mut links = Monitor::new(Subscription::open().unwrap()).unwrap();
+            let mut plugging = std::pin::pin!(plugger.plug(&vif, &sandbox, soon()));
+            let mut host = Socket::open().unwrap();
+            // As an agent does: when the host end runs, a route to it; here to one address after the other.
+            let index = loop {
+                let events = tokio::select! {
+                    done = &mut plugging => panic!("ready without a route: {done:?}"),
+                    events = links.next() => events.unwrap(),
+                };
+                let running = events.into_iter().find_map(|event| match event {
+                    LinkEvent::Changed(link) if link.name == host_end_name(vif.port_id) && link.running => {
+                        Some(link.index)
+                    }
+                    _ => None,
+                });
+                if let Some(index) = running {
+                    break index;
+                }
+            };
+            let route =
+                |ip: IpAddr| crate::netlink::route::replace(&crate::netlink::route::Route::on(ip.into(), index));
+            host.run(&[route(vif.addresses[0].ip)]).unwrap();
+            let early = tokio::time::timeout(Duration::from_millis(100), &mut plugging).await;
+            assert!(early.is_err(), "ready with one route of two");
+            host.run(&[route(vif.addresses[1].ip)]).unwrap();
+            let times = plugging.await.unwrap();
+            assert!(times.ready >= Duration::from_millis(50), "{times:?}");
+        });
+    });
+}
+
+#[test]
+fn a_routed_pod_to_which_nobody_leads_ends_the_plug_at_its_deadline_and_leaves_nothing() {
+    let test = "plug::tests::a_routed_pod_to_which_nobody_leads_ends_the_plug_at_its_deadline_and_leaves_nothing";
+    isolated(test, |directory| {
+        let sandbox = sandbox(&namespace(directory, "pod"));
+        let vif = vif(PlugDriver::Tap, 1, &["10.0.0.5/24", "fd00::5/64"]);
+        let plugger = Plugger::new(PlugConfig::default());
+        let deadline = || Instant::now() + Duration::from_millis(100);
+        let refused = block_on(async { plugger.plug(&vif, &sandbox, deadline()).await }).unwrap_err().to_string();
+        assert!(refused.contains("for a route to 10.0.0.5 and fd00::5 over tap00000001"), "{refused}");
+        assert_eq!(block_on(plugger.list()).unwrap(), []);
+        let left = netns::run(&sandbox.netns, || Socket::open().unwrap().links().unwrap()).unwrap();
+        assert_eq!(left.len(), 1, "{left:?}");
     });
 }
 
@@ -346,7 +402,7 @@ fn with_ovs() -> Option<(crate::ovsdb::testing::Server, Plugger)> {
         println!("Open vSwitch is not installed: driver `ovs` was not tried");
         return None;
     };
-    let plugger = Plugger::new(PlugConfig { ovsdb_socket: server.socket(), host_netns: None });
+    let plugger = Plugger::new(PlugConfig { ovsdb_socket: server.socket(), ..PlugConfig::default() });
     Some((server, plugger))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  locks of pod and attachment ─▶ already attached and in order? the same answer again
-//!      └▶ claim the KuryrPort (waits) ─▶ unplug stale sandboxes ─▶ remember ─▶ plug ─▶ attached
+//!      └▶ claim the KuryrPort (waits; ends if the pod is lost) ─▶ unplug stale sandboxes ─▶ remember ─▶ plug ─▶ attached
 //!         ── the runtime may hang up ──┘└───────── is finished whatever happens ─────────────┘
 //! ```
 
@@ -14,6 +14,7 @@ use crate::{
     locks::Held,
     node::{LockKey, Node, Plugs, sandbox},
     plug::{PlugError, PlugTimes, error::chain},
+    pods::{self, Loss},
     ports::{Claim, ClaimError},
 };
 use kuryr_model::Vif;
@@ -47,6 +48,7 @@ pub(super) async fn run<P: Plugs>(node: &Arc<Node<P>>, add: Add) -> Result<Value
     let waits = node.metrics.waits();
     let claim = tokio::select! {
         claim = node.ports.claim(&add.pod, deadline.saturating_duration_since(Instant::now())) => claim.map_err(|error| refused(node, &add, &error))?,
+        loss = pods::lost(&node.client, &add.pod) => return Err(lost(&add.pod, loss)),
         () = node.stopping.cancelled() => return Err(CniError::new(Code::TryAgain, "the kuryr daemon is being restarted")),
     };
     drop(waits);
@@ -91,6 +93,10 @@ fn refused<P: Plugs>(node: &Node<P>, add: &Add, error: &ClaimError) -> CniError 
             CniError::new(Code::TryAgain, error.to_string())
         }
     }
+}
+
+fn lost(pod: &PodRef, loss: Loss) -> CniError {
+    CniError::new(Code::UnknownContainer, format!("pod {} {loss}", pod.key))
 }
 
 fn publish<P>(node: &Node<P>, pod: &PodRef, reason: Reason, note: String) {

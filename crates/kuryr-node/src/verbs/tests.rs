@@ -260,6 +260,22 @@ async fn a_deleted_pod_fails_its_add_at_once_and_is_told_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_is_deleted_before_it_has_a_kuryr_port_fails_its_add_soon() {
+    let mut someone_else = testing::known_pod(7);
+    someone_else["metadata"]["name"] = "web-1".into();
+    let cases = [(vec![], "pod shop/web-1 was deleted"), (vec![someone_else], "another pod has its name")];
+    for (pods, words) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let (node, events) = testing::node_with(folder.path(), testing::pods_api(pods).0);
+        let started = tokio::time::Instant::now();
+        let error = run(&node, "ADD", "a", 1).await.unwrap_err();
+        assert_eq!((error.code, started.elapsed().as_secs()), (Code::UnknownContainer, 2));
+        assert!(error.message.contains(words), "{error}");
+        assert!(events.is_empty(), "there is no pod to be told");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stopping_daemon_sends_waiting_adds_away() {
     let (_folder, node, _events) = with_pods(0);
     let add = request("ADD", "a", 1);

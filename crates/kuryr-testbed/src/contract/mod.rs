@@ -50,6 +50,7 @@ pub const ALL: &[Clause] = clauses! {
     ports::a_port_gets_an_address_of_each_subnet_that_it_names;
     ports::a_full_subnet_is_told_from_other_refusals;
     ports::a_bulk_that_does_not_fit_into_a_subnet_makes_nothing;
+    ports::how_full_a_subnet_is_is_counted_by_its_ports;
     ports::an_address_that_is_taken_is_refused_to_its_owner;
     ports::a_network_that_is_not_there_is_not_found;
     ports::an_unknown_host_fails_the_binding_and_not_the_port;

@@ -53,6 +53,12 @@ pub(super) async fn a_router_joins_a_subnet_at_its_gateway(site: &Site) -> anyho
         site.neutron().routers().remove_interface(router.id, subnet.id).await?;
     }
     ensure!(site.count(network.id).await? == 0, "the interface is left");
+    // Whatever the gateway of an IPv6 subnet is, a router can have it.
+    let six = site.subnet(network.id, "fd00:231::/64").await?;
+    site.join(router.id, six.id).await?;
+    let found = site.neutron().ports().list(&filter).await?;
+    let [interface] = &found[..] else { anyhow::bail!("{} interfaces: {found:?}", found.len()) };
+    ensure!(Some(interface.fixed_ips[0].ip_address) == six.gateway_ip, "{:?}", interface.fixed_ips);
     Ok(())
 }
 

@@ -106,6 +106,24 @@ pub(super) async fn a_bulk_that_does_not_fit_into_a_subnet_makes_nothing(site: &
     Ok(())
 }
 
+pub(super) async fn how_full_a_subnet_is_is_counted_by_its_ports(site: &Site) -> anyhow::Result<()> {
+    // A reader of the extension's answer must know: what a bulk that does not fit has lost counts as free.
+    let (network, subnet) = site.wire("10.231.0.0/29").await?;
+    let room = async || {
+        let subnets = site.neutron().ip_availability(network.id).await?;
+        let here = subnets.into_iter().find(|there| there.subnet_id == subnet.id);
+        anyhow::Ok(here.context("the subnet is not in the answer")?)
+    };
+    let before = room().await?;
+    ensure!((before.used_ips, before.total_ips) == (0, 5.0), "an empty subnet of five addresses: {before:?}");
+    site.port(new_port(network.id, subnet.id)).await?;
+    let bulk: Vec<_> = (0..5).map(|_| new_port(network.id, subnet.id)).collect();
+    refused("a bulk of five for four addresses", site.ports(&bulk).await)?;
+    let after = room().await?;
+    ensure!((after.used_ips, after.total_ips) == (1, 5.0), "one port in it: {after:?}");
+    Ok(())
+}
+
 pub(super) async fn an_address_that_is_taken_is_refused_to_its_owner(site: &Site) -> anyhow::Result<()> {
     let (network, subnet) = site.wire("10.231.0.0/24").await?;
     let fixed = NewFixedIp { subnet_id: subnet.id, ip_address: Some("10.231.0.9".parse()?) };

@@ -236,11 +236,18 @@ impl State {
         }
         self.working.retain(|id| now.contains(id));
         let homes: Vec<Option<Node>> = self.places.iter().map(|place| place.node.clone()).collect();
-        let work = self.places.iter_mut().enumerate().map(|(number, place)| {
-            let (routes, neighbours) = routes(number, &self.wires, &homes, snapshot, &plugged);
-            place.settle(snapshot, routes, neighbours)
+        let ways: Vec<Ways> =
+            (0..homes.len()).map(|number| ways(number, &self.wires, &homes, snapshot, &plugged)).collect();
+        let work = self.places.iter_mut().zip(&ways).map(|(place, ways)| async move {
+            place.settle(snapshot).await && (place.node.is_some() || place.lead(ways).await)
         });
-        let fine = join_all(work).await.into_iter().all(|fine| fine);
+        let mut fine = join_all(work).await.into_iter().all(|fine| fine);
+        if fine {
+            // A node's route to a port tells its daemon that the port's packets pass: it comes after all else, everywhere.
+            let nodes = self.places.iter_mut().zip(&ways).filter(|(place, _)| place.node.is_some());
+            let work = nodes.map(|(place, ways)| place.lead(ways));
+            fine = join_all(work).await.into_iter().all(|fine| fine);
+        }
         if fine {
             for id in now.difference(&self.working) {
                 report(*id, true);
@@ -251,15 +258,18 @@ impl State {
     }
 }
 
+/// Routes and neighbours of a place.
+type Ways = (BTreeSet<Route>, BTreeSet<(u32, IpAddr, MacAddress)>);
+
 /// The routes and neighbours that a place should have: a node leads to its own ports and the core to all of them, and
 /// to floating IPs.
-fn routes(
+fn ways(
     number: usize,
     wires: &[u32],
     homes: &[Option<Node>],
     snapshot: &Snapshot,
     plugged: &[(PortId, &Port, usize, u32)],
-) -> (BTreeSet<Route>, BTreeSet<(u32, IpAddr, MacAddress)>) {
+) -> Ways {
     let (mut routes, mut neighbours) = (BTreeMap::new(), BTreeSet::new());
     let owned: BTreeSet<IpAddr> = snapshot.ports.values().flat_map(|port| port.ips.iter().copied()).collect();
     for (_, port, home, end) in plugged {
@@ -324,29 +334,14 @@ impl Place {
         self.neighbours.retain(|(end, ..)| *end != link);
     }
 
-    /// Makes the place what it should be. Whether that worked.
-    async fn settle(
-        &mut self,
-        snapshot: &Arc<Snapshot>,
-        routes: BTreeSet<Route>,
-        neighbours: BTreeSet<(u32, IpAddr, MacAddress)>,
-    ) -> bool {
-        let mut requests: Vec<Request> = self
-            .routes
-            .difference(&routes)
-            .filter(|old| routes.iter().all(|new| new.destination != old.destination))
-            .map(route::delete)
-            .collect();
-        requests.extend(
-            neighbours.difference(&self.neighbours).map(|(end, ip, mac)| neighbour::permanent(*end, *ip, *mac)),
-        );
-        requests.extend(routes.difference(&self.routes).map(route::replace));
+    /// Makes the place's rules and addresses what they should be. Whether that worked.
+    async fn settle(&mut self, snapshot: &Arc<Snapshot>) -> bool {
         // Every node is every router. The core is none: it is the outside.
         let interfaces = snapshot.routers.iter().flat_map(|router| router.interfaces.iter().map(|(_, ip)| *ip));
         let gateways: BTreeSet<IpAddr> = interfaces.filter(|_| self.node.is_some()).collect();
-        requests.extend(self.gateways.difference(&gateways).map(|ip| address::delete(LOOPBACK, (*ip).into())));
-        requests.extend(gateways.difference(&self.gateways).map(|ip| gateway(*ip)));
-        let mut job = Job { script: String::new(), requests };
+        let gone = self.gateways.difference(&gateways).map(|ip| address::delete(LOOPBACK, (*ip).into()));
+        let new = gateways.difference(&self.gateways).map(|ip| gateway(*ip));
+        let mut job = Job { script: String::new(), requests: gone.chain(new).collect() };
         // Most news is about host ends, or about what packets cannot see.
         let known = self.compiled.as_ref().is_some_and(|compiled| compiled == snapshot);
         let wanted = (!known).then(|| match &self.node {
@@ -360,27 +355,46 @@ impl Place {
                 (None, None) => initial_core() + &changes(&self.empty(), wanted),
             };
         }
-        if job.script.is_empty() && job.requests.is_empty() {
+        let done = self.perform(job).await;
+        if done {
+            self.ruleset = wanted.or(self.ruleset.take());
             self.compiled = Some(Arc::clone(snapshot));
+            self.gateways = gateways;
+        }
+        done
+    }
+
+    /// Makes the place's routes what they should be. Whether that worked.
+    async fn lead(&mut self, (routes, neighbours): &Ways) -> bool {
+        let mut requests: Vec<Request> = self
+            .routes
+            .difference(routes)
+            .filter(|old| routes.iter().all(|new| new.destination != old.destination))
+            .map(route::delete)
+            .collect();
+        requests.extend(
+            neighbours.difference(&self.neighbours).map(|(end, ip, mac)| neighbour::permanent(*end, *ip, *mac)),
+        );
+        requests.extend(routes.difference(&self.routes).map(route::replace));
+        let done = self.perform(Job { script: String::new(), requests }).await;
+        if done {
+            (self.routes, self.neighbours) = (routes.clone(), neighbours.clone());
+        }
+        done
+    }
+
+    /// Does a job. Whether that worked; if not, nothing is known of the place any more, and all is begun anew.
+    async fn perform(&mut self, job: Job) -> bool {
+        if job.script.is_empty() && job.requests.is_empty() {
             return true;
         }
-        match self.worker.perform(job).await {
-            Ok(()) => {
-                self.ruleset = wanted.or(self.ruleset.take());
-                self.compiled = Some(Arc::clone(snapshot));
-                (self.routes, self.neighbours, self.gateways) = (routes, neighbours, gateways);
-                true
-            }
-            Err(error) => {
-                let node = self.node.as_ref().map_or("core", |node| &node.name);
-                tracing::error!(node, error = kuryr_node::plug::error::chain(&error), "a node could not be changed");
-                // Nothing is known of it any more: begin anew.
-                (self.ruleset, self.compiled) = (None, None);
-                self.routes.clear();
-                self.neighbours.clear();
-                self.gateways.clear();
-                false
-            }
-        }
+        let Err(error) = self.worker.perform(job).await else { return true };
+        let node = self.node.as_ref().map_or("core", |node| &node.name);
+        tracing::error!(node, error = kuryr_node::plug::error::chain(&error), "a node could not be changed");
+        (self.ruleset, self.compiled) = (None, None);
+        self.routes.clear();
+        self.neighbours.clear();
+        self.gateways.clear();
+        false
     }
 }

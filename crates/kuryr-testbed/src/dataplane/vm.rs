@@ -64,7 +64,9 @@ impl Vm {
             routes: Vec::new(),
             plug: Plug { driver: PlugDriver::Tap, bridge: None },
         };
-        let plugger = Plugger::new(PlugConfig { host_netns: Some(node.netns.clone()), ..PlugConfig::default() });
+        // A VM boots whether its packets pass already or not.
+        let (host_netns, await_routes) = (Some(node.netns.clone()), false);
+        let plugger = Plugger::new(PlugConfig { host_netns, await_routes, ..PlugConfig::default() });
         let sandbox = Sandbox { container_id: name.to_owned(), netns: vm.netns.clone() };
         plugger.plug(&vif, &sandbox, Instant::now() + PATIENCE).await?;
         // Not Kuryr's: an audit of the node must pass it by.

@@ -14,7 +14,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// One piece of work: rules first, then routes.
+/// One piece of work: rules first, then addresses or routes.
 #[derive(Debug, Default)]
 pub(super) struct Job {
     /// For `nft`; empty for nothing.

@@ -39,7 +39,7 @@ pub(super) async fn malformed_cni_input_is_refused(world: &mut World) -> anyhow:
     let future =
         json!({"cniVersion": "9.0.0", "name": "kuryr", "type": "kuryr-cni", "kuryrSocket": socket}).to_string();
     for (input, code) in [("", 6), ("{", 6), ("[]", 6), (future.as_str(), 1)] {
-        let answer = world.cni_raw(&node, "ADD", "c0ffee", "/nowhere", input).await?;
+        let answer = world.cni_raw("ADD", "c0ffee", "/nowhere", input).await?;
         ensure!(!answer.success && answer.code() == Some(code), "{input:?} was answered with {}", answer.output);
     }
     // And the daemon is as it was.

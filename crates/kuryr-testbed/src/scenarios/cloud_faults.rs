@@ -128,6 +128,36 @@ pub(super) async fn a_subnet_is_full(world: &mut World) -> anyhow::Result<()> {
     pods.running("eleventh").await.map(drop)
 }
 
+/// Fills a subnet of five addresses and part of a second one, by bulks for which there is not always room.
+async fn fill_up(world: &mut World) -> anyhow::Result<()> {
+    world.use_small_subnets().await?;
+    let running = many(world, 8).await?;
+    all_apart(world, &running).await
+}
+
+pub(super) async fn no_address_is_lost_when_subnets_fill_up(world: &mut World) -> anyhow::Result<()> {
+    fill_up(world).await?;
+    world.run_pod(&NewPod::new("ninth"), "ninth").await?;
+    world.run_pod(&NewPod::new("tenth"), "tenth").await?;
+    let cloud = &world.inside()?.cloud;
+    ensure!(cloud.lost_addresses() == 0, "{} addresses are lost", cloud.lost_addresses());
+    // Neutron was asked how full it is before a bulk, and not for each pod.
+    let asked = cloud.calls().filter(|call| call.template.starts_with("/v2.0/network-ip-availabilities")).len();
+    ensure!((1..=4).contains(&asked), "Neutron was asked {asked} times how full it is");
+    Ok(())
+}
+
+pub(super) async fn a_cloud_that_does_not_say_how_full_it_is(world: &mut World) -> anyhow::Result<()> {
+    let cloud = world.inside()?.cloud.clone();
+    let forbidden = Fault::answer(403, "PolicyNotAuthorized", "get_network_ip_availability is disallowed by policy");
+    let id = cloud.faults().add(forbidden.on(Method::GET, "/v2.0/network-ip-availabilities/*"));
+    fill_up(world).await?;
+    // Two bulks may have been under way at once.
+    let asked = cloud.faults().hits(id);
+    ensure!((1..=2).contains(&asked), "what is forbidden was asked for {asked} times");
+    Ok(())
+}
+
 pub(super) async fn neutron_is_away_for_a_while(world: &mut World) -> anyhow::Result<()> {
     let pods = world.pods();
     let node = world.nodes[0].clone();

@@ -43,6 +43,22 @@ pub(super) async fn pods_on_two_nodes_reach_each_other(world: &mut World) -> any
     both_ways(world, &one, &other).await
 }
 
+pub(super) async fn a_pod_that_runs_is_reached_by_the_first_packet(world: &mut World) -> anyhow::Result<()> {
+    world.add_ipv6_subnet().await?;
+    let nodes = world.nodes.clone();
+    let asker = world.run_pod(&NewPod::new("asker").on(&nodes[0]), "asker").await?;
+    let from = world.netns(&asker)?;
+    for number in 0..10 {
+        let name = format!("asked-{number}");
+        let pod = world.run_pod(&NewPod::new(&name).on(&nodes[number % nodes.len()]), &name).await?;
+        for address in addresses(&pod)? {
+            // One packet, that nobody sends again.
+            probe::ping(&from, address, WITHIN).await.with_context(|| format!("the first packet to {name}"))?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) async fn a_pod_and_a_vm_reach_each_other(world: &mut World) -> anyhow::Result<()> {
     let vm = world.start_vm("vm").await?;
     let pod = world.run_pod(&NewPod::new("pod"), "pod").await?;

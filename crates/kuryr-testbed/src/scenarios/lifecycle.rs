@@ -6,7 +6,8 @@ use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kuryr_model::{DEVICE_OWNER, KuryrPort};
-use std::{collections::HashSet, net::IpAddr};
+use std::{collections::HashSet, net::IpAddr, time::Duration};
+use tokio::time::Instant;
 
 pub(super) async fn a_port_tells_whose_it_is(world: &mut World) -> anyhow::Result<()> {
     let pod = world.run_pod(&NewPod::new("web"), "web").await?;
@@ -75,6 +76,20 @@ pub(super) async fn a_pod_deleted_while_its_add_waits(world: &mut World) -> anyh
     pods.delete("waits").await?;
     world.kuryr.start_controller().await?;
     pods.gone("waits").await
+}
+
+pub(super) async fn an_add_for_a_pod_that_is_gone_does_not_wait(world: &mut World) -> anyhow::Result<()> {
+    // A runtime that has not heard that the pod, which never had a KuryrPort, was deleted.
+    let node = world.nodes[0].clone();
+    let started = Instant::now();
+    let answer = world.cni_add(&node, "ghost", "0c7a3a0d-1e5b-4c21-9c7a-3a0d1e5b7c21", "/proc/self/ns/net").await?;
+    ensure!(answer.code() == Some(3) && answer.output.contains("ghost was deleted"), "{}", answer.output);
+    ensure!(started.elapsed() < Duration::from_secs(10), "it waited for {:?}", started.elapsed());
+    // The same where another pod has its name by now.
+    world.run_pod(&NewPod::new("again").on(&node), "again").await?;
+    let answer = world.cni_add(&node, "again", "0c7a3a0d-1e5b-4c21-9c7a-3a0d1e5b7c22", "/proc/self/ns/net").await?;
+    ensure!(answer.code() == Some(3) && answer.output.contains("another pod"), "{}", answer.output);
+    Ok(())
 }
 
 pub(super) async fn a_force_deleted_pod_gives_its_port_back(world: &mut World) -> anyhow::Result<()> {

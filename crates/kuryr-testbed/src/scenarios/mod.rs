@@ -14,6 +14,7 @@ mod run;
 mod service_kinds;
 mod service_users;
 mod services;
+mod setup;
 mod tools;
 
 use crate::world::World;
@@ -59,6 +60,7 @@ macro_rules! scenarios {
 pub const ALL: &[Scenario] = scenarios! {
     Both connectivity::pods_on_one_node_reach_each_other;
     Embedded connectivity::pods_on_two_nodes_reach_each_other;
+    Embedded connectivity::a_pod_that_runs_is_reached_by_the_first_packet;
     Both connectivity::a_pod_and_a_vm_reach_each_other;
     Embedded connectivity::pods_have_an_address_of_each_family_on_a_dual_stack_network;
     Embedded connectivity::pods_on_an_ipv6_network_reach_each_other;
@@ -67,6 +69,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Both lifecycle::fifty_pods_at_once;
     Both lifecycle::a_pod_recreated_under_its_name_twenty_times;
     Both lifecycle::a_pod_deleted_while_its_add_waits;
+    Both lifecycle::an_add_for_a_pod_that_is_gone_does_not_wait;
     Both lifecycle::a_force_deleted_pod_gives_its_port_back;
     Both lifecycle::a_completed_pod_gives_its_port_back;
     Both lifecycle::a_host_network_pod_is_left_alone;
@@ -81,6 +84,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded node_faults::a_node_is_deleted;
     Embedded node_faults::a_node_is_taken_out_of_service;
     Embedded node_faults::the_deletion_of_a_sandbox_is_lost;
+    Embedded node_faults::a_node_is_deleted_while_watches_lag;
     Embedded cloud_faults::neutron_answers_500;
     Embedded cloud_faults::neutron_answers_503;
     Embedded cloud_faults::neutron_answers_429_with_retry_after;
@@ -91,7 +95,10 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded cloud_faults::an_answer_is_lost_after_the_work_was_done;
     Embedded cloud_faults::the_token_expires;
     Embedded cloud_faults::a_subnet_is_full;
+    Embedded cloud_faults::no_address_is_lost_when_subnets_fill_up;
+    Embedded cloud_faults::a_cloud_that_does_not_say_how_full_it_is;
     Embedded cloud_faults::neutron_is_away_for_a_while;
+    Embedded setup::setup_does_at_once_what_it_can;
     Embedded bad_input::a_node_that_neutron_does_not_know_is_named;
     Embedded bad_input::a_cloud_that_cannot_be_used_ends_with_one_sentence;
     Embedded bad_input::a_malformed_kuryr_port_is_skipped;

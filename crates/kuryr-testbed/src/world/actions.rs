@@ -69,6 +69,28 @@ impl CniAnswer {
     }
 }
 
+/// Runs the CNI executable.
+async fn call(verb: &str, container: &str, netns: &str, args: &str, input: &str) -> anyhow::Result<CniAnswer> {
+    let mut child = Command::new(executable("kuryr-cni")?)
+        .env_clear()
+        .env("CNI_COMMAND", verb)
+        .env("CNI_CONTAINERID", container)
+        .env("CNI_NETNS", netns)
+        .env("CNI_ARGS", args)
+        .env("CNI_IFNAME", "eth0")
+        .env("CNI_PATH", "/opt/cni/bin")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    // It may refuse without reading; that it does not listen any more is then no error.
+    if let Some(mut stdin) = child.stdin.take() {
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+    let output = child.wait_with_output().await?;
+    Ok(CniAnswer { success: output.status.success(), output: String::from_utf8_lossy(&output.stdout).into_owned() })
+}
+
 /// The MTU of a link in a namespace, in bytes.
 ///
 /// # Errors
@@ -99,12 +121,11 @@ impl World {
         found.with_context(|| format!("node {node} has no attachment of pod {}", pod.name_any()))
     }
 
-    /// Waits until the embedded data plane says that a port works. A routed tap has no signal on its node by which the
-    /// daemon could know: its routes follow a moment after the plug. OVN has one, and the daemon has waited for it.
+    /// Waits until the embedded data plane says that a VM's port works. For a pod's the daemon has waited.
     ///
     /// # Errors
     /// It does not, in time.
-    pub async fn port_works(&self, port: PortId) -> anyhow::Result<()> {
+    async fn port_works(&self, port: PortId) -> anyhow::Result<()> {
         let Ground::Embedded(embedded) = &self.ground else { return Ok(()) };
         let mut changes = embedded.cloud.subscribe();
         let works = async {
@@ -179,10 +200,21 @@ impl World {
     /// # Errors
     /// It cannot be run.
     pub async fn cni(&self, node: &str, verb: &str, container: &str, namespace: &str) -> anyhow::Result<CniAnswer> {
-        let conf = json!({
-            "cniVersion": "1.1.0", "name": "kuryr", "type": "kuryr-cni", "kuryrSocket": self.kuryr.socket(node),
-        });
-        self.cni_raw(node, verb, container, namespace, &conf.to_string()).await
+        call(verb, container, namespace, "", &self.cni_conf(node)).await
+    }
+
+    /// Calls the CNI executable of a node to add a sandbox of the pod of this name and UID.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub async fn cni_add(&self, node: &str, pod: &str, uid: &str, netns: &str) -> anyhow::Result<CniAnswer> {
+        let args = format!("K8S_POD_NAMESPACE={};K8S_POD_NAME={pod};K8S_POD_UID={uid}", self.namespace());
+        call("ADD", &format!("sandbox-of-{pod}"), netns, &args, &self.cni_conf(node)).await
+    }
+
+    fn cni_conf(&self, node: &str) -> String {
+        let socket = self.kuryr.socket(node);
+        json!({"cniVersion": "1.1.0", "name": "kuryr", "type": "kuryr-cni", "kuryrSocket": socket}).to_string()
     }
 
     /// The same with any input.
@@ -191,29 +223,12 @@ impl World {
     /// It cannot be run.
     pub async fn cni_raw(
         &self,
-        _node: &str,
         verb: &str,
         container: &str,
         namespace: &str,
         input: &str,
     ) -> anyhow::Result<CniAnswer> {
-        let mut child = Command::new(executable("kuryr-cni")?)
-            .env_clear()
-            .env("CNI_COMMAND", verb)
-            .env("CNI_CONTAINERID", container)
-            .env("CNI_NETNS", namespace)
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", "/opt/cni/bin")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        // It may refuse without reading; that it does not listen any more is then no error.
-        if let Some(mut stdin) = child.stdin.take() {
-            let _ = stdin.write_all(input.as_bytes()).await;
-        }
-        let output = child.wait_with_output().await?;
-        Ok(CniAnswer { success: output.status.success(), output: String::from_utf8_lossy(&output.stdout).into_owned() })
+        call(verb, container, namespace, "", input).await
     }
 
     /// The subnets that `kuryr setup` made.

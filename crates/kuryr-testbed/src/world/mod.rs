@@ -27,7 +27,7 @@ pub use services::{Backend, Services, cluster_ip, node_port};
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{Api, Client, ResourceExt, api::DeleteParams, api::PostParams};
-use kuryr_model::{ClusterId, KuryrPort, PodUid, Purpose, mark::cluster_tag, neutron::Port};
+use kuryr_model::{ClusterId, PodUid, Purpose, mark::cluster_tag, neutron::Port};
 use kuryr_openstack::{Cloud, Filter};
 use serde_json::json;
 use std::{path::PathBuf, time::Duration};
@@ -128,17 +128,13 @@ impl World {
         &self.namespace
     }
 
-    /// Makes a pod and waits until it runs and its ports work.
+    /// Makes a pod and waits until it runs: from then on its packets pass.
     ///
     /// # Errors
     /// It does not come to run.
     pub async fn run_pod(&self, pod: &NewPod, name: &str) -> anyhow::Result<Pod> {
         self.pods().create(pod).await?;
-        let pod = self.pods().running(name).await?;
-        for port in self.pods().ports().get_opt(name).await?.iter().flat_map(KuryrPort::port_ids) {
-            self.port_works(port).await?;
-        }
-        Ok(pod)
+        self.pods().running(name).await
     }
 
     /// The network namespace of a running pod, as its node's daemon remembers it.

@@ -67,7 +67,7 @@ pub(crate) async fn apply(network: &Network, cluster: &ClusterId, step: &Step) -
                 rules.iter().map(|allows| NewRule { security_group_id: *group, allows: allows.clone() }).collect();
             network.security_groups().create_rules(&new).await.map(drop)
         }
-        Step::DeleteRule(rule) => network.security_groups().delete_rule(*rule).await,
+        Step::DeleteRule(_, rule) => network.security_groups().delete_rule(*rule).await,
         Step::Tag(object, base) => tag(network, *object, cluster, *base).await,
         Step::RemoveInterface(Interface { router, subnet }) => {
             network.routers().remove_interface(*router, *subnet).await

@@ -2,16 +2,17 @@
 //!
 //! ```text
 //!  options ─▶ Desired ─┐
-//!                      ├─▶ plan ─▶ steps ─▶ apply ─▶ observe again ... until there is no step left ─▶ configuration
+//!                      ├─▶ plan ─▶ steps ─▶ waves ─▶ apply ─▶ observe again ... until there is no step left ─▶ configuration
 //!  Neutron ─▶ Found ───┘
 //! ```
 //!
-//! A plan has only the steps that can be taken now. So a run that was cut off at any point is completed by the next,
+//! A plan has only the steps that can be taken now, and those that have nothing in common are taken at once. So a run that was cut off at any point is completed by the next,
 //! and a run with nothing to do asks and changes nothing. Neutron tags most objects only after they are made: until
 //! then the description says the same as the tags.
 
 mod apply;
 mod observe;
+mod order;
 mod plan;
 mod report;
 mod teardown;
@@ -19,6 +20,7 @@ mod teardown;
 use crate::cloud::{named, only};
 use anyhow::{Context as _, bail};
 use clap::Args;
+use futures::future::join_all;
 use ipnet::IpNet;
 use kuryr_model::{ClusterId, mark::Base, neutron::SecurityGroup};
 use kuryr_openstack::{Class, Cloud, chain};
@@ -120,18 +122,25 @@ async fn converge(
             bail!("Neutron took these steps and they had no effect: {}", join(&steps));
         }
         fault = None;
-        for step in &steps {
-            writeln!(progress, "{step}")?;
-            match apply::apply(&network, cluster, step).await {
-                Ok(()) => {}
-                // Whether it was done is seen in the next round.
-                Err(error) if matches!(error.class(), Class::RetryNow | Class::RetryLater { .. }) => {
-                    writeln!(progress, "  {}; looking again", chain(&error))?;
-                    tokio::time::sleep(PAUSE).await;
-                    fault = Some(error);
-                    break;
+        for wave in order::waves(&steps) {
+            for step in &wave {
+                writeln!(progress, "{step}")?;
+            }
+            let work = wave.iter().map(|step| apply::apply(&network, cluster, step));
+            for (step, done) in wave.iter().zip(join_all(work).await) {
+                match done {
+                    Ok(()) => {}
+                    // Whether it was done is seen in the next round.
+                    Err(error) if matches!(error.class(), Class::RetryNow | Class::RetryLater { .. }) => {
+                        writeln!(progress, "  cannot {step} ({}); looking again", chain(&error))?;
+                        fault = Some(error);
+                    }
+                    Err(error) => return Err(error).with_context(|| format!("cannot {step}")),
                 }
-                Err(error) => return Err(error).with_context(|| format!("cannot {step}")),
+            }
+            if fault.is_some() {
+                tokio::time::sleep(PAUSE).await;
+                break;
             }
         }
         last = steps;

@@ -1,6 +1,7 @@
 //! What of ours is in the cloud.
 
 use super::plan::{Found, Interface, description, mark};
+use futures::{future::try_join_all, try_join};
 use kuryr_model::{
     ClusterId, DEVICE_OWNER,
     mark::{Base, cluster_tag},
@@ -16,22 +17,34 @@ use std::{collections::BTreeSet, hash::Hash};
 pub(crate) async fn observe(network: &Network, cluster: &ClusterId) -> Result<Found, Error> {
     let by_tag = |base| Filter::new().tags(mark(cluster, base).tags());
     let by_text = |base| Filter::new().with("description", description(cluster, base));
+    let by_either = |base| [by_tag(base), by_text(base)];
+    let kinds = by_either(Base::Pods);
+    let services = by_either(Base::Services);
+    let groups: Vec<_> = [Base::IngressOpen, Base::EgressOpen]
+        .into_iter()
+        .flat_map(|base| by_either(base).map(|by| (base, by)))
+        .collect();
+    let pods = Filter::new().tags([cluster_tag(cluster)]).with("device_owner", DEVICE_OWNER);
+    let list_groups = async |(base, by): &(Base, Filter)| {
+        let groups = network.security_groups().list(by).await?;
+        Ok::<_, Error>(groups.into_iter().map(|group| (*base, group)).collect::<Vec<_>>())
+    };
+    let (networks, subnets, service_networks, service_subnets, routers, groups, pods) = try_join!(
+        try_join_all(kinds.iter().map(async |by| network.networks().list(by).await)),
+        try_join_all(kinds.iter().map(async |by| network.subnets().list(by).await)),
+        try_join_all(services.iter().map(async |by| network.networks().list(by).await)),
+        try_join_all(services.iter().map(async |by| network.subnets().list(by).await)),
+        try_join_all(kinds.iter().map(async |by| network.routers().list(by).await)),
+        try_join_all(groups.iter().map(list_groups)),
+        async { network.ports().list(&pods).await },
+    )?;
     let mut found = Found::default();
-    for filter in [by_tag(Base::Pods), by_text(Base::Pods)] {
-        extend(&mut found.networks, network.networks().list(&filter).await?, |network| network.id);
-        extend(&mut found.subnets, network.subnets().list(&filter).await?, |subnet| subnet.id);
-        extend(&mut found.routers, network.routers().list(&filter).await?, |router| router.id);
-    }
-    for filter in [by_tag(Base::Services), by_text(Base::Services)] {
-        extend(&mut found.service_networks, network.networks().list(&filter).await?, |network| network.id);
-        extend(&mut found.service_subnets, network.subnets().list(&filter).await?, |subnet| subnet.id);
-    }
-    for base in [Base::IngressOpen, Base::EgressOpen] {
-        for filter in [by_tag(base), by_text(base)] {
-            let groups = network.security_groups().list(&filter).await?;
-            extend(&mut found.groups, groups.into_iter().map(|group| (base, group)), |(_, group)| group.id);
-        }
-    }
+    extend(&mut found.networks, networks.into_iter().flatten(), |network| network.id);
+    extend(&mut found.subnets, subnets.into_iter().flatten(), |subnet| subnet.id);
+    extend(&mut found.service_networks, service_networks.into_iter().flatten(), |network| network.id);
+    extend(&mut found.service_subnets, service_subnets.into_iter().flatten(), |subnet| subnet.id);
+    extend(&mut found.routers, routers.into_iter().flatten(), |router| router.id);
+    extend(&mut found.groups, groups.into_iter().flatten(), |(_, group)| group.id);
     // In the order in which the controller tries them.
     for subnets in [&mut found.subnets, &mut found.service_subnets] {
         subnets.sort_by_key(|subnet| (subnet.cidr.addr().is_ipv6(), subnet.name.clone(), subnet.id));
@@ -43,8 +56,7 @@ pub(crate) async fn observe(network: &Network, cluster: &ClusterId) -> Result<Fo
         // Neutron's own ports (DHCP, metadata, routers) go with the network.
         found.ports.extend(ports.into_iter().filter(|port| !port.device_owner.starts_with("network:")));
     }
-    let pods = Filter::new().tags([cluster_tag(cluster)]).with("device_owner", DEVICE_OWNER);
-    extend(&mut found.ports, network.ports().list(&pods).await?, |port| port.id);
+    extend(&mut found.ports, pods, |port| port.id);
     let ours: BTreeSet<_> = found.all_subnets().map(|subnet| subnet.id).collect();
     found.interfaces.retain(|interface| ours.contains(&interface.subnet));
     Ok(found)

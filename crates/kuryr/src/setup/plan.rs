@@ -114,7 +114,7 @@ pub(crate) enum Step {
     AddInterface(Interface),
     CreateGroup(Base),
     AddRules(SecurityGroupId, Vec<RuleContent>),
-    DeleteRule(SecurityGroupRuleId),
+    DeleteRule(SecurityGroupId, SecurityGroupRuleId),
     Tag(Tagged, Base),
     RemoveInterface(Interface),
     DeleteRouter(RouterId),
@@ -134,7 +134,7 @@ impl fmt::Display for Step {
             Self::AddInterface(Interface { router, subnet }) => write!(f, "join router {router} to subnet {subnet}"),
             Self::CreateGroup(base) => write!(f, "make security group {}", group_name(*base)),
             Self::AddRules(group, rules) => write!(f, "add {} rules to security group {group}", rules.len()),
-            Self::DeleteRule(id) => write!(f, "delete security group rule {id}"),
+            Self::DeleteRule(_, id) => write!(f, "delete security group rule {id}"),
             Self::Tag(object, _) => write!(f, "tag {object}"),
             Self::RemoveInterface(Interface { router, subnet }) => {
                 write!(f, "part router {router} from subnet {subnet}")
@@ -253,19 +253,26 @@ fn too_many<T: ToString>(kind: &'static str, ids: impl ExactSizeIterator<Item = 
     PlanError::Several(ids.len(), kind, ids.map(|id| id.to_string()).collect::<Vec<_>>().join(", "))
 }
 
+/// The numbered names that no subnet has yet, without end.
+fn free_names(prefix: &str, taken: &[Subnet]) -> impl Iterator<Item = String> {
+    let free = |name: &String| taken.iter().all(|subnet| subnet.name != *name);
+    (1..).map(move |number| format!("{prefix}-{number}")).filter(free)
+}
+
 fn subnets(desired: &Desired, found: &Found, network: NetworkId) -> Result<Vec<Step>, PlanError> {
     if desired.prefixes.is_empty() && found.subnets.is_empty() {
         return Err(PlanError::NoPrefix);
     }
     let mut steps = Vec::new();
-    for (at, prefix) in desired.prefixes.iter().enumerate() {
+    let mut names = free_names(&desired.name, &found.subnets);
+    for prefix in &desired.prefixes {
         if found.subnets.iter().any(|subnet| prefix.is_that_of(subnet)) {
             continue;
         }
         if let Some(subnet) = found.subnets.iter().find(|subnet| prefix.overlaps(subnet)) {
             return Err(PlanError::Overlap { wanted: *prefix, subnet: subnet.id, cidr: subnet.cidr });
         }
-        let name = format!("{}-{}", desired.name, at + 1);
+        let name = names.next().unwrap_or_default();
         steps.push(Step::CreateSubnet { network, name, prefix: *prefix, base: Base::Pods });
     }
     Ok(steps)
@@ -290,16 +297,12 @@ fn services(desired: &Desired, found: &Found) -> Result<Vec<Step>, PlanError> {
         // The other network's MTU is as good for answers as for questions.
         [] => Ok(vec![Step::CreateNetwork { name: group_name(base).to_owned(), mtu: desired.mtu, base }]),
         [network] => {
-            let missing = desired
-                .services
-                .iter()
-                .enumerate()
-                .filter(|(_, wanted)| found.service_subnets.iter().all(|subnet| subnet.cidr != **wanted));
-            let make = |(at, cidr): (usize, &IpNet)| {
-                let name = format!("{}-{}", group_name(base), at + 1);
+            let known = |wanted: &IpNet| found.service_subnets.iter().any(|subnet| subnet.cidr == *wanted);
+            let missing = desired.services.iter().filter(|wanted| !known(wanted));
+            let make = |(cidr, name): (&IpNet, String)| {
                 Step::CreateSubnet { network: network.id, name, prefix: Prefix::Cidr(*cidr), base }
             };
-            Ok(missing.map(make).collect())
+            Ok(missing.zip(free_names(group_name(base), &found.service_subnets)).map(make).collect())
         }
         several => Err(too_many("service network", several.iter().map(|network| network.id))),
     }
@@ -380,7 +383,7 @@ pub(crate) fn group_rules(base: Base, group: &SecurityGroup) -> Vec<Step> {
     let missing: Vec<_> =
         wanted.iter().filter(|rule| group.rules.iter().all(|there| there.allows != **rule)).cloned().collect();
     let extra = group.rules.iter().filter(|rule| !wanted.contains(&rule.allows));
-    let mut steps: Vec<_> = extra.map(|rule| Step::DeleteRule(rule.id)).collect();
+    let mut steps: Vec<_> = extra.map(|rule| Step::DeleteRule(group.id, rule.id)).collect();
     if !missing.is_empty() {
         steps.push(Step::AddRules(group.id, missing));
     }

@@ -1,6 +1,9 @@
 //! The plan against a model of Neutron that does what each step says.
 
-use super::{super::teardown, *};
+use super::{
+    super::{order, teardown},
+    *,
+};
 use kuryr_model::neutron::{ExternalGateway, PortStatus, SecurityGroupRule, VifDetails};
 use uuid::Uuid;
 
@@ -96,7 +99,7 @@ impl Neutron {
                 let (_, group) = self.found.groups.iter_mut().find(|(_, group)| group.id == id).unwrap();
                 group.rules.extend(rules);
             }
-            Step::DeleteRule(id) => {
+            Step::DeleteRule(_, id) => {
                 for (_, group) in &mut self.found.groups {
                     group.rules.retain(|rule| rule.id != id);
                 }
@@ -145,12 +148,13 @@ impl Neutron {
             if plan.is_empty() {
                 return;
             }
-            for step in plan {
+            // Those of a wave in the worst order.
+            for step in order::waves(&plan).into_iter().flat_map(|wave| wave.into_iter().rev()) {
                 if steps == 0 {
                     return;
                 }
                 steps -= 1;
-                self.apply(&step);
+                self.apply(step);
             }
         }
         panic!("no end: {:#?}", self.log);
@@ -245,8 +249,9 @@ fn what_setup_made_is_removed_without_a_trace_from_any_state() {
     for steps in 0..30 {
         let mut neutron = Neutron::default();
         neutron.converge(&desired, steps);
-        for step in teardown::plan(&neutron.found).unwrap() {
-            neutron.apply(&step);
+        let plan = teardown::plan(&neutron.found).unwrap();
+        for step in order::waves(&plan).into_iter().flat_map(|wave| wave.into_iter().rev()) {
+            neutron.apply(step);
         }
         assert!(teardown::plan(&neutron.found).unwrap().is_empty());
     }
@@ -287,13 +292,14 @@ fn later_wishes_change_what_is_there() {
     let wish = Desired {
         mtu: Some(1400),
         router: RouterWish::Own { external: Some(external) },
-        ..desired(&["10.128.0.0/16", "10.129.0.0/16"])
+        ..desired(&["10.129.0.0/16"])
     };
     neutron.log.clear();
     neutron.converge(&wish, usize::MAX);
     assert_eq!(neutron.found.networks[0].mtu, 1400);
     assert_eq!(neutron.found.routers[0].external_gateway_info.as_ref().unwrap().network_id, external);
     assert_eq!(neutron.found.subnets.len(), 2);
+    assert_eq!(neutron.found.subnets[1].name, "kuryr-pods-2", "no name is given twice");
     assert_eq!(neutron.log.len(), 5, "{:#?}", neutron.log);
     // Without a wish for subnets those that are there are right.
     assert_eq!(plan(&desired(&[]), &neutron.found), Ok(vec![]));

@@ -164,6 +164,15 @@ pub(crate) fn release(neutron: &mut Neutron, old: &[FixedIp], new: &[FixedIp]) {
     }
 }
 
+/// Takes addresses for no port, for ever.
+pub(crate) fn lose(neutron: &mut Neutron, ips: &[FixedIp]) {
+    for ip in ips {
+        if let Some(allocator) = neutron.allocators.get_mut(&ip.subnet) {
+            allocator.lose(number(ip.address));
+        }
+    }
+}
+
 fn subnets_of(neutron: &Neutron, network: Uuid) -> Vec<Subnet> {
     let ids = neutron.networks.get(network).map(|network| network.subnets.as_slice()).unwrap_or_default();
     ids.iter().filter_map(|&id| neutron.subnets.get(id)).cloned().collect()
@@ -178,7 +187,11 @@ fn want(neutron: &Neutron, network: Uuid, subnets: &[Subnet], request: Request, 
     if subnets.is_empty() {
         return Err(Error::invalid("IP allocation requires subnets for network"));
     }
-    let usable = |subnet: &Subnet, ip: IpAddr| subnet.cidr.contains(&ip) && hosts(subnet.cidr).contains(number(ip));
+    let usable = |subnet: &Subnet, ip: IpAddr| {
+        // An IPv6 network's own address is that of all its routers.
+        let of_routers = router && subnet.is_v6() && ip == subnet.cidr.network();
+        subnet.cidr.contains(&ip) && (of_routers || hosts(subnet.cidr).contains(number(ip)))
+    };
     let subnet = match (request.subnet, request.address) {
         (Some(id), address) => {
             let Some(subnet) = subnets.iter().find(|subnet| subnet.standard.id == id) else {

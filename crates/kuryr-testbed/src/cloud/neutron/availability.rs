@@ -38,6 +38,7 @@ pub(crate) fn total(subnet: &Subnet) -> u128 {
     subnet.pools.iter().map(|pool| pool.last - pool.first + 1).sum()
 }
 
+/// Neutron counts the addresses of ports. What it has lost by a bulk that did not fit is not among them.
 pub(crate) fn used(neutron: &Neutron, subnet: &Subnet) -> usize {
     neutron.allocators.get(&subnet.standard.id).map_or(0, super::Allocator::used)
 }

@@ -1,5 +1,5 @@
 //! Random calls, and after each of them the invariants of [`Neutron`]: what failed changed nothing, indexes agree with scans, addresses
-//! that are taken are exactly those that ports have.
+//! that are taken are exactly those that ports have, but for those that bulk creates lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -90,6 +90,8 @@ pub(crate) struct Allocator {
     /// First to last of each span of free addresses of the pools; spans neither touch nor overlap.
     free: BTreeMap<u128, u128>,
     used: HashSet<u128>,
+    /// Those of them that no port has.
+    lost: HashSet<u128>,
 }
 
 impl Allocator {
@@ -109,9 +111,21 @@ impl Allocator {
         }
     }
 
-    /// How many addresses are taken, in the pools or not.
+    /// How many addresses ports have, in the pools or not.
     pub(crate) fn used(&self) -> usize {
-        self.used.len()
+        self.used.len() - self.lost.len()
+    }
+
+    /// How many addresses are taken and no port has them.
+    pub(crate) fn lost(&self) -> usize {
+        self.lost.len()
+    }
+
+    /// Takes a free address for no port. It never comes back.
+    pub(crate) fn lose(&mut self, address: u128) {
+        if self.take(address) {
+            self.lost.insert(address);
+        }
     }
 
     /// Takes a free address of the pools.
@@ -188,8 +202,9 @@ impl Allocator {
 
 #[cfg(test)]
 impl Allocator {
+    /// Those that ports have.
     pub(crate) fn taken(&self) -> std::collections::BTreeSet<u128> {
-        self.used.iter().copied().collect()
+        self.used.difference(&self.lost).copied().collect()
     }
 }
 

@@ -121,6 +121,11 @@ impl Neutron {
         }
     }
 
+    /// How many addresses are taken that no port has.
+    pub(crate) fn lost_addresses(&self) -> usize {
+        self.allocators.values().map(Allocator::lost).sum()
+    }
+
     /// Works on one call.
     pub(crate) fn handle(&mut self, caller: &Caller, call: &Call) -> Answer {
         self.dispatch(caller, call).unwrap_or_else(|error| error.answer())

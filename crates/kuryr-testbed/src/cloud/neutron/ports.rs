@@ -286,6 +286,17 @@ impl Resource for Port {
         Ok(())
     }
 
+    /// ML2 takes the addresses of a whole bulk before it begins its transaction. When there are too few, nobody gives back
+    /// those that it took.
+    fn undo_create(neutron: &mut Neutron, caller: &Caller, id: Uuid, error: &Error) -> Result<()> {
+        let taken = neutron.ports.find(id)?.fixed_ips.clone();
+        Self::delete(neutron, caller, id)?;
+        if error.kind == "IpAddressGenerationFailure" {
+            addresses::lose(neutron, &taken);
+        }
+        Ok(())
+    }
+
     fn candidates(neutron: &Neutron, filters: &Filters) -> Option<BTreeSet<Uuid>> {
         if let Some(devices) = filters.values.get("device_id") {
             return Some(devices.iter().flat_map(|device| neutron.port_index.of_device(device)).collect());

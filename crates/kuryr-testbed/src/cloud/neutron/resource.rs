@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Neutron;
 use super::attrs::{Body, Kind};
-use super::error::Result;
+use super::error::{Error, Result};
 use super::query::Filters;
 
 /// Who calls, and when.
@@ -90,6 +90,11 @@ pub(crate) trait Resource: Sized + Clone + PartialEq {
 
     /// Deletes one that is there. On failure nothing has changed.
     fn delete(neutron: &mut Neutron, caller: &Caller, id: Uuid) -> Result<()>;
+
+    /// Takes back one that was made in a bulk create which `error` ended.
+    fn undo_create(neutron: &mut Neutron, caller: &Caller, id: Uuid, _error: &Error) -> Result<()> {
+        Self::delete(neutron, caller, id)
+    }
 
     /// Checks on a bulk create as a whole.
     fn check_bulk(_neutron: &Neutron, _bodies: &[Body]) -> Result<()> {

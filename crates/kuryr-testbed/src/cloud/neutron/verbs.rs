@@ -115,7 +115,7 @@ fn create_all<R: Resource>(neutron: &mut Neutron, caller: &Caller, bodies: &[Bod
             Ok(id) => ids.push(id),
             Err(error) => {
                 for id in ids {
-                    R::delete(neutron, caller, id)?;
+                    R::undo_create(neutron, caller, id, &error)?;
                 }
                 return Err(error);
             }

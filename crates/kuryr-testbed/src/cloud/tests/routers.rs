@@ -38,6 +38,24 @@ async fn an_interface_takes_the_gateway_address_of_its_subnet() {
 }
 
 #[tokio::test]
+async fn the_gateway_of_an_ipv6_subnet_may_be_its_own_address() {
+    let world = World::new().await;
+    let net = network(&world.neutron, "n").await;
+    let sub = subnet(&world.neutron, &net, "fd00:1::/64").await;
+    let r = router(&world, json!({})).await;
+    let add = format!("/v2.0/routers/{r}/add_router_interface");
+    world.neutron.put(&add, &json!({ "subnet_id": sub })).await.expect(200);
+    let ports = world.neutron.get(&format!("/v2.0/ports?device_id={r}")).await.expect(200);
+    assert_eq!(ports["ports"][0]["fixed_ips"], json!([{ "subnet_id": sub, "ip_address": "fd00:1::" }]));
+    let body = json!({ "port": { "network_id": net, "fixed_ips": [{ "ip_address": "fd00:1::" }] } });
+    assert_eq!(
+        world.neutron.post("/v2.0/ports", &body).await.error(),
+        (400, "InvalidIpForNetwork"),
+        "for a router only"
+    );
+}
+
+#[tokio::test]
 async fn a_port_becomes_an_interface_if_nothing_uses_it() {
     let world = World::new().await;
     let net = network(&world.neutron, "n").await;
