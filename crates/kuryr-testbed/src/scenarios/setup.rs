@@ -16,7 +16,7 @@ pub(super) async fn setup_does_at_once_what_it_can(world: &mut World) -> anyhow:
     let cloud = world.inside()?.cloud.clone();
     let slow = cloud.faults().add(Fault::delay(EACH).service(Service::Network));
     let cidrs = ["10.30.0.0/20".to_owned(), "fd00:30::/64".to_owned()];
-    let [_, setup] = set_up(&cidrs);
+    let [_, setup] = set_up(&cidrs, &[]);
     for args in [vec!["setup".to_owned(), "--teardown".to_owned()], setup] {
         cloud.calls().reset();
         let started = Instant::now();

@@ -21,7 +21,7 @@ pub(crate) async fn apply(network: &Network, cluster: &ClusterId, step: &Step) -
     match step {
         Step::CreateNetwork { name, mtu, base } => {
             let new =
-                NewNetwork { name: name.clone(), description: description(*base), mtu: *mtu, external: false };
+                NewNetwork { name: name.clone(), description: description(*base), mtu: *mtu, ..NewNetwork::default() };
             network.networks().create(&new).await.map(drop)
         }
         Step::SetMtu(id, mtu) => network.networks().set_mtu(*id, *mtu).await.map(drop),
