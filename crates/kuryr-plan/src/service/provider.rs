@@ -125,8 +125,8 @@ fn yes_if(yes: bool) -> Can {
 }
 
 impl Feature {
-    /// The feature that an answer of 501 (`faultstring`) speaks of. `None`: it names none that could be left out, so
-    /// nothing is learned from it.
+    /// The feature that an answer of 501 (`faultstring`) speaks of; or one of 400, where an Octavia is too old to know a
+    /// field (`Unknown attribute: additional_vips`). `None`: it names none that could be left out, so nothing is learned.
     #[must_use]
     pub fn refused(fault: &str) -> Option<Self> {
         let lower = fault.to_lowercase();
@@ -320,6 +320,8 @@ mod tests {
         for (text, feature) in all {
             assert_eq!(says(text), Some(feature), "{text}");
         }
+        let old = "Invalid input for field/attribute load_balancer. Value: '{...}'. Unknown attribute: additional_vips";
+        assert_eq!(Feature::refused(old), Some(Feature::AdditionalVips));
         assert_eq!(says("Subnet is required, or Loadbalancer associated with Pool must have a subnet"), None);
     }
 }

@@ -106,3 +106,11 @@ fn an_annotation_names_the_subnet_of_members_that_are_in_no_known_one() {
     assert_eq!(found[0].subnet, Some(id(crate::service::fixtures::PODS_V4)));
     assert_eq!(found[1].subnet, Some(id(0x2a)));
 }
+
+#[test]
+fn behind_an_address_of_its_own_members_outside_of_the_pods_are_reached_from_there() {
+    let named = load_balancer(&[(annotations::SUBNET_ID, "00000000-0000-4000-8000-00000000002a")]);
+    let desired = desired(&named, &pods(&[ready("198.51.100.7")]), &site(Provider::Ovn));
+    let subnet = |tree: usize| desired.trees[tree].listeners[0].pool.members[0].subnet;
+    assert_eq!((subnet(0), subnet(1)), (Some(id(crate::service::fixtures::SERVICES_V4)), Some(id(0x2a))));
+}
