@@ -259,6 +259,11 @@ impl SiteState {
         self.current.lock().provider == Provider::Default
     }
 
+    /// Whether it is known whom Octavia takes when no provider is asked for.
+    pub(crate) fn knows_default_provider(&self) -> bool {
+        self.current.lock().default_provider.is_some()
+    }
+
     /// A provider, as it was asked for, refused a feature. False if that was known.
     pub(crate) fn learn(&self, provider: Provider, feature: kuryr_plan::service::Feature) -> bool {
         Arc::make_mut(&mut *self.current.lock()).refusals.learn(provider, feature)
