@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// How long one is waited for.
-const ANSWER: Duration = Duration::from_millis(200);
+const ANSWER: Duration = Duration::from_millis(30);
 
 /// How long Octavia is not asked anything when a controller has come to rest.
 const QUIET: Duration = Duration::from_secs(2);

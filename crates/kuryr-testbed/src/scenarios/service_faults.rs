@@ -126,14 +126,15 @@ pub(super) async fn the_answer_of_a_new_load_balancer_is_lost(world: &mut World)
 pub(super) async fn octavia_hangs(world: &mut World) -> anyhow::Result<()> {
     let cast = Cast::new(world).await?;
     let faults = world.inside()?.cloud.faults().clone();
-    let before = cast.ask(world, "before", json!({})).await?;
-    cast.serves(world, "before", before).await?;
     let id = faults.add(Fault::hang().service(Service::LoadBalancer).on(Method::POST, BALANCERS).times(1));
     let ip = cast.ask(world, "web", json!({})).await?;
-    world.services().when("web", "waiting with its reason", PATIENCE, waits_with("CloudSlow")).await?;
-    cast.reach(&cast.from, before).await.context("another Service meanwhile")?;
+    tokio::time::timeout(PATIENCE, faults.wait_for_hits(id, 1)).await.context("the fault never struck")?;
+    let other = cast.ask(world, "other", json!({})).await?;
+    cast.serves(world, "other", other).await.context("another Service meanwhile")?;
+    // The call is given up after a minute and made again.
+    cast.serves(world, "web", ip).await?;
     faults.remove(id);
-    cast.serves(world, "web", ip).await
+    only(world, "web").map(drop)
 }
 
 pub(super) async fn a_load_balancer_is_immutable_for_long(world: &mut World) -> anyhow::Result<()> {
