@@ -4,7 +4,7 @@ use super::show::{Show, seconds};
 use crate::{
     cloud::{Calls, Service},
     dataplane::probe,
-    world::{Backend, Vm, World, cluster_ip, pods::PATIENCE},
+    world::{Backend, Services, Vm, World, cluster_ip, pods::PATIENCE},
 };
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
@@ -31,6 +31,8 @@ pub(super) async fn one(show: &Show, world: &World, pods: &[Pod], vm: &Vm) -> an
     );
     let calls = world.inside()?.cloud.calls().clone();
     let services = world.services();
+    let own = Services::new(&world.client, "default");
+    show.wait("Kubernetes' own Service has its load balancer", own.ready("kubernetes", 1)).await?;
     let mut backends = show.wait("two pods that serve", world.backends("shop", 0..2)).await?;
     calls.reset();
     let made = async {
