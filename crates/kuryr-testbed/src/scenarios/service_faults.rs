@@ -187,7 +187,7 @@ pub(super) async fn the_quota_of_load_balancers_is_used_up(world: &mut World) ->
     cast.serves(world, "third", third).await
 }
 
-async fn external_network(world: &World) -> anyhow::Result<NetworkId> {
+fn external_network(world: &World) -> anyhow::Result<NetworkId> {
     let snapshot = world.inside()?.cloud.snapshot();
     let network = snapshot.networks.values().find(|network| network.external).context("no external network")?;
     Ok(NetworkId(network.id))
@@ -195,7 +195,7 @@ async fn external_network(world: &World) -> anyhow::Result<NetworkId> {
 
 pub(super) async fn no_address_is_left_outside(world: &mut World) -> anyhow::Result<()> {
     let cast = Cast::new(world).await?;
-    let network = external_network(world).await?;
+    let network = external_network(world)?;
     // All that there are but none are somebody else's.
     let network_api = world.cloud.network();
     let mut theirs = Vec::new();
