@@ -141,7 +141,12 @@ impl ServiceReconciler {
                     Ok(Progress::Waiting(after)) => return Outcome::After(after),
                     Err(error) => Err(error),
                 },
-                (Hold::LetGo, _, Some(held)) => self.let_go(&held).await.map(|()| None),
+                (Hold::LetGo, Some(wish), Some(held)) => match self.reporter.stays(key, &wish.uid).await {
+                    Ok(true) => self.let_go(&held).await.map(|()| None),
+                    // It went with its Service: when our watch tells of that, both are released.
+                    Ok(false) => return Outcome::Settled,
+                    Err(error) => Err(error),
+                },
                 // A step comes with what it is about.
                 _ => return Outcome::Settled,
             };

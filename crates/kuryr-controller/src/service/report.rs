@@ -99,6 +99,17 @@ impl Reporter {
         }
     }
 
+    /// Whether a Service of this UID is there to stay, as the API server knows it: our watches may be behind, and tell of the
+    /// deletion of its `KuryrLoadBalancer` before they tell of its own.
+    pub(crate) async fn stays(&self, key: &ObjectKey, uid: &ServiceUid) -> Result<bool, ServiceError> {
+        let api = Api::<KubeService>::namespaced(self.client.clone(), &key.namespace);
+        let found = api.get_metadata_opt(&key.name).await;
+        let found = found.map_err(|error| ServiceError::Kubernetes("the Service", Arc::new(error)))?;
+        let stays =
+            |metadata: ObjectMeta| metadata.uid.as_ref() == Some(&uid.0) && metadata.deletion_timestamp.is_none();
+        Ok(found.is_some_and(|service| stays(service.metadata)))
+    }
+
     /// Lets a `KuryrLoadBalancer` go.
     pub(crate) async fn let_go(&self, held: &KuryrLoadBalancer) -> Result<(), ServiceError> {
         let mut finalizers = held.metadata.finalizers.clone().unwrap_or_default();

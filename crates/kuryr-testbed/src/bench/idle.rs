@@ -5,13 +5,26 @@ use super::{
     lab::{self, Scale},
     machine::{Usage, usage},
 };
-use crate::{cloud::Latency, world::World};
+use crate::{
+    cloud::Latency,
+    world::{NewPod, World},
+};
+use futures::future::try_join_all;
+use serde_json::json;
 use std::time::Duration;
 
 pub(super) const GROUP: &str = "idle";
 
 /// How many pods there are.
 const PODS: usize = 100;
+
+/// How many Services there are: each has the same share of the pods behind it.
+const SERVICES: usize = 20;
+
+/// The name of a Service, and of its pods' label.
+fn service(number: usize) -> String {
+    format!("app-{number}")
+}
 
 /// How long nothing may have been asked for before the watch begins: what the starts of the pods set off is over then.
 const QUIET: Duration = Duration::from_secs(3);
@@ -25,10 +38,21 @@ pub(super) async fn measure(scale: &Scale) -> anyhow::Result<Vec<Figure>> {
 
 async fn on(world: &mut World, seconds: u64) -> anyhow::Result<Vec<Figure>> {
     lab::start_kuryr(world).await?;
+    let (pods, services) = (world.pods(), world.services());
     let names = lab::names("idle", PODS);
-    world.pods().create_all(&names).await?;
+    let new = names.iter().enumerate().map(|(number, name)| NewPod::new(name).app(&service(number % SERVICES)));
+    let new: Vec<NewPod> = new.collect();
+    try_join_all(new.iter().map(|pod| pods.create(pod))).await?;
+    try_join_all((0..SERVICES).map(|number| {
+        let services = &services;
+        async move { services.create(&service(number), json!({})).await }
+    }))
+    .await?;
     for name in &names {
-        world.pods().running(name).await?;
+        pods.running(name).await?;
+    }
+    for number in 0..SERVICES {
+        services.ready(&service(number), u32::try_from(PODS / SERVICES)?).await?;
     }
     let inside = world.inside()?;
     let (cloud, api) = (inside.cloud.calls(), inside.api.calls());
@@ -49,7 +73,12 @@ async fn on(world: &mut World, seconds: u64) -> anyhow::Result<Vec<Figure>> {
     #[expect(clippy::cast_precision_loss)]
     let number = |count: u64| count as f64;
     let figure = |what: &str, count: u64| {
-        Figure::new(GROUP, format!("{what}, {PODS} pods, {seconds} s"), Unit::Calls, vec![number(count)])
+        Figure::new(
+            GROUP,
+            format!("{what}, {PODS} pods, {SERVICES} Services, {seconds} s"),
+            Unit::Calls,
+            vec![number(count)],
+        )
     };
     let all = api.snapshot();
     let ours = all.iter().filter(|(key, _)| key.user_agent.starts_with("kuryr"));
@@ -66,7 +95,7 @@ async fn on(world: &mut World, seconds: u64) -> anyhow::Result<Vec<Figure>> {
     let daemon_cpu = Figure::new(GROUP, format!("idle: processor time of a daemon, {seconds} s"), Unit::Seconds, spent)
         .original("0.46 s, 7 pods, 120 s");
     Ok(vec![
-        figure("idle: Neutron requests", cloud.total())
+        figure("idle: Neutron and Octavia requests", cloud.total())
             .budget(Budget::most(0.0))
             .original("500 writes (with 20 Services, 10 policies)"),
         figure("idle: Kubernetes writes besides the Lease", api.count(|key| key.is_write() && others(key)))

@@ -37,14 +37,13 @@ impl Scale {
 
 /// A world whose Kuryr has the settings that it is installed with, and not the short lease of the scenarios.
 pub(super) async fn world(scale: &Scale, nodes: usize, latency: Latency, cidr: &str) -> anyhow::Result<World> {
-    let config = EmbeddedConfig {
-        nodes,
-        latency,
-        pod_cidrs: vec![cidr.to_owned()],
-        start_kuryr: false,
-        ..EmbeddedConfig::new(&scale.netns)
-    };
-    let mut world = World::embedded(config).await?;
+    let pod_cidrs = vec![cidr.to_owned()];
+    world_of(EmbeddedConfig { nodes, latency, pod_cidrs, ..EmbeddedConfig::new(&scale.netns) }).await
+}
+
+/// The same, made otherwise.
+pub(super) async fn world_of(config: EmbeddedConfig) -> anyhow::Result<World> {
+    let mut world = World::embedded(EmbeddedConfig { start_kuryr: false, ..config }).await?;
     fs::write(&world.kuryr.settings().config, "[openstack]\ncloud = \"kuryr\"\n")?;
     world.use_namespace(NAMESPACE).await?;
     Ok(world)

@@ -6,6 +6,7 @@
 //!  pods        whole pods with the testbed's kubelet: times, calls, memory, sizes
 //!  idle        nothing changes: nothing should be asked
 //!  restart     the controller in a cluster of ten thousand pods
+//!  services    Service to first answer, endpoints to effect, a thousand Services: times, calls, memory
 //! ```
 //!
 //! Every group starts a world of its own. Figures are samples as they were taken; p50 and p99 are by nearest rank. Nothing
@@ -23,6 +24,7 @@ mod preload;
 mod report;
 mod restart;
 mod seen;
+mod services;
 
 use crate::dataplane::enter;
 use anyhow::Context;
@@ -72,6 +74,7 @@ enum Group {
     Pods,
     Idle,
     Restart,
+    Services,
 }
 
 /// Runs it. Called first thing in `main`, while the process has one thread.
@@ -109,6 +112,7 @@ fn name(group: Group) -> &'static str {
         Group::Pods => pods::GROUP,
         Group::Idle => idle::GROUP,
         Group::Restart => restart::GROUP,
+        Group::Services => services::GROUP,
     }
 }
 
@@ -119,5 +123,6 @@ async fn measure(group: Group, scale: &Scale) -> anyhow::Result<Vec<figure::Figu
         Group::Pods => pods::measure(scale).await,
         Group::Idle => idle::measure(scale).await,
         Group::Restart => restart::measure(scale).await,
+        Group::Services => services::measure(scale).await,
     }
 }

@@ -177,6 +177,14 @@ impl Cloud {
         self.neutron().lost_addresses()
     }
 
+    /// Makes an external network with one subnet, both of this name, as whoever runs a cloud does. False when Neutron refuses it.
+    pub fn add_external_network(&self, name: &str, cidr: ipnet::IpNet) -> bool {
+        let caller = neutron::Caller { project: self.add_project("operator"), now: Timestamp::now() };
+        let made = neutron::external::create(&mut self.neutron(), &caller, name, cidr).is_ok();
+        self.announce();
+        made
+    }
+
     /// Makes a host known: from now on ports with this `binding:host_id` are bound.
     pub fn add_host(&self, name: &str, kind: HostKind) {
         self.neutron().add_host(name, kind);

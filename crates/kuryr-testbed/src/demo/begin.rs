@@ -4,7 +4,10 @@ use super::{
     Args, POD_CIDR,
     show::{Show, many},
 };
-use crate::world::{EmbeddedConfig, World, set_up as commands};
+use crate::{
+    cloud::LoadBalancingConfig,
+    world::{EmbeddedConfig, SERVICE_CIDR, World, set_up as commands},
+};
 use anyhow::ensure;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, api::ListParams};
@@ -13,11 +16,12 @@ use std::path::Path;
 pub(super) async fn world(show: &Show, args: &Args, netns: &Path) -> anyhow::Result<World> {
     show.chapter(
         "A cloud and a cluster",
-        "An embedded OpenStack (Keystone and Neutron, strict as the real ones), a data plane of the Linux kernel's own routing and \
+        "An embedded OpenStack (Keystone, Neutron and Octavia, strict as the real ones), a data plane of the Linux kernel's own routing and \
          nftables, and an embedded Kubernetes with two nodes.",
     );
     let config = EmbeddedConfig {
         latency: args.latency(),
+        load_balancing: LoadBalancingConfig { provisioning: args.provisioning(), ..LoadBalancingConfig::default() },
         pod_cidrs: vec![POD_CIDR.to_owned()],
         set_up: false,
         start_kuryr: false,
@@ -61,7 +65,7 @@ pub(super) async fn set_up(show: &Show, world: &World) -> anyhow::Result<()> {
          cloud needs. Both may be run again and then change nothing.",
     );
     let cloud = &world.inside()?.cloud;
-    let [crds, setup] = commands(&[POD_CIDR.to_owned()], &[]);
+    let [crds, setup] = commands(&[POD_CIDR.to_owned()], &[SERVICE_CIDR.to_owned()]);
     let command = format!("kuryr {}", setup.join(" "));
     run(show, world, crds).await?;
     let output = run(show, world, setup.clone()).await?;

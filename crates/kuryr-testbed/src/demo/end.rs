@@ -72,6 +72,12 @@ pub(super) async fn teardown(show: &Show, world: &mut World) -> anyhow::Result<(
     run(show, world, vec!["setup".to_owned(), "--teardown".to_owned()]).await?;
     let left = world.inside()?.cloud.snapshot();
     let groups = left.security_groups.values().filter(|group| group.name != "default").count();
-    let all = left.ports.len() + left.networks.len() + left.subnets.len() + left.routers.len() + groups;
-    show.claim(all == 0, "the cloud has no network, subnet, router, port or security group of ours any more")
+    let networks = left.networks.values().filter(|network| !network.external).count();
+    let subnets =
+        left.subnets.values().filter(|subnet| left.networks.get(&subnet.network).is_none_or(|at| !at.external));
+    let all = left.ports.len() + networks + subnets.count() + left.routers.len() + groups + left.load_balancers.len();
+    show.claim(
+        all == 0,
+        "the cloud has no network, subnet, router, port, security group or load balancer of ours any more",
+    )
 }

@@ -1,7 +1,7 @@
 //! The demonstration: what Kuryr does, shown to a person in about a minute.
 //!
 //! ```text
-//!  begin ─▶ pods ─▶ traffic ─▶ crowd ─▶ again ─▶ end        each chapter: what is about to be done, facts, claims
+//!  begin ─▶ pods ─▶ traffic ─▶ services ─▶ crowd ─▶ again ─▶ end        each chapter: what is about to be done, facts, claims
 //! ```
 //!
 //! It is a story told on a [`World`], as a scenario is. All that it says holds was looked at; what does not hold ends it with exit
@@ -12,11 +12,17 @@ mod begin;
 mod crowd;
 mod end;
 mod pods;
+mod services;
 mod show;
 mod timeline;
 mod traffic;
 
-use crate::{cloud::Latency, dataplane::enter, interrupt::interrupted, world::World};
+use crate::{
+    cloud::{Latency, Provisioning},
+    dataplane::enter,
+    interrupt::interrupted,
+    world::World,
+};
 use anyhow::{Context, anyhow};
 use show::{Show, seconds};
 use std::{path::Path, process::ExitCode, time::Duration};
@@ -40,6 +46,11 @@ impl Args {
     /// The cloud's calls take as long as a real one's were measured to take, unless it is to be quick.
     fn latency(&self) -> Latency {
         if self.quick { Latency::default() } else { Latency::measured() }
+    }
+
+    /// The same for the providers of load balancers.
+    fn provisioning(&self) -> Provisioning {
+        if self.quick { Provisioning::default() } else { Provisioning::measured() }
     }
 
     /// How many pods make a crowd.
@@ -102,6 +113,7 @@ async fn story(show: &Show, args: &Args, world: &mut World) -> anyhow::Result<()
     pods::ports(show, world, &some).await?;
     let vm = traffic::everyone(show, world, &some).await?;
     traffic::groups(show, world, &some, &vm).await?;
+    services::one(show, world, &some, &vm).await?;
     crowd::at_once(show, world, &timeline, args.crowd()).await?;
     crowd::controller_killed(show, world, &timeline, args.crowd()).await?;
     again::same_name(show, world).await?;

@@ -290,6 +290,19 @@ impl World {
 
     async fn use_subnets(&mut self, names: &[String]) -> anyhow::Result<()> {
         self.inside()?.configure_network(&format!("[network]\npod_subnets = {names:?}\n"))?;
+        self.restart_controller().await
+    }
+
+    /// Gives the controller these settings of its section.
+    ///
+    /// # Errors
+    /// This is the real world, or it does not start with them.
+    pub async fn use_controller_settings(&mut self, lines: &str) -> anyhow::Result<()> {
+        self.inside()?.configure_controller(lines)?;
+        self.restart_controller().await
+    }
+
+    async fn restart_controller(&mut self) -> anyhow::Result<()> {
         for controller in self.kuryr.controllers() {
             self.kuryr.stop_controller(controller).await?;
         }

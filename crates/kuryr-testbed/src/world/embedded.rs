@@ -5,8 +5,7 @@ use crate::{
     cloud::{self, Cloud, HostKind, Latency, PortStatus},
     dataplane::{Agent, CORE, Fabric},
     kubernetes::{
-        ApiServer, ApiServerConfig, Endpoints, Kubelet, KubeletConfig, SERVICE_CIDRS, Scheduler, ServerHandle,
-        kubeconfig, remove_netns,
+        ApiServer, ApiServerConfig, Endpoints, Kubelet, KubeletConfig, Scheduler, ServerHandle, kubeconfig, remove_netns,
     },
 };
 use anyhow::{Context, ensure};
@@ -27,6 +26,13 @@ use tokio::net::TcpListener;
 /// The port number of a daemon's health endpoint on its node.
 const HEALTH: u16 = 9651;
 
+/// The external network of the embedded cloud, which is there before Kuryr is set up, and its addresses.
+pub const EXTERNAL: &str = "public";
+const EXTERNAL_CIDR: &str = "198.18.0.0/24";
+
+/// Where Services get their cluster IPs from, unless said otherwise.
+pub const SERVICE_CIDR: &str = "10.96.0.0/16";
+
 /// How an embedded world is made.
 #[derive(Clone, Debug)]
 pub struct EmbeddedConfig {
@@ -38,7 +44,7 @@ pub struct EmbeddedConfig {
     pub latency: Latency,
     /// Pod networks.
     pub pod_cidrs: Vec<String>,
-    /// Where Services get their cluster IPs from, one of each family at most; none: the cloud gets no network for them.
+    /// Where Services get their cluster IPs from.
     pub service_cidrs: Vec<String>,
     /// How Octavia behaves.
     pub load_balancing: cloud::LoadBalancingConfig,
@@ -59,7 +65,7 @@ impl EmbeddedConfig {
             nodes: 2,
             latency: Latency::default(),
             pod_cidrs: vec!["10.10.0.0/20".to_owned()],
-            service_cidrs: SERVICE_CIDRS.map(str::to_owned).to_vec(),
+            service_cidrs: vec![SERVICE_CIDR.to_owned()],
             load_balancing: cloud::LoadBalancingConfig::default(),
             settings: String::new(),
             set_up: true,
@@ -102,18 +108,19 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
 
     // Not words that may stand in a log for another reason.
     let secret = || uuid::Uuid::new_v4().to_string();
-    let (latency, load_balancing) = (config.latency.clone(), config.load_balancing.clone());
-    let cloud =
-        Cloud::new(cloud::Config { latency, load_balancing, password: secret(), ..cloud::Config::default() });
+    let cloud = Cloud::new(cloud::Config {
+        latency: config.latency.clone(),
+        load_balancing: config.load_balancing,
+        password: secret(),
+        ..cloud::Config::default()
+    });
+    ensure!(cloud.add_external_network(EXTERNAL, EXTERNAL_CIDR.parse()?), "the cloud refuses an external network");
     for name in &names {
         cloud.add_host(name, HostKind::Tap);
     }
     let cloud_server = cloud.serve(TcpListener::bind((CORE, 0)).await?)?;
-    let service_cidrs = config.service_cidrs.iter().map(|cidr| cidr.parse()).collect::<Result<Vec<_>, _>>()?;
-    let api = match &service_cidrs[..] {
-        [] => ApiServer::new(),
-        _ => ApiServer::with_config(ApiServerConfig { service_cidrs, ..ApiServerConfig::default() }),
-    };
+    let service_cidrs = config.service_cidrs.iter().map(|cidr| cidr.parse()).collect::<Result<_, _>>()?;
+    let api = ApiServer::with_config(ApiServerConfig { service_cidrs, ..ApiServerConfig::default() });
     let api_server = api.serve(TcpListener::bind((CORE, 0)).await?)?;
 
     let wire = Wire::new(&cloud);
@@ -126,7 +133,7 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
     kubeconfig["users"][0]["user"]["token"] = secret().into();
     fs::write(at("kubeconfig"), kubeconfig.to_string())?;
     fs::write(at("clouds.yaml"), cloud_server.clouds_yaml())?;
-    write_config(&at("kuryr.toml"), "", "", &config.settings)?;
+    write_config(&at("kuryr.toml"), &Lines::default(), &config.settings)?;
     let settings = Settings {
         folder: folder.path().to_owned(),
         config: at("kuryr.toml"),
@@ -200,6 +207,7 @@ pub fn set_up(pod_cidrs: &[String], service_cidrs: &[String]) -> [Vec<String>; 2
     let mut setup = vec!["setup".to_owned()];
     setup.extend(pod_cidrs.iter().map(|cidr| format!("--pod-cidr={cidr}")));
     setup.extend(service_cidrs.iter().map(|cidr| format!("--service-cidr={cidr}")));
+    setup.push(format!("--external-network={EXTERNAL}"));
     [vec!["crds".to_owned(), "--apply".to_owned()], setup]
 }
 
@@ -210,10 +218,21 @@ fn cni_conf(socket: &Path) -> anyhow::Result<Value> {
     Ok(conf)
 }
 
+/// Lines of `kuryr.toml` that a scenario chooses.
+#[derive(Clone, Copy, Default)]
+struct Lines<'a> {
+    /// Whole sections before `[controller]`.
+    sections: &'a str,
+    /// Settings in `[controller]`.
+    controller: &'a str,
+}
+
 /// A short lease, so that scenarios need not wait long for a standby.
-fn write_config(path: &Path, network: &str, controller: &str, more: &str) -> anyhow::Result<()> {
+fn write_config(path: &Path, lines: &Lines<'_>, more: &str) -> anyhow::Result<()> {
+    let Lines { sections, controller } = lines;
     let text = format!(
-        "[openstack]\ncloud = \"kuryr\"\n{network}\n[controller]\nlease_duration = \"3s\"\nnode_cooldown = \"3s\"\n{controller}\n[daemon]\nadd_timeout = \"20s\"\n{more}"
+        "[openstack]\ncloud = \"kuryr\"\n{sections}\n[controller]\nlease_duration = \"3s\"\nnode_cooldown = \"3s\"\n{controller}\n\
+         [daemon]\nadd_timeout = \"20s\"\n{more}"
     );
     Ok(fs::write(path, text)?)
 }
@@ -242,15 +261,31 @@ impl Embedded {
     /// # Errors
     /// It cannot be written.
     pub fn configure_network(&self, network: &str) -> anyhow::Result<()> {
-        write_config(&self.folder.path().join("kuryr.toml"), network, "", &self.settings)
+        let lines = Lines { sections: network, ..Lines::default() };
+        write_config(&self.folder.path().join("kuryr.toml"), &lines, &self.settings)
     }
 
-    /// Writes `kuryr.toml` anew with these lines in the section `[controller]`.
+    /// Writes `kuryr.toml` anew with settings of the controller.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn configure_controller(&self, controller: &str) -> anyhow::Result<()> {
-        write_config(&self.folder.path().join("kuryr.toml"), "", controller, &self.settings)
+        let lines = Lines { controller, ..Lines::default() };
+        write_config(&self.folder.path().join("kuryr.toml"), &lines, &self.settings)
+    }
+
+    /// A quota of Kuryr's project in Octavia, such as `load_balancer`; -1 for no limit.
+    ///
+    /// # Errors
+    /// The cloud has no such project.
+    pub fn set_load_balancing_quota(&self, name: &str, limit: i64) -> anyhow::Result<()> {
+        self.cloud.load_balancing().set_quota(&self.project()?, name, limit);
+        Ok(())
+    }
+
+    fn project(&self) -> anyhow::Result<String> {
+        let name = self.cloud.config().projects.first().context("the cloud has no project")?;
+        self.cloud.project_id(name).context("the cloud lost its project")
     }
 
     /// The quota of ports of Kuryr's project.
@@ -258,16 +293,17 @@ impl Embedded {
     /// # Errors
     /// The cloud has no such project.
     pub fn set_port_quota(&self, limit: i64) -> anyhow::Result<()> {
-        let name = self.cloud.config().projects.first().context("the cloud has no project")?;
-        let project = self.cloud.project_id(name).context("the cloud lost its project")?;
-        self.cloud.set_quota(&project, "port", limit);
+        self.cloud.set_quota(&self.project()?, "port", limit);
         Ok(())
     }
 
-    /// How many ports there are.
+    /// How many ports Kuryr's project has.
     #[must_use]
     pub fn ports_used(&self) -> i64 {
-        i64::try_from(self.cloud.snapshot().ports.len()).unwrap_or(i64::MAX)
+        // A router's way out belongs to nobody.
+        let project = self.project().unwrap_or_default();
+        let ports = self.cloud.ports().into_iter().filter(|port| port.project == project);
+        i64::try_from(ports.count()).unwrap_or(i64::MAX)
     }
 
     /// A node fails for good: its kubelet is gone, and nobody cleans up on it.

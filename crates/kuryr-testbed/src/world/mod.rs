@@ -18,7 +18,7 @@ pub mod services;
 mod wiring;
 
 pub use actions::{CniAnswer, Vm, mtu};
-pub use embedded::{Embedded, EmbeddedConfig, set_up};
+pub use embedded::{EXTERNAL, Embedded, EmbeddedConfig, SERVICE_CIDR, set_up};
 pub use kuryr::{Kuryr, Settings};
 pub use pods::{NewPod, Pods, addresses};
 pub use real::{Real, RealConfig};

@@ -60,7 +60,7 @@ impl World {
     #[must_use]
     pub fn outside(&self) -> PathBuf {
         match &self.ground {
-            Ground::Embedded(_) => PathBuf::from("/proc/self/ns/net"),
+            Ground::Embedded(embedded) => embedded.fabric.outside().to_owned(),
             Ground::Real(real) => real.outside_netns(),
         }
     }

@@ -14,6 +14,7 @@ mod availability;
 mod binding;
 mod discovery;
 mod error;
+pub(super) mod external;
 mod floating_ips;
 mod group_rules;
 mod groups;
