@@ -6,9 +6,9 @@ mod config;
 mod controller;
 mod crds;
 mod daemon;
-mod describe;
 #[cfg(test)]
 mod deploy_tests;
+mod describe;
 #[cfg(test)]
 mod docs_tests;
 mod http;

@@ -5,7 +5,8 @@ use crate::{
     cloud::{self, Cloud, HostKind, Latency, PortStatus},
     dataplane::{Agent, CORE, Fabric},
     kubernetes::{
-        ApiServer, ApiServerConfig, Endpoints, Kubelet, KubeletConfig, Scheduler, ServerHandle, kubeconfig, remove_netns,
+        ApiServer, ApiServerConfig, Endpoints, Kubelet, KubeletConfig, Scheduler, ServerHandle, kubeconfig,
+        remove_netns,
     },
 };
 use anyhow::{Context, ensure};

@@ -299,8 +299,11 @@ fn services(desired: &Desired, found: &Found) -> Result<Vec<Step>, PlanError> {
         [network] => {
             let known = |wanted: &IpNet| found.service_subnets.iter().any(|subnet| subnet.cidr == *wanted);
             let missing = desired.services.iter().filter(|wanted| !known(wanted));
-            let make = |(cidr, name): (&IpNet, String)| {
-                Step::CreateSubnet { network: network.id, name, prefix: Prefix::Cidr(*cidr), base }
+            let make = |(cidr, name): (&IpNet, String)| Step::CreateSubnet {
+                network: network.id,
+                name,
+                prefix: Prefix::Cidr(*cidr),
+                base,
             };
             Ok(missing.zip(free_names(group_name(base), &found.service_subnets)).map(make).collect())
         }

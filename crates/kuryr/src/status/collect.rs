@@ -14,9 +14,7 @@ use k8s_openapi::{
     api::{coordination::v1::Lease, core::v1::Service as KubeService},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{
-    Api, Client, CustomResourceExt as _, ResourceExt as _, api::ListParams, runtime::wait::await_condition,
-};
+use kube::{Api, Client, CustomResourceExt as _, ResourceExt as _, api::ListParams, runtime::wait::await_condition};
 use kuryr_controller::{ControllerConfig, survey::services_off};
 use kuryr_model::{
     ClusterId, KuryrLoadBalancer, KuryrPort, Mark, ObjectKey, Purpose,
