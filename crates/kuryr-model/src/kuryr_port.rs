@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"IP","type":"string","jsonPath":".spec.vifs[0].addresses[0].ip"}"#,
     printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.attachment.state"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Allocated\")].reason"}"#,
-    printcolumn = r#"{"name":"Second IP","type":"string","jsonPath":".spec.vifs[0].addresses[1].ip","priority":1}"#,
+    printcolumn = r#"{"name":"IP 2","type":"string","jsonPath":".spec.vifs[0].addresses[1].ip","priority":1}"#,
     printcolumn = r#"{"name":"Port","type":"string","jsonPath":".spec.vifs[0].portId","priority":1}"#,
     printcolumn = r#"{"name":"MAC","type":"string","jsonPath":".spec.vifs[0].mac","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
