@@ -82,7 +82,7 @@ pub async fn run(
 ) -> Result<(), RunError> {
     // A standby that could not lead should say so now, not when it is needed.
     let topology = Topology::find(&cloud, &config.cluster, &config.pod_subnets).await?;
-    let services = match Services::find(&cloud, &config, &topology).await? {
+    let services = match Services::find(&cloud, &config, &topology.subnets).await? {
         Services::On(_) => true,
         Services::Off(why) => {
             tracing::info!(why, "Services are off: they get no load balancers");
@@ -154,7 +154,7 @@ impl Term {
         let config = &self.config;
         let topology = Topology::find(&self.cloud, &config.cluster, &config.pod_subnets).await?;
         let services = match &self.services {
-            Some(services) => match Services::find(&self.cloud, config, &topology).await? {
+            Some(services) => match Services::find(&self.cloud, config, &topology.subnets).await? {
                 Services::On(site) => Some((self.service_term(services), *site)),
                 // What was there when this process began is gone. The next one begins without it.
                 Services::Off(why) => return Err(RunError::ServicesGone(why)),

@@ -84,11 +84,7 @@ impl Topology {
                 return Err(TopologyError::NoExtension { alias, why });
             }
         }
-        let subnets = if pod_subnets.is_empty() {
-            set_up_subnets(cloud, cluster).await?
-        } else {
-            named_subnets(cloud, pod_subnets).await?
-        };
+        let subnets = self::pod_subnets(cloud, cluster, pod_subnets).await?;
         let mut networks = HashMap::new();
         for id in subnets.iter().map(|subnet| subnet.network_id) {
             if let std::collections::hash_map::Entry::Vacant(entry) = networks.entry(id) {
@@ -105,6 +101,15 @@ impl Topology {
         }
         Ok(Self { choices: choices(&subnets), subnets, networks, open_groups })
     }
+}
+
+/// The subnets of pods: those that are named, else those that were set up. Never empty.
+pub(crate) async fn pod_subnets(
+    cloud: &Cloud,
+    cluster: &ClusterId,
+    names: &[String],
+) -> Result<Vec<Subnet>, TopologyError> {
+    if names.is_empty() { set_up_subnets(cloud, cluster).await } else { named_subnets(cloud, names).await }
 }
 
 fn ours(cluster: &ClusterId) -> Filter {

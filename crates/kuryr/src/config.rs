@@ -232,6 +232,15 @@ impl Config {
     }
 }
 
+impl Config {
+    /// What the controller itself is told; those who compare need the same.
+    pub(crate) fn controller_config(&self, cluster: ClusterId, identity: String) -> ControllerConfig {
+        let mut config = self.controller.to_config(cluster, identity, self.network.pod_subnets.clone());
+        config.services = self.services.to_config();
+        config
+    }
+}
+
 /// A TOML error without its picture of the file: line, then what is wrong.
 fn one_line(error: &toml::de::Error, text: &str) -> String {
     let message = error.message().replace('\n', " ");

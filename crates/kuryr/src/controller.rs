@@ -43,9 +43,7 @@ pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -
     tokio::spawn(kuryr_controller::http::serve(listener, told, Arc::new(registry)));
 
     let identity = args.identity.unwrap_or_else(default_identity);
-    let services = config.services.to_config();
-    let mut config = config.controller.to_config(cluster, identity, config.network.pod_subnets);
-    config.services = services;
+    let config = config.controller_config(cluster, identity);
     tracing::info!(cluster = %config.cluster, identity = config.election.identity, %listen, "the controller starts");
     let stop = CancellationToken::new();
     crate::daemon::stop_on_signal(&stop)?;

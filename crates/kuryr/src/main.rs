@@ -6,6 +6,7 @@ mod config;
 mod controller;
 mod crds;
 mod daemon;
+mod describe;
 #[cfg(test)]
 mod docs_tests;
 mod install;
@@ -76,6 +77,7 @@ enum Command {
     Setup(setup::SetupArgs),
     Status(status::StatusArgs),
     Audit(audit::AuditArgs),
+    Describe(describe::DescribeArgs),
     Crds(crds::CrdsArgs),
     /// Put kuryr-cni and the network configuration where the runtime looks for them
     InstallCni(install::Args),
@@ -144,6 +146,7 @@ async fn execute(command: Command, config: Config, kubeconfig: Option<&Path>) ->
         Command::Status(args) => {
             let settings = status::Settings {
                 cluster_id: config.cluster.id.clone(),
+                services: config.services.to_config(),
                 pod_subnets: config.network.pod_subnets,
                 lease_namespace: config.controller.lease_namespace,
                 lease_name: config.controller.lease_name,
@@ -155,7 +158,15 @@ async fn execute(command: Command, config: Config, kubeconfig: Option<&Path>) ->
             let client = kubernetes::connect(kubeconfig, "kuryr").await?;
             let cluster = cluster_id(given, Some(&client)).await?;
             let cloud = config.openstack.connect(Options::default()).await?;
-            return audit::run(&args, &cluster, &cloud, &client, &config.daemon.socket, out).await;
+            let controller = config.controller_config(cluster, String::new());
+            return audit::run(&args, &controller, &cloud, &client, &config.daemon.socket, out).await;
+        }
+        Command::Describe(args) => {
+            let client = kubernetes::connect(kubeconfig, "kuryr").await?;
+            let cluster = cluster_id(given, Some(&client)).await?;
+            let cloud = config.openstack.connect(Options::default()).await?;
+            let controller = config.controller_config(cluster, String::new());
+            return describe::run(&args, &controller, &cloud, &client, out).await;
         }
     }
     Ok(true)

@@ -115,13 +115,21 @@ impl ServiceError {
     /// or there already.
     pub(crate) fn leaves_doubt(&self) -> bool {
         match self {
-            Self::Cloud(error) | Self::ProviderRefuses(error) | Self::NoFreeAddress(error) => {
-                error.is_ambiguous() || error.is_not_found() || error.is_duplicate() || error.status() == Some(409)
-            }
+            Self::Cloud(error) => match error.class() {
+                Class::RetryNow | Class::RetryLater { .. } | Class::Bug => {
+                    error.is_ambiguous() || error.is_not_found() || error.status() == Some(409)
+                }
+                // It says in so many words that it did nothing.
+                Class::Operator(_) | Class::Owner => false,
+            },
             Self::LeftOut(_) | Self::Untagged => true,
-            Self::VipTaken { .. } | Self::Slow(..) | Self::Broken(..) | Self::Kubernetes(..) | Self::NotListed(_) => {
-                false
-            }
+            Self::ProviderRefuses(_)
+            | Self::NoFreeAddress(_)
+            | Self::VipTaken { .. }
+            | Self::Slow(..)
+            | Self::Broken(..)
+            | Self::Kubernetes(..)
+            | Self::NotListed(_) => false,
         }
     }
 

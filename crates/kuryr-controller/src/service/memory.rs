@@ -75,7 +75,12 @@ struct State {
     trouble: Option<String>,
     /// Load balancers that are waited for.
     waiting: HashMap<ServiceUid, usize>,
+    /// Until when Octavia may still be at work on a create of which nobody here has an answer.
+    in_flight: HashMap<ServiceUid, Instant>,
 }
+
+/// No create takes Octavia's API longer to answer, whoever has stopped to wait for it.
+const IN_FLIGHT: Duration = Duration::from_secs(3 * 60);
 
 /// What there is to begin with.
 pub(crate) enum Recall {
@@ -146,6 +151,25 @@ impl Memories {
     pub(crate) fn provider(&self, uid: &ServiceUid) -> Option<String> {
         let state = self.state.lock();
         state.known.get(uid)?.observed.trees.first().map(|tree| tree.load_balancer.provider.clone())
+    }
+
+    /// An earlier controller may just have asked for load balancers for these Services.
+    pub(crate) fn begin(&self, services: impl IntoIterator<Item = ServiceUid>) {
+        let until = Instant::now() + IN_FLIGHT;
+        self.state.lock().in_flight.extend(services.into_iter().map(|uid| (uid, until)));
+    }
+
+    /// The answer to a create for this Service was lost.
+    pub(crate) fn lost(&self, uid: &ServiceUid) {
+        self.state.lock().in_flight.insert(uid.clone(), Instant::now() + IN_FLIGHT);
+    }
+
+    /// Whether Octavia may be making a load balancer for this Service that it does not show yet.
+    pub(crate) fn may_be_in_flight(&self, uid: &ServiceUid) -> bool {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        state.in_flight.retain(|_, until| *until > now);
+        state.in_flight.contains_key(uid)
     }
 
     /// How many load balancers are waited for.

@@ -29,6 +29,7 @@ mod report;
 mod resync;
 mod status;
 mod step;
+pub mod survey;
 mod topology;
 mod wait;
 mod watch;
@@ -84,7 +85,9 @@ impl ServiceTerm {
             memories: memories.clone(),
             reporter: Reporter::new(self.client.clone(), events, self.metrics.clone()),
             metrics: self.metrics.clone(),
+            first: tokio::sync::Mutex::default(),
         });
+        memories.begin(self.index.uids().into_keys());
         let resync = ServiceResync {
             client: self.client.clone(),
             index: self.index.clone(),

@@ -2,7 +2,7 @@
 
 use super::error::ServiceError;
 use kuryr_model::{
-    ClusterId, ListenerPoolId, LoadBalancerId, Mark, Purpose, ServiceUid,
+    ClusterId, ListenerPoolId, LoadBalancerId, Mark, PortId, Purpose, ServiceUid,
     lb::{LoadBalancer, Member},
     mark::cluster_tag,
     neutron::{FloatingIp, Port},
@@ -133,13 +133,22 @@ impl Observer {
         Ok(self.network.floating_ips().list(&of).await?.into_iter().next())
     }
 
+    /// The ports that Octavia left behind at an address: it makes the port of a VIP before it refuses what is to be below the load
+    /// balancer, and does not take it back. They are named after a load balancer that does not exist.
+    pub(crate) async fn left_behind(&self, vip: &Vip, ip: IpAddr) -> Result<Vec<PortId>, CloudError> {
+        let mut left = Vec::new();
+        for port in self.network.ports().list(&at(vip, ip)).await? {
+            let Some(id) = balanced_by(&port) else { continue };
+            if self.load_balancer(id).await?.is_none() {
+                left.push(port.id);
+            }
+        }
+        Ok(left)
+    }
+
     /// Who has an address that was refused.
     pub(crate) async fn holder(&self, vip: &Vip, ip: IpAddr, refused: CloudError) -> ServiceError {
-        let mut of = Filter::new().with("fixed_ips", format!("ip_address={ip}"));
-        if let Some(network) = vip.network {
-            of = of.with("network_id", network);
-        }
-        match self.network.ports().list(&of).await {
+        match self.network.ports().list(&at(vip, ip)).await {
             Ok(ports) => match ports.into_iter().next() {
                 Some(port) => taken(ip, &port),
                 // Given back meanwhile.
@@ -150,9 +159,23 @@ impl Observer {
     }
 }
 
+/// The ports at an address.
+fn at(vip: &Vip, ip: IpAddr) -> Filter {
+    let at = Filter::new().with("fixed_ips", format!("ip_address={ip}"));
+    match vip.network {
+        Some(network) => at.with("network_id", network),
+        None => at,
+    }
+}
+
+/// The load balancer after which the port of a VIP is named: by Octavia itself, or by the OVN provider.
+fn balanced_by(port: &Port) -> Option<LoadBalancerId> {
+    ["octavia-lb-", "ovn-lb-vip-"].iter().find_map(|prefix| port.name.strip_prefix(prefix)?.parse().ok())
+}
+
 /// Who a port is for, in words. Those of load balancers, which Octavia names after them, may be on their way out.
 fn taken(ip: IpAddr, port: &Port) -> ServiceError {
-    let passing = ["octavia-lb-", "ovn-lb-vip-"].iter().any(|prefix| port.name.starts_with(prefix));
+    let passing = balanced_by(port).is_some();
     let words = [port.device_owner.as_str(), port.name.as_str()];
     let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
     let owner = if words.is_empty() { "nobody's".to_owned() } else { words.join(" ") };

@@ -22,10 +22,10 @@ use jiff::Timestamp;
 use kuryr_model::{KuryrLoadBalancer, LoadBalancerId, ObjectKey, ServiceUid, lb::Provisioning};
 use kuryr_openstack::Error as CloudError;
 use kuryr_plan::service::{
-    Desired, Feature, Floating, Kind, Members, Place, Problem, Provider, Slice, Step, Tree, desired, digest, ingress,
-    plan, step::Why, summary,
+    Desired, Feature, Floating, Kind, Members, Place, Problem, Provider, Slice, Step, Tree, Vip, desired, digest,
+    ingress, plan, step::Why, summary,
 };
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// What the queue of Services is about.
@@ -58,6 +58,8 @@ pub(crate) struct ServiceReconciler {
     pub(crate) memories: Arc<Memories>,
     pub(crate) reporter: Reporter,
     pub(crate) metrics: Metrics,
+    /// Held by the one who finds out whom Octavia takes when no provider is asked for.
+    pub(crate) first: tokio::sync::Mutex<()>,
 }
 
 /// How far a Service was brought.
@@ -395,6 +397,20 @@ impl ServiceReconciler {
         next: &Step,
         memory: &mut Memory,
     ) -> Result<(), ServiceError> {
+        let bare;
+        let (mut next, mut alone) = (next, None);
+        if let Step::CreateTree(tree) = next
+            && tree.provider == Provider::Default
+            && !self.site.knows_default_provider()
+        {
+            alone = Some(self.first.lock().await);
+            if self.site.knows_default_provider() {
+                // What it can do may not be what was planned.
+                return Ok(());
+            }
+            bare = Step::CreateTree(Box::new(Tree { listeners: Vec::new(), ..(**tree).clone() }));
+            next = &bare;
+        }
         let started = Instant::now();
         memory.version += 1;
         let answer = call(&self.observer.octavia, &self.observer.network, next).await;
@@ -404,11 +420,13 @@ impl ServiceReconciler {
             Ok(answer) => {
                 self.metrics.service_step(calls::name(next), started.elapsed());
                 tracing::info!(service = name(target), %uid, step = %next, "done");
-                self.accept(desired, next, answer, memory).await
+                let result = self.accept(desired, next, answer, memory).await;
+                drop(alone);
+                result
             }
             Err(error) => {
                 tracing::info!(service = name(target), %uid, step = %next, error = %error, "refused");
-                self.refused(desired, next, error, memory).await
+                self.refused(uid, desired, next, error, memory).await
             }
         }
     }
@@ -445,6 +463,7 @@ impl ServiceReconciler {
     /// A step was refused. `Ok`: what is known is now truer than it was, and the next plan does better.
     async fn refused(
         &self,
+        uid: &ServiceUid,
         desired: &Desired,
         next: &Step,
         error: CloudError,
@@ -458,6 +477,12 @@ impl ServiceReconciler {
             let now = Instant::now();
             memory.work.entry(id).or_insert(Work { since: now, next: now });
             return Ok(());
+        }
+        if let Step::CreateTree(tree) = next {
+            let freed = self.free_vips(uid, tree, &error).await?;
+            if freed && error.is_address_in_use() {
+                return Ok(());
+            }
         }
         if error.is_unsupported() {
             if let Step::Failover { load_balancer } = next {
@@ -481,11 +506,32 @@ impl ServiceReconciler {
         }
         if let Step::CreateTree(tree) = next
             && error.is_address_in_use()
-            && let Some((vip, ip)) = first_vip(tree)
+            && let Some((vip, ip)) = vips(tree).next()
         {
             return Err(self.observer.holder(&vip, ip, error).await);
         }
         Err(ServiceError::cloud(error))
+    }
+
+    /// Deletes the ports that a refused create left behind at the addresses of a tree: nothing else can have these. Whether there
+    /// were any.
+    async fn free_vips(&self, uid: &ServiceUid, tree: &Tree, error: &CloudError) -> Result<bool, ServiceError> {
+        if ServiceError::cloud(error.clone()).leaves_doubt() {
+            self.memories.lost(uid);
+            return Ok(false);
+        }
+        if self.memories.may_be_in_flight(uid) {
+            return Ok(false);
+        }
+        let mut freed = false;
+        for (vip, ip) in vips(tree) {
+            for port in self.observer.left_behind(&vip, ip).await.map_err(ServiceError::cloud)? {
+                tracing::warn!(%uid, %port, %ip, "deleting the port that Octavia left behind when it refused a load balancer");
+                self.observer.network.ports().delete(port).await.map_err(ServiceError::cloud)?;
+                freed = true;
+            }
+        }
+        Ok(freed)
     }
 
     /// Asks for what a plan needs and nothing has told yet.
@@ -673,9 +719,11 @@ fn provider(desired: &Desired, step: &Step, memory: &Memory) -> Provider {
     named.or_else(|| desired.trees.first().map(|tree| tree.provider.clone())).unwrap_or_default()
 }
 
-fn first_vip(tree: &Tree) -> Option<(kuryr_plan::service::Vip, std::net::IpAddr)> {
-    match &tree.place {
-        Place::Vips(vips) => vips.iter().find_map(|vip| Some((*vip, vip.address?))),
-        Place::Port(_) | Place::Existing(_) => None,
-    }
+/// The addresses that a tree must have.
+fn vips(tree: &Tree) -> impl Iterator<Item = (Vip, IpAddr)> {
+    let vips: &[Vip] = match &tree.place {
+        Place::Vips(vips) => vips,
+        Place::Port(_) | Place::Existing(_) => &[],
+    };
+    vips.iter().filter_map(|vip| Some((*vip, vip.address?)))
 }

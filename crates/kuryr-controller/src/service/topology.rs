@@ -1,9 +1,6 @@
 //! What the cloud has for Services: subnets, external networks, Octavia.
 
-use crate::{
-    config::{ControllerConfig, ServiceClass, ServicesConfig},
-    topology::Topology,
-};
+use crate::config::{ControllerConfig, ServiceClass, ServicesConfig};
 use ipnet::IpNet;
 use kuryr_model::{
     ClusterId, Mark, NetworkId, Purpose, SubnetId,
@@ -88,7 +85,7 @@ impl ServicesError {
 
 impl Services {
     /// Looks at the cloud.
-    pub(crate) async fn find(cloud: &Cloud, config: &ControllerConfig, pods: &Topology) -> Result<Self, ServicesError> {
+    pub(crate) async fn find(cloud: &Cloud, config: &ControllerConfig, pods: &[Subnet]) -> Result<Self, ServicesError> {
         let services = &config.services;
         if services.enabled == Some(false) {
             return Ok(Self::Off("[services] enabled = false".to_owned()));
@@ -107,7 +104,7 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
-    async fn site(&self, config: &ServicesConfig, pods: &Topology) -> Result<Site, ServicesError> {
+    async fn site(&self, config: &ServicesConfig, pods: &[Subnet]) -> Result<Site, ServicesError> {
         self.cloud.url(CloudService::LoadBalancer)?;
         let services = if config.subnets.is_empty() {
             self.set_up_subnets().await?
@@ -138,7 +135,7 @@ impl Finder<'_> {
         Ok(Site {
             cluster: self.cluster.clone(),
             services: services.iter().map(site_subnet).collect(),
-            pods: pods.subnets.iter().map(site_subnet).collect(),
+            pods: pods.iter().map(site_subnet).collect(),
             nodes: Vec::new(),
             floating_network,
             external_subnets,
@@ -260,6 +257,11 @@ impl SiteState {
     /// Whether Services ask for no provider unless they say so.
     pub(crate) fn asks_for_no_provider(&self) -> bool {
         self.current.lock().provider == Provider::Default
+    }
+
+    /// Whether it is known whom Octavia takes when no provider is asked for.
+    pub(crate) fn knows_default_provider(&self) -> bool {
+        self.current.lock().default_provider.is_some()
     }
 
     /// A provider, as it was asked for, refused a feature. False if that was known.

@@ -23,6 +23,9 @@ pub struct NewNetwork {
     /// Largest packet in bytes; Neutron chooses unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// Whether it leads out of the cloud; only administrators may make such.
+    #[serde(rename = "router:external", skip_serializing_if = "std::ops::Not::not")]
+    pub external: bool,
 }
 
 /// The calls.

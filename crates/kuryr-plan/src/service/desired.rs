@@ -6,19 +6,16 @@ use super::{
     ingress::Exposed,
     input::{Family, Kind, Service, Slice, TrafficPolicy},
     listeners::{Frame, Style, affinity, listeners, style},
-    matching::only,
+    matching::{nobody, only},
     members::Subnets,
     problem::{Effect, Problem, Reason},
     provider::{Abilities, Feature, Provider},
     site::Site,
     tree::{Floating, Place, Role, Tree, Vip},
 };
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use kuryr_model::{ClusterId, Mark, Purpose, ServiceUid, SubnetId};
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 /// What a Service has to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,15 +213,18 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn tree(&self, role: Role, place: Place, families: &[Family], apart: bool, problems: &mut Vec<Problem>) -> Tree {
         let others = self.other_subnets(&place);
+        // Where a load balancer's families are not known yet, what is of other families is left out later.
+        let any = [Family::V4, Family::V6];
+        let members = if role == Role::External { &any } else { families };
         let frame = Frame {
             service: self.service,
             options: self.options,
             slices: self.slices,
             abilities: self.abilities,
             style: self.style,
-            families,
+            families: members,
             subnets: Subnets { pods: &self.site.pods, others: &others },
-            allowed: &self.allowed(role, families),
+            allowed: &self.allowed(role, members),
         };
         Tree {
             role,
@@ -239,6 +239,7 @@ impl Builder<'_> {
             description: format!("Kubernetes Service {} of cluster {}", self.service.key, self.site.cluster),
             tags: mark(&self.site.cluster, &self.service.uid),
             listeners: listeners(frame, problems),
+            families: families.to_vec(),
             place,
             apart,
         }
@@ -276,10 +277,11 @@ impl Builder<'_> {
         if self.exposure.role() != role || !self.abilities.does(Feature::AllowedCidrs) {
             return Vec::new();
         }
-        // Sorted; and never empty, which would mean everybody, where all ranges are unreadable.
-        let nobody = IpNet::V4(Ipv4Net::from(Ipv4Addr::LOCALHOST));
-        let mut allowed: BTreeSet<IpNet> =
-            if ranges.is_empty() { [nobody].into() } else { ranges.iter().copied().collect() };
+        let mut allowed: BTreeSet<IpNet> = ranges.iter().copied().collect();
+        // None that could be read: still a limit.
+        if allowed.is_empty() {
+            allowed.extend([Family::V4, Family::V6].map(nobody));
+        }
         if role != Role::External {
             let subnets = self.site.pods.iter().chain(&self.site.services);
             allowed.extend(subnets.map(|subnet| subnet.cidr.trunc()));

@@ -50,10 +50,12 @@ pub fn ingress(desired: &Desired, observed: &Observed) -> Vec<Ingress> {
     let addresses: Vec<IpAddr> = match &desired.floating {
         Floating::Withheld => Vec::new(),
         Floating::None => vips(&pairs, role).collect(),
-        Floating::Wanted(_) => {
-            let floating = shown_floating(&pairs, desired, observed).map(|ip| ip.floating_ip_address);
-            floating.into_iter().chain(vips(&pairs, role).filter(is_public_v6)).collect()
-        }
+        Floating::Wanted(wanted) => match shown_floating(&pairs, desired, observed) {
+            Some(ip) => [ip.floating_ip_address].into_iter().chain(vips(&pairs, role).filter(is_public_v6)).collect(),
+            // Whoever made the load balancer knows how its VIP is reached.
+            None if !wanted.make && wanted.address.is_none() => vips(&pairs, role).collect(),
+            None => vips(&pairs, role).filter(is_public_v6).collect(),
+        },
     };
     let entry = |ip, hostname| Ingress { ip, hostname, ports: desired.exposed.ports.clone() };
     match &desired.exposed.hostname {

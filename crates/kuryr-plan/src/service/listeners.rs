@@ -15,6 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds`, unless set.
 const USUAL_AFFINITY: u32 = 10_800;
 
+/// The shortest `delay` that Octavia takes for `UDP-CONNECT`, in seconds (its `udp_connect_min_interval_health_monitor`).
+const LEAST_UDP_DELAY: u32 = 3;
+
 /// What is the same for all listeners of a Service: what was asked for, as far as the provider can do it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Style {
@@ -203,10 +206,11 @@ fn monitor(frame: Frame<'_>, transport: Transport, name: &str, problems: &mut Ve
         problems.push(Problem::new(Reason::NotSupportedByProvider, about, Effect::Ignored, message));
         return None;
     }
+    let least = if kind == MonitorType::UdpConnect { LEAST_UDP_DELAY } else { 1 };
     Some(Monitor {
         name: name.to_owned(),
         kind,
-        delay: asked.delay,
+        delay: asked.delay.max(least),
         timeout: asked.timeout,
         max_retries: asked.max_retries,
         max_retries_down: asked.max_retries_down,

@@ -78,7 +78,7 @@ pub(crate) fn pairs<'a>(desired: &'a Desired, observed: &'a Observed) -> Pairs<'
         {
             continue;
         }
-        wanted.push((tree, found));
+        wanted.push((of_families(tree, found), found));
     }
     let leftover = observed
         .trees
@@ -141,12 +141,35 @@ fn arrange<'a>(tree: &'a Tree, own: &[&ObservedTree]) -> Vec<Cow<'a, Tree>> {
         .collect()
 }
 
+/// A tree at an address that is not the Service's own to choose has what fits the families that it turns out to have.
+fn of_families<'a>(tree: Cow<'a, Tree>, there: Option<&ObservedTree>) -> Cow<'a, Tree> {
+    if tree.role != Role::External {
+        return tree;
+    }
+    let mut families: BTreeSet<Family> =
+        there.iter().flat_map(|there| there.load_balancer.addresses()).map(Family::of).collect();
+    if families.is_empty() {
+        families.extend(&tree.families);
+    }
+    let families: Vec<Family> = families.into_iter().collect();
+    let mut tree = tree.into_owned();
+    for listener in &mut tree.listeners {
+        listener.allowed_cidrs = only(&listener.allowed_cidrs, &families);
+        let members = &mut listener.pool.members;
+        // A Service of one family behind an address of the other: some providers translate.
+        if members.iter().any(|member| families.contains(&Family::of(member.address))) {
+            members.retain(|member| families.contains(&Family::of(member.address)));
+        }
+    }
+    Cow::Owned(Tree { families, ..tree })
+}
+
 /// The part of a tree that is for its `n`th address.
 fn one_family(tree: &Tree, role: Role, n: usize) -> Option<Cow<'static, Tree>> {
     let Place::Vips(vips) = &tree.place else { return None };
     let vip = *vips.get(n)?;
     let family = Family::of(vip.address?);
-    let mut part = Tree { role, place: Place::Vips(vec![vip]), apart: false, ..tree.clone() };
+    let mut part = Tree { role, place: Place::Vips(vec![vip]), families: vec![family], apart: false, ..tree.clone() };
     for listener in &mut part.listeners {
         listener.pool.members.retain(|member| Family::of(member.address) == family);
         listener.allowed_cidrs = only(&listener.allowed_cidrs, &[family]);
@@ -165,9 +188,13 @@ pub(crate) fn only(ranges: &[IpNet], families: &[Family]) -> Vec<IpNet> {
     if !kept.is_empty() {
         return kept;
     }
-    let nobody = |family: &Family| match family {
+    families.iter().copied().map(nobody).collect()
+}
+
+/// What no client comes from.
+pub(crate) fn nobody(family: Family) -> IpNet {
+    match family {
         Family::V4 => IpNet::V4(Ipv4Net::from(Ipv4Addr::LOCALHOST)),
         Family::V6 => IpNet::V6(Ipv6Net::from(Ipv6Addr::LOCALHOST)),
-    };
-    families.iter().map(nobody).collect()
+    }
 }

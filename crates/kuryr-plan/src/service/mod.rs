@@ -20,6 +20,8 @@ pub mod desired;
 pub mod diff;
 pub mod digest;
 mod exposure;
+#[cfg(test)]
+mod fixtures;
 pub mod ingress;
 pub mod input;
 mod listeners;

@@ -89,8 +89,10 @@ reasons! {
     LoadBalancerInError,
     /// Somebody else's listener has the port number.
     ListenerTaken,
-    /// The floating IP of `loadBalancerIP` leads to something else.
+    /// The floating IP of `loadBalancerIP` leads to something else, or cannot lead here.
     FloatingIpInUse,
+    /// There is no floating IP of the address `loadBalancerIP`, and Kuryr may not make one.
+    FloatingIpNotFound,
     /// Other Services still use this Service's load balancer, so it stays for now.
     StillShared,
 }

@@ -105,11 +105,14 @@ fn ovn(feature: Feature) -> Can {
     match feature {
         Feature::Timeouts | Feature::ConnectionLimit | Feature::PersistenceTimeout => Can::NoEffect,
         Feature::Flavor | Feature::AvailabilityZone | Feature::Failover => Can::No,
+        // Older ones take several addresses and make the first; newer ones can. Two load balancers work with all of them,
+        // and cost next to nothing in OVN.
+        Feature::AdditionalVips => Can::No,
         Feature::Algorithm(algorithm) => yes_if(algorithm == Algorithm::SourceIpPort),
         Feature::Protocol(protocol) => yes_if(matches!(protocol, Protocol::Tcp | Protocol::Udp | Protocol::Sctp)),
         Feature::Monitor(kind) => yes_if(matches!(kind, MonitorType::Tcp | MonitorType::UdpConnect)),
-        // Newer ones can do these two: an older one says so.
-        Feature::AllowedCidrs | Feature::AdditionalVips | Feature::Persistence => Can::Yes,
+        // Newer ones can limit clients; an older one says that it cannot.
+        Feature::AllowedCidrs | Feature::Persistence => Can::Yes,
     }
 }
 

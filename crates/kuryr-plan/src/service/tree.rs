@@ -1,6 +1,9 @@
 //! What a Service has to have in Octavia and Neutron.
 
-use super::{input::Transport, provider::Provider};
+use super::{
+    input::{Family, Transport},
+    provider::Provider,
+};
 use ipnet::IpNet;
 use kuryr_model::{FlavorId, LoadBalancerId, NetworkId, PortId, SubnetId, lb};
 use std::{collections::BTreeMap, fmt, net::IpAddr};
@@ -26,6 +29,8 @@ pub struct Tree {
     pub tags: Vec<String>,
     /// Its listeners, in order of their keys.
     pub listeners: Vec<Listener>,
+    /// The families of its addresses; those that it is taken to have, where [`Self::place`] does not tell.
+    pub families: Vec<Family>,
     /// The provider cannot have several addresses in one load balancer: make one for each.
     pub apart: bool,
 }

@@ -47,7 +47,8 @@ pub use self::http::{Call, Service};
 use self::keystone::Keystone;
 use self::neutron::Neutron;
 pub use self::neutron::view::{
-    AddressPair, NetworkView, PortView, RouterView, RuleView, SecurityGroupView, Snapshot, SubnetView,
+    AddressPair, FloatingIpView, ListenerView, LoadBalancerView, MemberView, NetworkView, PortView, RouterView,
+    RuleView, SecurityGroupView, Snapshot, SubnetView,
 };
 pub use self::neutron::{HostKind, PortStatus};
 pub use self::server::Server;

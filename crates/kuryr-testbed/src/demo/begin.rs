@@ -61,7 +61,7 @@ pub(super) async fn set_up(show: &Show, world: &World) -> anyhow::Result<()> {
          cloud needs. Both may be run again and then change nothing.",
     );
     let cloud = &world.inside()?.cloud;
-    let [crds, setup] = commands(&[POD_CIDR.to_owned()]);
+    let [crds, setup] = commands(&[POD_CIDR.to_owned()], &[]);
     let command = format!("kuryr {}", setup.join(" "));
     run(show, world, crds).await?;
     let output = run(show, world, setup.clone()).await?;

@@ -11,6 +11,7 @@ mod node_faults;
 mod real;
 mod restarts;
 mod run;
+mod services;
 
 use crate::world::World;
 use futures::future::BoxFuture;
@@ -90,4 +91,15 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded bad_input::a_malformed_kuryr_port_is_skipped;
     Both bad_input::malformed_cni_input_is_refused;
     Both bad_input::wrong_configuration_ends_with_one_sentence;
+    Embedded services::a_service_costs_one_request_and_so_does_a_change;
+    Embedded services::a_service_changes_its_type_and_its_load_balancer_stays;
+    Embedded services::a_hundred_services_at_once;
+    Embedded services::endpoints_that_flap_cost_few_requests;
+    Embedded services::what_is_broken_behind_our_back_is_repaired;
+    Embedded services::octavia_answers_500;
+    Embedded services::octavia_loses_answers;
+    Embedded services::octavia_drops_connections;
+    Embedded services::octavia_has_no_room;
+    Embedded services::a_service_deleted_before_its_load_balancer_is_ready;
+    Embedded services::the_controller_is_killed_while_services_come_and_go;
 };

@@ -4,7 +4,10 @@ use super::{Ground, Kuryr, Settings, World, kuryr::NodePlace, process::executabl
 use crate::{
     cloud::{self, Cloud, HostKind, Latency, PortStatus},
     dataplane::{Agent, CORE, Fabric},
-    kubernetes::{ApiServer, Endpoints, Kubelet, KubeletConfig, Scheduler, ServerHandle, kubeconfig},
+    kubernetes::{
+        ApiServer, ApiServerConfig, Endpoints, Kubelet, KubeletConfig, SERVICE_CIDRS, Scheduler, ServerHandle,
+        kubeconfig,
+    },
 };
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Namespace;
@@ -35,6 +38,10 @@ pub struct EmbeddedConfig {
     pub latency: Latency,
     /// Pod networks.
     pub pod_cidrs: Vec<String>,
+    /// Where Services get their cluster IPs from, one of each family at most; none: the cloud gets no network for them.
+    pub service_cidrs: Vec<String>,
+    /// How Octavia behaves.
+    pub load_balancing: cloud::LoadBalancingConfig,
     /// More lines for `kuryr.toml`.
     pub settings: String,
     /// Install the custom resources and run `kuryr setup`.
@@ -52,6 +59,8 @@ impl EmbeddedConfig {
             nodes: 2,
             latency: Latency::default(),
             pod_cidrs: vec!["10.10.0.0/20".to_owned()],
+            service_cidrs: SERVICE_CIDRS.map(str::to_owned).to_vec(),
+            load_balancing: cloud::LoadBalancingConfig::default(),
             settings: String::new(),
             set_up: true,
             start_kuryr: true,
@@ -91,12 +100,17 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
     let name_refs: Vec<&str> = names.iter().map(String::as_str).collect();
     let fabric = Fabric::new(&config.netns, &name_refs)?;
 
-    let cloud = Cloud::new(cloud::Config { latency: config.latency.clone(), ..cloud::Config::default() });
+    let (latency, load_balancing) = (config.latency.clone(), config.load_balancing.clone());
+    let cloud = Cloud::new(cloud::Config { latency, load_balancing, ..cloud::Config::default() });
     for name in &names {
         cloud.add_host(name, HostKind::Tap);
     }
     let cloud_server = cloud.serve(TcpListener::bind((CORE, 0)).await?)?;
-    let api = ApiServer::new();
+    let service_cidrs = config.service_cidrs.iter().map(|cidr| cidr.parse()).collect::<Result<Vec<_>, _>>()?;
+    let api = match &service_cidrs[..] {
+        [] => ApiServer::new(),
+        _ => ApiServer::with_config(ApiServerConfig { service_cidrs, ..ApiServerConfig::default() }),
+    };
     let api_server = api.serve(TcpListener::bind((CORE, 0)).await?)?;
 
     let wire = Wire::new(&cloud);
@@ -107,7 +121,7 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
 
     fs::write(at("kubeconfig"), kubeconfig(&api_server.url()))?;
     fs::write(at("clouds.yaml"), cloud_server.clouds_yaml())?;
-    write_config(&at("kuryr.toml"), "", &config.settings)?;
+    write_config(&at("kuryr.toml"), "", "", &config.settings)?;
     let settings = Settings {
         folder: folder.path().to_owned(),
         config: at("kuryr.toml"),
@@ -123,7 +137,7 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
         listen: (node.address, HEALTH).into(),
     });
     let mut kuryr = Kuryr::new(settings, places.collect())?;
-    let steps = if config.set_up { set_up(&config.pod_cidrs).to_vec() } else { Vec::new() };
+    let steps = if config.set_up { set_up(&config.pod_cidrs, &config.service_cidrs).to_vec() } else { Vec::new() };
     for args in steps {
         let (code, output) = kuryr.run(args.clone()).await?;
         ensure!(code == Some(0), "kuryr {} ended with {code:?}: {output}", args.join(" "));
@@ -177,9 +191,10 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
 
 /// What an operator does first: arguments of `kuryr`.
 #[must_use]
-pub fn set_up(pod_cidrs: &[String]) -> [Vec<String>; 2] {
+pub fn set_up(pod_cidrs: &[String], service_cidrs: &[String]) -> [Vec<String>; 2] {
     let mut setup = vec!["setup".to_owned()];
     setup.extend(pod_cidrs.iter().map(|cidr| format!("--pod-cidr={cidr}")));
+    setup.extend(service_cidrs.iter().map(|cidr| format!("--service-cidr={cidr}")));
     [vec!["crds".to_owned(), "--apply".to_owned()], setup]
 }
 
@@ -189,9 +204,9 @@ fn cni_conf(socket: &Path) -> Value {
 }
 
 /// A short lease, so that scenarios need not wait long for a standby.
-fn write_config(path: &Path, network: &str, more: &str) -> anyhow::Result<()> {
+fn write_config(path: &Path, network: &str, controller: &str, more: &str) -> anyhow::Result<()> {
     let text = format!(
-        "[openstack]\ncloud = \"kuryr\"\n{network}\n[controller]\nlease_duration = \"3s\"\nnode_cooldown = \"3s\"\n[daemon]\nadd_timeout = \"20s\"\n{more}"
+        "[openstack]\ncloud = \"kuryr\"\n{network}\n[controller]\nlease_duration = \"3s\"\nnode_cooldown = \"3s\"\n{controller}\n[daemon]\nadd_timeout = \"20s\"\n{more}"
     );
     Ok(fs::write(path, text)?)
 }
@@ -220,7 +235,15 @@ impl Embedded {
     /// # Errors
     /// It cannot be written.
     pub fn configure_network(&self, network: &str) -> anyhow::Result<()> {
-        write_config(&self.folder.path().join("kuryr.toml"), network, &self.settings)
+        write_config(&self.folder.path().join("kuryr.toml"), network, "", &self.settings)
+    }
+
+    /// Writes `kuryr.toml` anew with these lines in the section `[controller]`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn configure_controller(&self, controller: &str) -> anyhow::Result<()> {
+        write_config(&self.folder.path().join("kuryr.toml"), "", controller, &self.settings)
     }
 
     /// The quota of ports of Kuryr's project.

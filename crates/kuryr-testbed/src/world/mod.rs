@@ -13,6 +13,7 @@ mod kuryr;
 pub mod pods;
 pub mod process;
 mod real;
+pub mod services;
 mod wiring;
 
 pub use actions::{CniAnswer, Vm, mtu};
@@ -20,6 +21,7 @@ pub use embedded::{Embedded, EmbeddedConfig, set_up};
 pub use kuryr::{Kuryr, Settings};
 pub use pods::{NewPod, Pods, addresses};
 pub use real::{Real, RealConfig};
+pub use services::Services;
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -119,6 +121,12 @@ impl World {
         Pods::new(&self.client, &self.namespace)
     }
 
+    /// The Services of the scenario's namespace.
+    #[must_use]
+    pub fn services(&self) -> Services {
+        Services::new(&self.client, &self.namespace)
+    }
+
     /// The scenario's namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
@@ -170,11 +178,12 @@ impl World {
         }
     }
 
-    /// Deletes the scenario's pods, waits until all that was made for them is gone, and asks `kuryr audit`.
+    /// Deletes the scenario's Services and pods, waits until all that was made for them is gone, and asks `kuryr audit`.
     ///
     /// # Errors
     /// Something is left, or the audit finds something.
     pub async fn end_scenario(&self) -> anyhow::Result<()> {
+        self.services().delete_all().await?;
         let pods = self.pods();
         pods.api().delete_collection(&DeleteParams::default(), &kube::api::ListParams::default()).await?;
         let started = Instant::now();

@@ -1,9 +1,11 @@
 //! What should be there and what is: pure.
 
+use super::services::services;
 use crate::{setup::group_differs, view::ClusterView};
 use jiff::{SignedDuration, Timestamp};
+use kuryr_controller::survey::Survey;
 use kuryr_model::{
-    ClusterId, KuryrPort, Mark, ObjectKey, PodUid, PortId, Purpose, Vif,
+    ClusterId, FloatingIpId, KuryrPort, LoadBalancerId, Mark, ObjectKey, PodUid, PortId, Purpose, Vif,
     kuryr_port::AttachmentState,
     mark::Base,
     neutron::{Port, SecurityGroup},
@@ -57,10 +59,14 @@ pub(crate) enum Prunable {
     Port(PortId),
     /// By UID, so that one made since under the same name is left alone.
     KuryrPort(ObjectKey, String),
+    LoadBalancer(LoadBalancerId),
+    FloatingIp(FloatingIpId),
+    /// By UID, too.
+    KuryrLoadBalancer(ObjectKey, String),
 }
 
 /// All that is compared.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct World {
     pub(crate) cluster: ClusterId,
     pub(crate) now: Timestamp,
@@ -69,10 +75,12 @@ pub(crate) struct World {
     pub(crate) ports: Vec<Port>,
     /// Those with our tag.
     pub(crate) groups: Vec<SecurityGroup>,
+    /// Services, and what they have.
+    pub(crate) services: Survey,
 }
 
 /// For how long a `KuryrPort` may be on its way out: its node has to say that the port is free.
-const LONGEST_DELETION: SignedDuration = SignedDuration::from_mins(2);
+pub(super) const LONGEST_DELETION: SignedDuration = SignedDuration::from_mins(2);
 
 /// Everything that is wrong.
 pub(crate) fn compare(world: &World) -> Vec<Finding> {
@@ -81,6 +89,7 @@ pub(crate) fn compare(world: &World) -> Vec<Finding> {
     kuryr_ports(world, &mut findings);
     strays(world, &mut findings);
     groups(world, &mut findings);
+    services(&world.cluster, world.now, &world.services, &mut findings);
     findings.sort();
     findings
 }
@@ -91,7 +100,7 @@ pub(crate) fn lasting(first: &[Finding], second: Vec<Finding>) -> Vec<Finding> {
     second.into_iter().filter(|finding| first.iter().any(|before| same(before, finding))).collect()
 }
 
-fn finding(kind: Kind, subject: &str, id: &dyn ToString, what: String, fix: &str) -> Finding {
+pub(super) fn finding(kind: Kind, subject: &str, id: &dyn ToString, what: String, fix: &str) -> Finding {
     Finding { kind, subject: subject.to_owned(), id: id.to_string(), what, fix: fix.to_owned(), prune: None }
 }
 

@@ -50,6 +50,7 @@ fn world() -> World {
         },
         ports: vec![port("web", 1), port("db", 2)],
         groups: vec![group(Base::IngressOpen, Direction::Ingress), group(Base::EgressOpen, Direction::Egress)],
+        services: Survey::default(),
     }
 }
 

@@ -1,9 +1,9 @@
 //! `kuryr audit`: is everything there that should be, and nothing else?
 //!
 //! ```text
-//!  pods, KuryrPorts, nodes ─┐
-//!  ports, security groups ──┼─▶ compare ─▶ findings ─▶ look again: what is still so ─▶ list, prune, exit code
-//!  reports of nodes ────────┘
+//!  pods, KuryrPorts, nodes, Services ───────┐
+//!  ports, security groups, load balancers ──┼─▶ compare ─▶ findings ─▶ look again: what is still so ─▶ list, prune, exit code
+//!  reports of nodes ────────────────────────┘
 //! ```
 //!
 //! A working cluster is always a little behind itself: a port is made a moment before its `KuryrPort`. So a difference
@@ -12,6 +12,7 @@
 mod compare;
 mod fix;
 mod node;
+mod services;
 
 pub(crate) use compare::Finding;
 
@@ -21,7 +22,8 @@ use clap::{Args, ValueEnum};
 use compare::World;
 use jiff::Timestamp;
 use kube::Client;
-use kuryr_model::{ClusterId, KuryrPort, mark::cluster_tag};
+use kuryr_controller::{ControllerConfig, survey::survey};
+use kuryr_model::{KuryrPort, mark::cluster_tag};
 use kuryr_openstack::{Cloud, Filter};
 use std::{
     collections::BTreeSet,
@@ -63,16 +65,16 @@ pub(crate) struct AuditArgs {
 /// Runs the command. True: nothing is wrong, or nothing any more.
 pub(crate) async fn run(
     args: &AuditArgs,
-    cluster: &ClusterId,
+    config: &ControllerConfig,
     cloud: &Cloud,
     client: &Client,
     usual_socket: &Path,
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
-    let mut findings = compare::compare(&look(cluster, cloud, client).await?);
+    let mut findings = compare::compare(&look(config, cloud, client).await?);
     if !findings.is_empty() && args.settle > 0 {
         tokio::time::sleep(Duration::from_secs(args.settle)).await;
-        let again = compare::compare(&look(cluster, cloud, client).await?);
+        let again = compare::compare(&look(config, cloud, client).await?);
         findings = compare::lasting(&findings, again);
     }
     for path in &args.node_report {
@@ -106,19 +108,20 @@ async fn on_nodes(sockets: &[PathBuf], fix: bool) -> anyhow::Result<Vec<Finding>
     Ok(findings)
 }
 
-async fn look(cluster: &ClusterId, cloud: &Cloud, client: &Client) -> anyhow::Result<World> {
-    let network = cloud.network();
+async fn look(config: &ControllerConfig, cloud: &Cloud, client: &Client) -> anyhow::Result<World> {
+    let (cluster, network) = (&config.cluster, cloud.network());
     let ours = Filter::new().tags([cluster_tag(cluster)]);
     // OpenStack first: a port whose KuryrPort is made meanwhile is not stray.
     let mut ports = network.ports().list(&ours).await?;
     let groups = network.security_groups().list(&ours).await?;
+    let services = survey(config, cloud, client, None).await?;
     let view = ClusterView::read(client).await?;
     // Those that are named and were not in the list: made since, not there, or without our tag.
     let known: BTreeSet<_> = ports.iter().map(|port| port.id).collect();
     let named = view.kuryr_ports.iter().flat_map(KuryrPort::port_ids);
     let unseen: Vec<_> = named.filter(|id| !known.contains(id)).collect();
     ports.extend(network.ports().list(&Filter::new().any("id", unseen)).await?);
-    Ok(World { cluster: cluster.clone(), now: Timestamp::now(), view, ports, groups })
+    Ok(World { cluster: cluster.clone(), now: Timestamp::now(), view, ports, groups, services })
 }
 
 fn json(findings: &[Finding], fixed: &BTreeSet<usize>, out: &mut dyn Write) -> anyhow::Result<()> {

@@ -20,7 +20,8 @@ pub(crate) async fn apply(network: &Network, cluster: &ClusterId, step: &Step) -
     let description = |base| description(cluster, base);
     match step {
         Step::CreateNetwork { name, mtu, base } => {
-            let new = NewNetwork { name: name.clone(), description: description(*base), mtu: *mtu };
+            let new =
+                NewNetwork { name: name.clone(), description: description(*base), mtu: *mtu, ..NewNetwork::default() };
             network.networks().create(&new).await.map(drop)
         }
         Step::SetMtu(id, mtu) => network.networks().set_mtu(*id, *mtu).await.map(drop),

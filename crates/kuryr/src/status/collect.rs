@@ -5,13 +5,16 @@ use crate::{
     cloud::{cluster_id, named, only},
     view::ClusterView,
 };
+use anyhow::Context as _;
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::coordination::v1::Lease, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    api::{coordination::v1::Lease, core::v1::Service as KubeService},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{Api, Client, CustomResourceExt as _};
+use kube::{Api, Client, CustomResourceExt as _, ResourceExt as _, api::ListParams};
+use kuryr_controller::{ControllerConfig, survey::services_off};
 use kuryr_model::{
-    ClusterId, KuryrPort, Mark, Purpose,
+    ClusterId, KuryrLoadBalancer, KuryrPort, Mark, ObjectKey, Purpose,
     mark::{Base, cluster_tag},
     neutron::{Port, SecurityGroup, Subnet},
 };
@@ -41,6 +44,17 @@ pub(crate) struct Kubernetes {
     pub(crate) lease_name: String,
     pub(crate) lease: Known<Option<LeaseFacts>>,
     pub(crate) view: Known<ClusterView>,
+    pub(crate) services: Known<Vec<ServiceFacts>>,
+}
+
+/// A Service, and what is said of its load balancer.
+#[derive(Debug)]
+pub(crate) struct ServiceFacts {
+    pub(crate) key: ObjectKey,
+    /// It has a cluster IP and ports.
+    pub(crate) wants: bool,
+    pub(crate) created: Option<Timestamp>,
+    pub(crate) held: Option<KuryrLoadBalancer>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +82,9 @@ pub(crate) struct CloudFacts {
     pub(crate) groups: Known<Vec<(Base, SecurityGroup)>>,
     pub(crate) agents: Known<Vec<Agent>>,
     pub(crate) ports: Known<Vec<Port>>,
+    pub(crate) octavia_url: String,
+    /// Why Services are off, if they are.
+    pub(crate) services: Known<Option<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -104,11 +121,12 @@ async fn kubernetes(settings: &Settings, client: &Client) -> Kubernetes {
     let definitions = Api::<CustomResourceDefinition>::all(client.clone());
     let name = KuryrPort::crd_name();
     let leases = Api::<Lease>::namespaced(client.clone(), &settings.lease_namespace);
-    let (version, definition, lease, view) = futures::join!(
+    let (version, definition, lease, view, services) = futures::join!(
         client.apiserver_version(),
         definitions.get_opt(name),
         leases.get_opt(&settings.lease_name),
-        ClusterView::read(client)
+        ClusterView::read(client),
+        services(client)
     );
     let version = version.map_err(|error| chain(&error)).and_then(|info| {
         // Some providers write "31+".
@@ -122,7 +140,36 @@ async fn kubernetes(settings: &Settings, client: &Client) -> Kubernetes {
         lease_name: format!("{}/{}", settings.lease_namespace, settings.lease_name),
         lease: lease.map(|lease| lease.and_then(read_lease)).map_err(|error| chain(&error)),
         view: view.map_err(|error| format!("{error:#}")),
+        services: services.map_err(|error| format!("{error:#}")),
     }
+}
+
+async fn services(client: &Client) -> anyhow::Result<Vec<ServiceFacts>> {
+    let all = ListParams::default();
+    let services = Api::<KubeService>::all(client.clone()).list(&all).await.context("Services cannot be listed")?;
+    let held = Api::<KuryrLoadBalancer>::all(client.clone()).list(&all).await;
+    let held = held.context("KuryrLoadBalancers cannot be listed (are the definitions applied? kuryr crds --apply)")?;
+    let mut held: BTreeMap<ObjectKey, KuryrLoadBalancer> = held.into_iter().map(|held| (held.key(), held)).collect();
+    let read = |service: &KubeService| {
+        let key = ObjectKey::new(service.namespace().unwrap_or_default(), service.name_any());
+        let spec = service.spec.clone().unwrap_or_default();
+        let address = spec.cluster_ip.filter(|ip| !ip.is_empty() && ip != "None");
+        ServiceFacts {
+            wants: address.is_some() && spec.ports.is_some_and(|ports| !ports.is_empty()),
+            created: service.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            held: held.remove(&key),
+            key,
+        }
+    };
+    let mut facts: Vec<ServiceFacts> = services.iter().map(read).collect();
+    // Those whose Service is gone.
+    facts.extend(held.into_iter().map(|(key, held)| ServiceFacts {
+        key,
+        wants: false,
+        created: None,
+        held: Some(held),
+    }));
+    Ok(facts)
 }
 
 fn read_definition(definition: &CustomResourceDefinition) -> Definition {
@@ -157,13 +204,20 @@ async fn openstack(settings: &Settings, cluster: &Known<ClusterId>, cloud: &Clou
         let filter = Filter::new().tags([cluster_tag(cluster.as_ref().map_err(Clone::clone)?)]);
         Ok::<_, String>((network.security_groups().list(&filter).await, network.ports().list(&filter).await))
     };
+    let off = async {
+        let cluster = cluster.as_ref().map_err(Clone::clone)?.clone();
+        let mut config = ControllerConfig::new(cluster, String::new());
+        (config.pod_subnets, config.services) = (settings.pod_subnets.clone(), settings.services.clone());
+        services_off(&config, cloud).await.map_err(|error| chain(&error))
+    };
     let every_agent = Filter::new();
-    let (extensions, quotas, subnets, agents, ours) = futures::join!(
+    let (extensions, quotas, subnets, agents, ours, services) = futures::join!(
         network.extensions(),
         quotas,
         subnets(settings, cluster, cloud),
         network.agents(&every_agent),
-        ours
+        ours,
+        off
     );
     let (groups, ports) = match ours {
         Ok((groups, ports)) => (groups.map_err(say), ports.map_err(say)),
@@ -183,6 +237,8 @@ async fn openstack(settings: &Settings, cluster: &Known<ClusterId>, cloud: &Clou
         groups: groups.map(|groups| groups.into_iter().filter_map(role).collect()),
         agents: agents.map_err(say),
         ports,
+        octavia_url: cloud.url(Service::LoadBalancer).unwrap_or_default(),
+        services,
     }
 }
 

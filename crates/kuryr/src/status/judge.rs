@@ -1,6 +1,9 @@
 //! What the facts mean: pure.
 
-use super::collect::{CloudFacts, Facts, Known, Kubernetes, LeaseFacts, SubnetFacts};
+use super::{
+    collect::{CloudFacts, Facts, Known, Kubernetes, LeaseFacts, SubnetFacts},
+    services,
+};
 use crate::{
     setup::group_differs,
     view::{ClusterView, NodeView, PodView},
@@ -22,7 +25,7 @@ const OLDEST_MINOR: u32 = 31;
 /// For how long a pod may wait before that is worth a word.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 /// How many of many are named.
-const NAMED: usize = 10;
+pub(super) const NAMED: usize = 10;
 /// Less than this share free is worth a word.
 const NEARLY: f64 = 0.05;
 
@@ -45,6 +48,7 @@ pub(crate) enum Area {
     Kubernetes,
     OpenStack,
     Pods,
+    Services,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -58,7 +62,7 @@ pub(crate) enum State {
     Wrong,
 }
 
-fn check(area: Area, subject: &str, state: State, detail: impl Into<String>, fix: &str) -> Check {
+pub(super) fn check(area: Area, subject: &str, state: State, detail: impl Into<String>, fix: &str) -> Check {
     Check { area, subject: subject.to_owned(), state, detail: detail.into(), fix: fix.to_owned() }
 }
 
@@ -73,7 +77,10 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Check> {
         Err(error) => checks.push(check(Area::Kubernetes, "API server", State::Wrong, error, "")),
     }
     match &facts.cloud {
-        Ok(cloud) => self::cloud(cloud, &mut checks),
+        Ok(cloud) => {
+            self::cloud(cloud, &mut checks);
+            services::octavia(cloud, &mut checks);
+        }
         Err(error) => checks.push(check(Area::OpenStack, "Keystone", State::Wrong, error, "")),
     }
     let view = facts.kubernetes.as_ref().ok().and_then(|kubernetes| kubernetes.view.as_ref().ok());
@@ -86,6 +93,10 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Check> {
         if let Some(ports) = cloud.and_then(|cloud| cloud.ports.as_ref().ok()) {
             down(view, ports, &mut checks);
         }
+    }
+    if let Ok(kubernetes) = &facts.kubernetes {
+        let on = cloud.is_none_or(|cloud| matches!(cloud.services, Ok(None)));
+        services::services(facts.now, &kubernetes.services, on, &mut checks);
     }
     checks
 }

@@ -56,6 +56,7 @@ fn facts() -> Facts {
                 nodes: vec![NodeView { name: "n1".into(), ready: true, why: String::new(), host: "host-1".into() }],
                 kuryr_ports: vec![attached("web", 1)],
             }),
+            services: Ok(vec![]),
         }),
         cloud: Ok(CloudFacts {
             auth_url: "http://keystone/v3".into(),
@@ -71,6 +72,8 @@ fn facts() -> Facts {
                     "id": port_id(1), "network_id": network_id(), "mac_address": "fa:16:3e:00:00:01", "status": "ACTIVE"}))
                 .unwrap(),
             ]),
+            octavia_url: "http://octavia/v2".into(),
+            services: Ok(None),
         }),
     }
 }
@@ -117,9 +120,13 @@ OpenStack
   ✓ Neutron            http://neutron/v2.0
   ✓ port quota         20 of 100 ports used
   ✓ pod subnet         pods-1 10.0.0.0/24: 20 used, 233 free
+  ✓ Octavia            http://octavia/v2
 
 Pods
   ✓ pods               1 have their ports, 0 are starting, 0 are stuck
+
+Services
+  ✓ Services           0 are served, 0 are in progress, 0 are not right
 
 All that was looked at works.
 "

@@ -11,11 +11,13 @@
 mod collect;
 mod judge;
 mod print;
+mod services;
 
 use crate::audit::Output;
 use clap::Args;
 use judge::State;
 use kube::Client;
+use kuryr_controller::ServicesConfig;
 use kuryr_openstack::Cloud;
 use std::io::Write;
 
@@ -34,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) cluster_id: Option<String>,
     /// Names or ids of the pod subnets; none: those that setup made.
     pub(crate) pod_subnets: Vec<String>,
+    /// What is configured for Services.
+    pub(crate) services: ServicesConfig,
     /// The controllers' Lease.
     pub(crate) lease_namespace: String,
     /// Its name.
@@ -45,6 +49,7 @@ impl Default for Settings {
         Self {
             cluster_id: None,
             pod_subnets: Vec::new(),
+            services: ServicesConfig::default(),
             lease_namespace: "kube-system".to_owned(),
             lease_name: "kuryr-controller".to_owned(),
         }

@@ -23,11 +23,7 @@ impl Planner<'_> {
         let ours: Vec<&FloatingIp> = observed.floating.iter().filter(|ip| is_our_floating(desired, ip)).collect();
         match &desired.floating {
             Floating::None => ours.iter().for_each(|ip| self.give_up(Turn::Restrict, ip)),
-            Floating::Withheld => {
-                for ip in ours.iter().filter(|ip| ip.port_id.is_some()) {
-                    self.step(Turn::Restrict, Step::DisassociateFloating { id: ip.id });
-                }
-            }
+            Floating::Withheld => self.withhold(&ours),
             Floating::Wanted(wanted) => {
                 if let Some(port) = self.vip_port(pairs, wanted) {
                     self.wanted(wanted, port, &ours, observed);
@@ -61,6 +57,17 @@ impl Planner<'_> {
                 // While another one leads to the port, the new one has to wait for its turn: a port has one only.
                 let port = here.is_none().then_some(port);
                 self.step(Turn::Expose, Step::CreateFloating { floating: wanted.clone(), port });
+            } else if let Some(address) = wanted.address {
+                let message = format!(
+                    "spec.loadBalancerIP is {address}: there is no such floating IP, and Kuryr cannot make it, since {}; \
+                     make it, or name another one",
+                    if wanted.make {
+                        "no network for floating IPs is known"
+                    } else {
+                        "the load balancer is not its own"
+                    }
+                );
+                self.refuse(Reason::FloatingIpNotFound, message, ours);
             }
             return;
         };
@@ -73,7 +80,7 @@ impl Planner<'_> {
                     chosen.floating_ip_address,
                     chosen.port_id.map(|port| port.to_string()).unwrap_or_default()
                 );
-                return self.problem(Reason::FloatingIpInUse, "spec.loadBalancerIP", Effect::NotExposed, message);
+                return self.refuse(Reason::FloatingIpInUse, message, ours);
             }
             if let Some(other) = here.filter(|other| !is_our_floating(self.desired, other)) {
                 let message = format!(
@@ -81,7 +88,7 @@ impl Planner<'_> {
                      that {} can take its place",
                     other.floating_ip_address, chosen.floating_ip_address
                 );
-                return self.problem(Reason::FloatingIpInUse, "spec.loadBalancerIP", Effect::NotExposed, message);
+                return self.refuse(Reason::FloatingIpInUse, message, ours);
             }
         }
         self.tag(wanted, chosen, port);
@@ -92,6 +99,19 @@ impl Planner<'_> {
             self.step(Turn::Expose, Step::AssociateFloating { id: chosen.id, port });
         }
         ours.iter().filter(|ip| ip.id != chosen.id).for_each(|ip| self.give_up(Turn::Expose, ip));
+    }
+
+    /// The address that is asked for cannot be had: then there is none at all, rather than another one.
+    fn refuse(&mut self, reason: Reason, message: String, ours: &[&FloatingIp]) {
+        self.problem(reason, "spec.loadBalancerIP", Effect::NotExposed, message);
+        self.withhold(ours);
+    }
+
+    /// Lets our floating IPs lead nowhere, and keeps them.
+    fn withhold(&mut self, ours: &[&FloatingIp]) {
+        for ip in ours.iter().filter(|ip| ip.port_id.is_some()) {
+            self.step(Turn::Restrict, Step::DisassociateFloating { id: ip.id });
+        }
     }
 
     fn is_vip_port(&self, observed: &Observed, port: PortId) -> bool {

@@ -1,1 +1,4 @@
-
+mod arbitrary;
+mod holds;
+mod octavia;
+mod properties;

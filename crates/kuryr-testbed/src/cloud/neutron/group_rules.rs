@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Neutron;
 use super::attrs::{Access, Attr, Body, Check, Kind, attr, shown};
 use super::error::{Error, Result};
-use super::resource::{Caller, Resource, Standard, Table};
+use super::resource::{Caller, Resource, Standard, kept_in};
 
 const ATTRS: &[Attr] = &[
     attr("direction", Access::Required, Check::OneOf(&["ingress", "egress"])),
@@ -114,21 +114,7 @@ impl Resource for Rule {
         },
     };
 
-    fn table(neutron: &Neutron) -> &Table<Self> {
-        &neutron.rules
-    }
-
-    fn table_mut(neutron: &mut Neutron) -> &mut Table<Self> {
-        &mut neutron.rules
-    }
-
-    fn standard(&self) -> &Standard {
-        &self.standard
-    }
-
-    fn standard_mut(&mut self) -> &mut Standard {
-        &mut self.standard
-    }
+    kept_in!(rules);
 
     fn attribute(&self, name: &str, _neutron: &Neutron) -> Option<Value> {
         let spec = &self.spec;

@@ -8,7 +8,7 @@ use super::Neutron;
 use super::attrs::{Access, Attr, Body, Check, Kind, attr};
 use super::error::{Error, Result};
 use super::group_rules::{self, Rule};
-use super::resource::{Caller, Resource, Standard, Table};
+use super::resource::{Caller, Resource, Standard, kept_in};
 use super::verbs::render;
 
 const ATTRS: &[Attr] = &[
@@ -36,21 +36,7 @@ impl Resource for Group {
         not_found: |id| Error::not_found("SecurityGroupNotFound", format!("Security group {id} does not exist")),
     };
 
-    fn table(neutron: &Neutron) -> &Table<Self> {
-        &neutron.groups
-    }
-
-    fn table_mut(neutron: &mut Neutron) -> &mut Table<Self> {
-        &mut neutron.groups
-    }
-
-    fn standard(&self) -> &Standard {
-        &self.standard
-    }
-
-    fn standard_mut(&mut self) -> &mut Standard {
-        &mut self.standard
-    }
+    kept_in!(groups);
 
     fn attribute(&self, name: &str, neutron: &Neutron) -> Option<Value> {
         Some(match name {

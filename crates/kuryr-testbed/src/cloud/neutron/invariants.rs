@@ -20,6 +20,8 @@ struct World {
     neutron: Neutron,
     caller: Caller,
     rng: Rng,
+    /// The external network, to which the first router has its gateway.
+    outside: Value,
 }
 
 impl World {
@@ -29,8 +31,14 @@ impl World {
         let mut neutron = Neutron::new(&config);
         neutron.add_host("node-1", HostKind::Tap);
         let caller = Caller { project: "p".into(), now: Timestamp::UNIX_EPOCH };
-        let mut world = Self { neutron, caller, rng: Rng::with_seed(seed) };
-        world.call(&Method::POST, "/v2.0/routers", &json!({ "router": {} }));
+        let mut world = Self { neutron, caller, rng: Rng::with_seed(seed), outside: Value::Null };
+        let body = json!({ "network": { "name": "outside", "router:external": true } });
+        let outside = world.call(&Method::POST, "/v2.0/networks", &body).body.unwrap()["network"]["id"].take();
+        let body = json!({ "subnet": { "network_id": outside, "ip_version": 4, "cidr": "203.0.113.0/29" } });
+        world.call(&Method::POST, "/v2.0/subnets", &body);
+        let body = json!({ "router": { "external_gateway_info": { "network_id": outside } } });
+        world.call(&Method::POST, "/v2.0/routers", &body);
+        world.outside = outside;
         world
     }
 
@@ -72,7 +80,7 @@ impl World {
     /// One call of any kind, sensible or not.
     fn step(&mut self) -> Answer {
         let nothing = Value::Null;
-        match self.rng.u8(0..16) {
+        match self.rng.u8(0..21) {
             0 => self.call(&Method::POST, "/v2.0/networks", &json!({ "network": { "name": "n" } })),
             1 => {
                 let v6 = self.rng.bool();
@@ -121,6 +129,25 @@ impl World {
             }
             14 => {
                 let path = format!("/v2.0/security-groups/{}", self.some::<super::Group>());
+                self.call(&Method::DELETE, &path, &nothing)
+            }
+            15 | 16 => {
+                let mut floating = json!({ "floating_network_id": self.outside });
+                match self.rng.u8(0..4) {
+                    0 => floating["floating_network_id"] = json!(self.some::<super::Network>()),
+                    1 => floating["floating_ip_address"] = json!(format!("203.0.113.{}", self.rng.u8(0..8))),
+                    2 => floating["port_id"] = json!(self.some::<super::Port>()),
+                    _ => {}
+                }
+                self.call(&Method::POST, "/v2.0/floatingips", &json!({ "floatingip": floating }))
+            }
+            17 => {
+                let path = format!("/v2.0/floatingips/{}", self.some::<super::FloatingIp>());
+                let port = if self.rng.u8(0..4) == 0 { Value::Null } else { json!(self.some::<super::Port>()) };
+                self.call(&Method::PUT, &path, &json!({ "floatingip": { "port_id": port } }))
+            }
+            18 => {
+                let path = format!("/v2.0/floatingips/{}", self.some::<super::FloatingIp>());
                 self.call(&Method::DELETE, &path, &nothing)
             }
             _ => {
@@ -174,8 +201,17 @@ fn check(neutron: &Neutron) {
         let scanned = neutron.ports.iter().any(|port| port.groups.contains(&group.standard.id));
         assert_eq!(neutron.port_index.uses_group(group.standard.id), scanned);
     }
+    for floating in neutron.floating_ips.iter() {
+        let holder = neutron.ports.get(floating.holder).expect("its address is held");
+        assert_eq!(holder.device_id, floating.standard.id.to_string());
+        let Some(inside) = &floating.inside else { continue };
+        assert!(neutron.ports.get(inside.port).is_some(), "it stands for a port that is gone");
+        let gateway = neutron.routers.get(inside.router).and_then(|router| router.gateway.as_ref());
+        assert_eq!(gateway.map(|gateway| gateway.network), Some(floating.network), "it cannot be reached");
+    }
     check_table(&neutron.ports);
     check_table(&neutron.groups);
+    check_table(&neutron.floating_ips);
 }
 
 fn check_table<R: Resource>(table: &Table<R>) {
@@ -214,6 +250,9 @@ fn any_sequence_of_calls_keeps_the_invariants_and_failures_change_nothing() {
         "NetworkInUse",
         "MacAddressInUse",
         "SecurityGroupInUse",
+        "FloatingIPPortAlreadyAssociated",
+        "ExternalGatewayForFloatingIPNotFound",
+        "RouterInterfaceInUseByFloatingIP",
     ] {
         assert!(kinds.contains_key(kind), "never met {kind}: {kinds:?}");
     }

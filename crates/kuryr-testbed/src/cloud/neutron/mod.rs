@@ -14,6 +14,7 @@ mod availability;
 mod binding;
 mod discovery;
 mod error;
+mod floating_ips;
 mod group_rules;
 mod groups;
 #[cfg(test)]
@@ -42,6 +43,7 @@ use uuid::Uuid;
 pub use self::binding::HostKind;
 pub(super) use self::error::Error;
 use self::error::Result;
+use self::floating_ips::FloatingIp;
 use self::group_rules::Rule;
 use self::groups::Group;
 use self::ipam::Allocator;
@@ -78,6 +80,7 @@ pub(crate) struct Neutron {
     ports: Table<Port>,
     port_index: PortIndex,
     routers: Table<Router>,
+    floating_ips: Table<FloatingIp>,
     groups: Table<Group>,
     rules: Table<Rule>,
     trunks: Table<Trunk>,
@@ -106,6 +109,7 @@ impl Neutron {
             ports: Table::default(),
             port_index: PortIndex::default(),
             routers: Table::default(),
+            floating_ips: Table::default(),
             groups: Table::default(),
             rules: Table::default(),
             trunks: Table::default(),
@@ -147,6 +151,7 @@ impl Neutron {
                 (&Method::PUT, [id, "remove_router_interface"]) => router_interfaces::remove(self, caller, call, id),
                 _ => self.collection::<Router>(caller, call, rest),
             },
+            "floatingips" => self.collection::<FloatingIp>(caller, call, rest),
             "security-groups" => self.collection::<Group>(caller, call, rest),
             "security-group-rules" => self.collection::<Rule>(caller, call, rest),
             "trunks" => match (&call.method, rest) {

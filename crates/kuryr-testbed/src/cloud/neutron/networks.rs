@@ -5,8 +5,9 @@ use uuid::Uuid;
 
 use super::attrs::{Access, Attr, Body, Check, Kind, attr};
 use super::error::{Error, Result};
-use super::ports::{self, Port};
-use super::resource::{Caller, Resource, Standard, Table};
+use super::floating_ips::{self, FloatingIp};
+use super::ports::{self, ROUTER_GATEWAY};
+use super::resource::{Caller, Resource, Standard, kept_in};
 use super::{Neutron, groups};
 
 const ATTRS: &[Attr] = &[
@@ -58,21 +59,7 @@ impl Resource for Network {
         not_found: |id| Error::not_found("NetworkNotFound", format!("Network {id} could not be found.")),
     };
 
-    fn table(neutron: &Neutron) -> &Table<Self> {
-        &neutron.networks
-    }
-
-    fn table_mut(neutron: &mut Neutron) -> &mut Table<Self> {
-        &mut neutron.networks
-    }
-
-    fn standard(&self) -> &Standard {
-        &self.standard
-    }
-
-    fn standard_mut(&mut self) -> &mut Standard {
-        &mut self.standard
-    }
+    kept_in!(networks);
 
     fn attribute(&self, name: &str, _neutron: &Neutron) -> Option<Value> {
         Some(match name {
@@ -120,6 +107,13 @@ impl Resource for Network {
 
     fn update(neutron: &mut Neutron, caller: &Caller, id: Uuid, body: &Body) -> Result<()> {
         let mut network = neutron.networks.find(id)?.clone();
+        let is_gateway = |port: &Uuid| neutron.ports.get(*port).is_some_and(|port| port.device_owner == ROUTER_GATEWAY);
+        if body.boolean("router:external") == Some(false) && neutron.port_index.on_network(id).iter().any(is_gateway) {
+            let message = format!(
+                "External network {id} cannot be updated to be made non-external, since it has existing gateway ports."
+            );
+            return Err(Error::conflict("ExternalNetworkInUse", message));
+        }
         network.standard.update(body);
         body.set_bool("admin_state_up", &mut network.admin_state_up);
         body.set_bool("port_security_enabled", &mut network.port_security);
@@ -133,9 +127,14 @@ impl Resource for Network {
         Ok(())
     }
 
-    fn delete(neutron: &mut Neutron, _caller: &Caller, id: Uuid) -> Result<()> {
-        let stays = |port: &Uuid| neutron.ports.get(*port).is_some_and(Port::is_of_the_network);
-        let (own, others): (Vec<Uuid>, Vec<Uuid>) = neutron.port_index.on_network(id).into_iter().partition(stays);
+    fn delete(neutron: &mut Neutron, caller: &Caller, id: Uuid) -> Result<()> {
+        let idle = floating_ips::idle_of(neutron, id);
+        let goes = |port: &Uuid| {
+            neutron.ports.get(*port).is_some_and(|port| {
+                port.is_of_the_network() || idle.iter().any(|floating| floating.to_string() == port.device_id)
+            })
+        };
+        let (own, others): (Vec<Uuid>, Vec<Uuid>) = neutron.port_index.on_network(id).into_iter().partition(goes);
         if !others.is_empty() {
             let ids: Vec<String> = others.iter().map(Uuid::to_string).collect();
             let message = format!(
@@ -145,8 +144,11 @@ impl Resource for Network {
             );
             return Err(Error::conflict("NetworkInUse", message));
         }
+        for floating in idle {
+            FloatingIp::delete(neutron, caller, floating)?;
+        }
         for port in own {
-            ports::remove(neutron, port);
+            ports::remove(neutron, port, caller.now);
         }
         if let Some(network) = neutron.networks.remove(id) {
             for subnet in network.subnets {

@@ -12,8 +12,8 @@ use super::binding::Binding;
 use super::error::{Error, Result};
 use super::port_checks::{self, AddressPair};
 use super::query::Filters;
-use super::resource::{Caller, Resource, Standard, Table};
-use super::{Neutron, groups, trunks};
+use super::resource::{Caller, Resource, Standard, kept_in};
+use super::{Neutron, floating_ips, groups, trunks};
 
 const VNIC_TYPES: &[&str] =
     &["baremetal", "direct", "direct-physical", "macvtap", "normal", "smart-nic", "virtio-forwarder"];
@@ -41,6 +41,7 @@ const ATTRS: &[Attr] = &[
 /// Owners whose ports only the L3 plugin deletes.
 pub(crate) const ROUTER_INTERFACE: &str = "network:router_interface";
 pub(crate) const ROUTER_GATEWAY: &str = "network:router_gateway";
+pub(crate) const FLOATING_IP: &str = "network:floatingip";
 
 /// Owners whose ports Neutron makes for a network, and deletes with it.
 const OF_THE_NETWORK: [&str; 2] = ["network:dhcp", "network:distributed"];
@@ -158,21 +159,7 @@ impl Resource for Port {
         not_found: |id| Error::not_found("PortNotFound", format!("Port {id} could not be found.")),
     };
 
-    fn table(neutron: &Neutron) -> &Table<Self> {
-        &neutron.ports
-    }
-
-    fn table_mut(neutron: &mut Neutron) -> &mut Table<Self> {
-        &mut neutron.ports
-    }
-
-    fn standard(&self) -> &Standard {
-        &self.standard
-    }
-
-    fn standard_mut(&mut self) -> &mut Standard {
-        &mut self.standard
-    }
+    kept_in!(ports);
 
     fn attribute(&self, name: &str, _neutron: &Neutron) -> Option<Value> {
         Some(match name {
@@ -285,9 +272,9 @@ impl Resource for Port {
         Ok(())
     }
 
-    fn delete(neutron: &mut Neutron, _caller: &Caller, id: Uuid) -> Result<()> {
+    fn delete(neutron: &mut Neutron, caller: &Caller, id: Uuid) -> Result<()> {
         let port = neutron.ports.find(id)?;
-        if port.is_router_port() {
+        if port.is_router_port() || port.device_owner == FLOATING_IP {
             let message = format!(
                 "Port {id} cannot be deleted directly via the port API: has device owner {}.",
                 port.device_owner
@@ -295,7 +282,7 @@ impl Resource for Port {
             return Err(Error::conflict("ServicePortInUse", message));
         }
         trunks::check_port_unused(neutron, id)?;
-        remove(neutron, id);
+        remove(neutron, id, caller.now);
         Ok(())
     }
 
@@ -346,20 +333,21 @@ pub(crate) fn store(neutron: &mut Neutron, port: Port, now: Timestamp) {
     }
 }
 
-/// Removes a port, whatever it is for, and gives its addresses back.
-pub(crate) fn remove(neutron: &mut Neutron, id: Uuid) {
+/// Removes a port, whatever it is for, gives its addresses back and parts it from its floating IPs.
+pub(crate) fn remove(neutron: &mut Neutron, id: Uuid, now: Timestamp) {
+    floating_ips::part_from(neutron, id, now);
     if let Some(port) = neutron.ports.remove(id) {
         neutron.port_index.remove(&port);
         addresses::release(neutron, &port.fixed_ips, &[]);
     }
 }
 
-/// A port that the L3 plugin makes for a router.
-pub(crate) fn router_port(
+/// A port that the L3 plugin makes, for a router unless the caller changes its binding.
+pub(crate) fn l3_port(
     caller: &Caller,
     project: &str,
     network: Uuid,
-    router: Uuid,
+    device: Uuid,
     owner: &str,
     mac: String,
     fixed_ips: Vec<FixedIp>,
@@ -373,7 +361,7 @@ pub(crate) fn router_port(
         fixed_ips,
         admin_state_up: true,
         status: PortStatus::Active,
-        device_id: router.to_string(),
+        device_id: device.to_string(),
         device_owner: owner.to_owned(),
         host: String::new(),
         vnic_type: "normal".into(),

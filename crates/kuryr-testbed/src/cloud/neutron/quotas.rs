@@ -67,6 +67,7 @@ fn used(neutron: &Neutron, project: &str, name: &str) -> i64 {
         "subnetpool" => neutron.subnet_pools.used(project),
         "port" => neutron.ports.used(project),
         "router" => neutron.routers.used(project),
+        "floatingip" => neutron.floating_ips.used(project),
         "security_group" => neutron.groups.used(project),
         "security_group_rule" => neutron.rules.used(project),
         "trunk" => neutron.trunks.used(project),

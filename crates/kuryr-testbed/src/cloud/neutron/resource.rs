@@ -110,6 +110,30 @@ pub(crate) trait Resource: Sized + Clone + PartialEq {
     }
 }
 
+/// The part of a [`Resource`] that says where its rows are: in this table of [`Neutron`], with a field `standard`.
+macro_rules! kept_in {
+    ($table:ident) => {
+        fn table(neutron: &$crate::cloud::neutron::Neutron) -> &$crate::cloud::neutron::resource::Table<Self> {
+            &neutron.$table
+        }
+
+        fn table_mut(
+            neutron: &mut $crate::cloud::neutron::Neutron,
+        ) -> &mut $crate::cloud::neutron::resource::Table<Self> {
+            &mut neutron.$table
+        }
+
+        fn standard(&self) -> &$crate::cloud::neutron::resource::Standard {
+            &self.standard
+        }
+
+        fn standard_mut(&mut self) -> &mut $crate::cloud::neutron::resource::Standard {
+            &mut self.standard
+        }
+    };
+}
+pub(crate) use kept_in;
+
 /// The resources of a kind in the order of their ids, found by tag and counted by project.
 #[derive(Debug)]
 pub(crate) struct Table<R> {

@@ -8,6 +8,7 @@ use super::Neutron;
 use super::addresses::{self, FixedIp, Request};
 use super::binding::Binding;
 use super::error::{Error, Result};
+use super::floating_ips;
 use super::port_checks;
 use super::ports::{self, Port, PortStatus, ROUTER_INTERFACE};
 use super::resource::Caller;
@@ -138,7 +139,7 @@ fn add_subnet(neutron: &mut Neutron, caller: &Caller, router: Uuid, id: Uuid) ->
         ports::store(neutron, changed.clone(), caller.now);
         return Ok(changed);
     }
-    let port = ports::router_port(caller, &project, subnet.network, router, ROUTER_INTERFACE, mac, ips);
+    let port = ports::l3_port(caller, &project, subnet.network, router, ROUTER_INTERFACE, mac, ips);
     ports::insert(neutron, port.clone());
     Ok(port)
 }
@@ -174,16 +175,32 @@ pub(crate) fn remove(neutron: &mut Neutron, caller: &Caller, call: &Call, id: &s
             })?
         }
     };
+    for subnet in port.fixed_ips.iter().filter(|ip| target.port.is_some() || Some(ip.subnet) == target.subnet) {
+        check_unneeded(neutron, router, subnet.subnet)?;
+    }
     let left: Vec<FixedIp> = match (target.port, target.subnet) {
         (None, Some(subnet)) => port.fixed_ips.iter().filter(|ip| ip.subnet != subnet).copied().collect(),
         _ => Vec::new(),
     };
     if left.is_empty() {
-        ports::remove(neutron, port.standard.id);
+        ports::remove(neutron, port.standard.id, caller.now);
     } else {
         addresses::release(neutron, &port.fixed_ips, &left);
         ports::store(neutron, Port { fixed_ips: left, ..port.clone() }, caller.now);
     }
     neutron.routers.touch(router, caller.now);
     Ok(answer(neutron, router, &port, target.subnet))
+}
+
+/// An interface that floating IPs need stays.
+fn check_unneeded(neutron: &Neutron, router: Uuid, subnet: Uuid) -> Result<()> {
+    let Some(cidr) = neutron.subnets.get(subnet).map(|subnet| subnet.cidr) else { return Ok(()) };
+    if floating_ips::needs_router(neutron, router, |address| cidr.contains(&address)) {
+        let message = format!(
+            "Router interface for subnet {subnet} on router {router} cannot be deleted, as it is required by one or more \
+             floating IPs."
+        );
+        return Err(Error::conflict("RouterInterfaceInUseByFloatingIP", message));
+    }
+    Ok(())
 }

@@ -7,8 +7,8 @@ use super::addresses::{self, FixedIp};
 use super::attrs::{Access, Attr, Body, Check, Kind, attr, to_bool};
 use super::error::{Error, Result};
 use super::ports::{self, ROUTER_GATEWAY, ROUTER_INTERFACE};
-use super::resource::{Caller, Resource, Standard, Table};
-use super::{Neutron, port_checks};
+use super::resource::{Caller, Resource, Standard, kept_in};
+use super::{Neutron, floating_ips, port_checks};
 
 const ATTRS: &[Attr] = &[
     attr("name", Access::Write, Check::Text(255)),
@@ -47,21 +47,7 @@ impl Resource for Router {
         not_found: |id| Error::not_found("RouterNotFound", format!("Router {id} could not be found")),
     };
 
-    fn table(neutron: &Neutron) -> &Table<Self> {
-        &neutron.routers
-    }
-
-    fn table_mut(neutron: &mut Neutron) -> &mut Table<Self> {
-        &mut neutron.routers
-    }
-
-    fn standard(&self) -> &Standard {
-        &self.standard
-    }
-
-    fn standard_mut(&mut self) -> &mut Standard {
-        &mut self.standard
-    }
+    kept_in!(routers);
 
     fn attribute(&self, name: &str, neutron: &Neutron) -> Option<Value> {
         Some(match name {
@@ -108,7 +94,7 @@ impl Resource for Router {
         Ok(())
     }
 
-    fn delete(neutron: &mut Neutron, _caller: &Caller, id: Uuid) -> Result<()> {
+    fn delete(neutron: &mut Neutron, caller: &Caller, id: Uuid) -> Result<()> {
         let router = neutron.routers.find(id)?.clone();
         let ports = neutron.port_index.of_device(&id.to_string());
         let owner = |port: Uuid| neutron.ports.get(port).map(|port| port.device_owner.as_str());
@@ -121,7 +107,7 @@ impl Resource for Router {
             return Err(Error::conflict("RouterInUse", message));
         }
         if let Some(gateway) = router.gateway {
-            ports::remove(neutron, gateway.port);
+            ports::remove(neutron, gateway.port, caller.now);
         }
         neutron.routers.remove(id);
         Ok(())
@@ -134,8 +120,9 @@ fn set_gateway(neutron: &mut Neutron, caller: &Caller, router: &Router, body: &B
     let empty = Map::new();
     let info = info.as_object().unwrap_or(&empty);
     let Some(text) = info.get("network_id").and_then(Value::as_str) else {
+        check_unneeded(neutron, router)?;
         if let Some(gateway) = &router.gateway {
-            ports::remove(neutron, gateway.port);
+            ports::remove(neutron, gateway.port, caller.now);
         }
         return Ok(None);
     };
@@ -150,6 +137,7 @@ fn set_gateway(neutron: &mut Neutron, caller: &Caller, router: &Router, body: &B
     if let Some(gateway) = router.gateway.as_ref().filter(|gateway| gateway.network == network) {
         return Ok(Some(Gateway { enable_snat, ..gateway.clone() }));
     }
+    check_unneeded(neutron, router)?;
     let requests = match info.get("external_fixed_ips").and_then(Value::as_array) {
         Some(list) => Some(addresses::read(list)?),
         None => None,
@@ -157,10 +145,25 @@ fn set_gateway(neutron: &mut Neutron, caller: &Caller, router: &Router, body: &B
     let mac = port_checks::mac(neutron, network, None)?;
     let ips = addresses::allocate(neutron, network, requests.as_deref(), &mac, true)?;
     if let Some(gateway) = &router.gateway {
-        ports::remove(neutron, gateway.port);
+        ports::remove(neutron, gateway.port, caller.now);
     }
     let id = router.standard.id;
     // Gateway ports belong to no project: users do not see them.
-    let port = ports::insert(neutron, ports::router_port(caller, "", network, id, ROUTER_GATEWAY, mac, ips));
+    let port = ports::insert(neutron, ports::l3_port(caller, "", network, id, ROUTER_GATEWAY, mac, ips));
     Ok(Some(Gateway { network, port, enable_snat }))
+}
+
+/// A gateway that floating IPs need stays.
+fn check_unneeded(neutron: &Neutron, router: &Router) -> Result<()> {
+    match &router.gateway {
+        Some(gateway) if floating_ips::needs_router(neutron, router.standard.id, |_| true) => {
+            let message = format!(
+                "Gateway cannot be updated for router {}, since a gateway to external network {} is required by one or more \
+                 floating IPs.",
+                router.standard.id, gateway.network
+            );
+            Err(Error::conflict("RouterExternalGatewayInUseByFloatingIp", message))
+        }
+        _ => Ok(()),
+    }
 }

@@ -8,7 +8,7 @@ use super::Neutron;
 use super::attrs::{Access, Attr, Body, Check, Kind, attr, shown};
 use super::error::{Error, Result};
 use super::ipam::{address, number};
-use super::resource::{Caller, Resource, Standard, Table};
+use super::resource::{Caller, Resource, Standard, kept_in};
 
 const ATTRS: &[Attr] = &[
     attr("name", Access::Write, Check::Text(255)),
@@ -54,21 +54,7 @@ impl Resource for SubnetPool {
         not_found: |id| Error::not_found("SubnetPoolNotFound", format!("Subnet pool {id} could not be found.")),
     };
 
-    fn table(neutron: &Neutron) -> &Table<Self> {
-        &neutron.subnet_pools
-    }
-
-    fn table_mut(neutron: &mut Neutron) -> &mut Table<Self> {
-        &mut neutron.subnet_pools
-    }
-
-    fn standard(&self) -> &Standard {
-        &self.standard
-    }
-
-    fn standard_mut(&mut self) -> &mut Standard {
-        &mut self.standard
-    }
+    kept_in!(subnet_pools);
 
     fn attribute(&self, name: &str, _neutron: &Neutron) -> Option<Value> {
         Some(match name {

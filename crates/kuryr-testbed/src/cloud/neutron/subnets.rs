@@ -10,7 +10,7 @@ use super::attrs::{Access, Attr, Body, Check, Kind, attr, shown};
 use super::error::{Error, Result};
 use super::ipam::{Allocator, Span, default_pools, hosts, number};
 use super::ports::Port;
-use super::resource::{Caller, Resource, Standard, Table};
+use super::resource::{Caller, Resource, Standard, kept_in};
 use super::{Neutron, addresses, subnet_pools};
 
 const MODES: &[&str] = &["slaac", "dhcpv6-stateful", "dhcpv6-stateless", ""];
@@ -72,21 +72,7 @@ impl Resource for Subnet {
         not_found: |id| Error::not_found("SubnetNotFound", format!("Subnet {id} could not be found.")),
     };
 
-    fn table(neutron: &Neutron) -> &Table<Self> {
-        &neutron.subnets
-    }
-
-    fn table_mut(neutron: &mut Neutron) -> &mut Table<Self> {
-        &mut neutron.subnets
-    }
-
-    fn standard(&self) -> &Standard {
-        &self.standard
-    }
-
-    fn standard_mut(&mut self) -> &mut Standard {
-        &mut self.standard
-    }
+    kept_in!(subnets);
 
     fn attribute(&self, name: &str, _neutron: &Neutron) -> Option<Value> {
         Some(match name {

@@ -9,7 +9,7 @@ use super::attrs::{Access, Attr, Body, Check, Kind, attr, shown};
 use super::binding::Binding;
 use super::error::{Error, Result};
 use super::ports;
-use super::resource::{Caller, Resource, Standard, Table};
+use super::resource::{Caller, Resource, Standard, kept_in};
 use super::verbs::{id_of, json_object, render};
 use crate::cloud::http::{Answer, Call};
 
@@ -59,21 +59,7 @@ impl Resource for Trunk {
         not_found: |id| Error::not_found("TrunkNotFound", format!("Trunk {id} could not be found.")),
     };
 
-    fn table(neutron: &Neutron) -> &Table<Self> {
-        &neutron.trunks
-    }
-
-    fn table_mut(neutron: &mut Neutron) -> &mut Table<Self> {
-        &mut neutron.trunks
-    }
-
-    fn standard(&self) -> &Standard {
-        &self.standard
-    }
-
-    fn standard_mut(&mut self) -> &mut Standard {
-        &mut self.standard
-    }
+    kept_in!(trunks);
 
     fn attribute(&self, name: &str, _neutron: &Neutron) -> Option<Value> {
         Some(match name {

@@ -142,6 +142,66 @@ pub struct RouterView {
     pub tags: Vec<String>,
 }
 
+/// A load balancer as it was last provisioned: a change counts when the load balancer is `ACTIVE` again, not before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadBalancerView {
+    /// Its id.
+    pub id: Uuid,
+    /// The provider that serves it: `ovn`, `amphora`.
+    pub provider: String,
+    /// Whether it passes traffic.
+    pub admin_state_up: bool,
+    /// The port that has its addresses.
+    pub vip_port: Uuid,
+    /// Its addresses: the VIP, then the additional ones.
+    pub vips: Vec<IpAddr>,
+    /// Its listeners in the order in which they were made.
+    pub listeners: Vec<ListenerView>,
+}
+
+/// A listener, with the members of its default pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerView {
+    /// `TCP`, `UDP`, `SCTP`, `HTTP`, ...
+    pub protocol: String,
+    /// Its port number.
+    pub port: u16,
+    /// Who may connect; everyone when empty.
+    pub allowed_cidrs: Vec<IpNet>,
+    /// Whether one client's connections all go to one member: session persistence by source address.
+    pub source_ip_affinity: bool,
+    /// Those who answer; none without a default pool, or with one that is administratively down.
+    pub members: Vec<MemberView>,
+    /// Whether it passes traffic.
+    pub admin_state_up: bool,
+}
+
+/// A member of a pool that is administratively up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberView {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port number.
+    pub port: u16,
+    /// Its share of new connections, 0 for none.
+    pub weight: u16,
+    /// The subnet that it is reached through.
+    pub subnet: Option<Uuid>,
+    /// False when a health monitor has found it to be away.
+    pub online: bool,
+}
+
+/// A floating IP that is associated with a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FloatingIpView {
+    /// The address outside.
+    pub floating: IpAddr,
+    /// The address inside.
+    pub fixed: IpAddr,
+    /// The port that has the address inside.
+    pub port: Uuid,
+}
+
 /// All that a data plane needs, at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -155,6 +215,10 @@ pub struct Snapshot {
     pub security_groups: BTreeMap<Uuid, SecurityGroupView>,
     /// Routers by id.
     pub routers: BTreeMap<Uuid, RouterView>,
+    /// Load balancers that have been provisioned, in the order of their ids.
+    pub load_balancers: Vec<LoadBalancerView>,
+    /// Floating IPs that are associated, in the order of their ids.
+    pub floating_ips: Vec<FloatingIpView>,
 }
 
 fn tags(tags: &std::collections::BTreeSet<String>) -> Vec<String> {
@@ -199,6 +263,8 @@ impl Neutron {
             subnets: self.subnet_views(),
             security_groups: self.group_views(),
             routers: self.router_views(),
+            load_balancers: Vec::new(),
+            floating_ips: self.floating_ip_views(),
         }
     }
 
@@ -248,6 +314,14 @@ impl Neutron {
             tags: tags(&group.standard.tags),
         };
         self.groups.iter().map(|group| (group.standard.id, view(group))).collect()
+    }
+
+    fn floating_ip_views(&self) -> Vec<FloatingIpView> {
+        let view = |floating: &super::FloatingIp| {
+            let inside = floating.inside.as_ref()?;
+            Some(FloatingIpView { floating: floating.address, fixed: inside.address, port: inside.port })
+        };
+        self.floating_ips.iter().filter_map(view).collect()
     }
 
     fn router_views(&self) -> BTreeMap<Uuid, RouterView> {

@@ -3,6 +3,7 @@
 mod addresses;
 mod client;
 mod faults;
+mod floating_ips;
 mod groups;
 mod identity;
 mod lists;
