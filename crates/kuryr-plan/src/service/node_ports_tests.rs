@@ -22,6 +22,7 @@ fn a_node_port_leads_to_the_cluster_ip_and_back_through_the_node() {
         service: service().key,
         transport: Transport::Tcp,
         at: At::NodePort(Family::V4, 30080),
+        inside: (ip("10.96.0.10"), 80),
         to: vec![(ip("10.96.0.10"), 80)],
         masquerade: true,
         affinity: None,
@@ -63,6 +64,12 @@ fn local_leads_to_the_endpoints_of_this_node_only() {
     assert_eq!(to("node2"), [(ip("10.10.0.6"), 8080)]);
     // Nothing to lead to: packets are dropped, as clients of `Local` expect.
     assert_eq!(to("node3"), []);
+}
+
+#[test]
+fn local_is_for_outsiders_the_cluster_itself_reaches_every_endpoint() {
+    let rules = node_ports(&local(30080), &[], &node("node1"));
+    assert_eq!((rules[0].inside, rules[0].to.len()), ((ip("10.96.0.10"), 80), 0));
 }
 
 #[test]
