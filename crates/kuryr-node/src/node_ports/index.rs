@@ -60,10 +60,11 @@ pub fn kept_service(object: KubeService) -> Option<(ObjectKey, Service)> {
 /// The Service that an `EndpointSlice` is of, and its endpoints on `node`; `None` if there are none.
 #[must_use]
 pub fn kept_slice(object: EndpointSlice, node: &str) -> Option<(ObjectKey, Slice)> {
-    let (service, mut slice) = read::slice(object);
-    slice.endpoints.retain(|endpoint| endpoint.node.as_deref() == Some(node));
-    slice.endpoints.shrink_to_fit();
-    (!slice.endpoints.is_empty()).then_some((service?, slice))
+    let (service, Slice { ports, endpoints }) = read::slice(object);
+    let here = endpoints.iter().filter(|endpoint| endpoint.node.as_deref() == Some(node));
+    // Copied: of a large vector that was made small, much would stay behind.
+    let endpoints: Vec<_> = here.cloned().collect();
+    (!endpoints.is_empty()).then_some((service?, Slice { ports, endpoints }))
 }
 
 /// Name and namespace of an object.
@@ -170,4 +171,79 @@ impl Index {
 
 fn is_local(service: &Service) -> bool {
     service.external_policy == TrafficPolicy::Local
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn service(spec: &Value) -> Option<(ObjectKey, Service)> {
+        let metadata = json!({"namespace": "a", "name": "web", "uid": "s", "annotations": {"k": "v"}});
+        kept_service(serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap())
+    }
+
+    fn local() -> Option<(ObjectKey, Service)> {
+        let ports = json!([{"port": 80, "nodePort": 30080}]);
+        service(&json!({"clusterIP": "10.96.0.9", "ports": ports, "externalTrafficPolicy": "Local"}))
+    }
+
+    fn slice(node: &str) -> Option<(ObjectKey, Slice)> {
+        let value = json!({
+            "metadata": {"namespace": "a", "name": "web-1", "labels": {read::SERVICE_NAME: "web"}},
+            "addressType": "IPv4", "ports": [{"name": "", "port": 8080}],
+            "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": node}, {"addresses": ["10.0.0.2"]}],
+        });
+        kept_slice(serde_json::from_value(value).unwrap(), "here")
+    }
+
+    #[test]
+    fn only_what_is_needed_is_kept() {
+        let port = json!([{"port": 80}]);
+        assert_eq!(service(&json!({"clusterIP": "10.96.0.9", "ports": port})), None, "no node port");
+        assert_eq!(
+            service(&json!({"clusterIP": "None", "ports": port, "externalIPs": ["192.0.2.1"]})),
+            None,
+            "headless"
+        );
+        let (_, kept) =
+            service(&json!({"clusterIP": "10.96.0.9", "ports": port, "externalIPs": ["192.0.2.1"]})).unwrap();
+        assert!(kept.annotations.is_empty());
+        assert_eq!(slice("there"), None);
+        assert_eq!(slice("here").unwrap().1.endpoints.len(), 1);
+    }
+
+    #[test]
+    fn there_are_no_rules_before_all_is_known_that_they_depend_on() {
+        let index = Index::new("here");
+        let rules =
+            |routed: Option<&[&str]>| index.rules(|| Some(routed?.iter().map(|ip| ip.parse().unwrap()).collect()));
+        assert_eq!(rules(Some(&[])), None, "Services are not listed");
+        index.replace_services(BTreeMap::new());
+        assert_eq!(rules(None), Some(Ruleset::default()));
+        let (key, kept) = local().unwrap();
+        index.put_service(key, Some(kept));
+        assert_eq!(rules(Some(&[])), None, "EndpointSlices are not listed");
+        index.replace_slices([(ObjectKey::new("a", "web-1"), slice("here").unwrap())].into());
+        assert_eq!(rules(None), None, "it is not known how pods answer");
+        let masked = |routed: &[&str]| rules(Some(routed)).unwrap().masked.len();
+        assert_eq!((masked(&["10.0.0.1"]), masked(&["10.0.0.9"])), (1, 2));
+    }
+
+    #[test]
+    fn only_changes_are_told_and_slices_are_asked_for_when_they_are_needed() {
+        use futures::FutureExt;
+        let index = Index::new("here");
+        let told = || index.changed.notified().now_or_never().is_some();
+        index.put_slice(ObjectKey::new("a", "web-1"), None);
+        assert!(!told() && index.slices_needed().now_or_never().is_none());
+        for (changed, service) in [(true, local()), (false, local())] {
+            let (key, service) = service.unwrap();
+            index.put_service(key, Some(service));
+            assert_eq!(told(), changed);
+        }
+        assert!(index.slices_needed().now_or_never().is_some());
+        index.put_service(ObjectKey::new("a", "web"), None);
+        assert!(told());
+    }
 }

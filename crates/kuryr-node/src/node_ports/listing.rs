@@ -4,9 +4,12 @@ use super::{
     ruleset::Ruleset,
     script::{Table, template_chains},
 };
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{SeqAccess, Visitor},
+};
 use serde_json::Value;
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 /// The answer of `nft -j -n list table`.
 #[derive(Deserialize)]
@@ -26,8 +29,8 @@ struct Object {
 #[derive(Deserialize)]
 struct Elements {
     name: String,
-    #[serde(default)]
-    elem: Vec<Value>,
+    #[serde(default, deserialize_with = "elements")]
+    elem: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -68,7 +71,7 @@ fn read(answer: Answer) -> Contents {
     for object in answer.nftables {
         for Elements { name, elem } in [object.map, object.set].into_iter().flatten() {
             if !elem.is_empty() {
-                contents.sets.insert(name, elem.iter().map(element).collect());
+                contents.sets.insert(name, elem);
             }
         }
         if let Some(Chain { name }) = object.chain {
@@ -79,6 +82,29 @@ fn read(answer: Answer) -> Contents {
         }
     }
     contents
+}
+
+/// Reads elements one by one: as JSON, thousands of them would take many times the memory.
+fn elements<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Elements;
+
+    impl<'de> Visitor<'de> for Elements {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the elements of a set")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+            let mut read = BTreeMap::new();
+            while let Some(value) = elements.next_element::<Value>()? {
+                read.extend([element(&value)]);
+            }
+            Ok(read)
+        }
+    }
+
+    deserializer.deserialize_seq(Elements)
 }
 
 /// An element of a set, or a map's with what it is made into, as they are written.

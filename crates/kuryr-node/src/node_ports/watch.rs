@@ -22,7 +22,10 @@ use std::{
 };
 
 /// Objects of one answer. Of most of them little or nothing is kept, so not many are held at once.
-const PAGE: u32 = 50;
+const SERVICES: u32 = 50;
+
+/// These may have a hundred endpoints each.
+const SLICES: u32 = 10;
 
 /// What the watches report to.
 #[derive(Clone, Copy)]
@@ -41,7 +44,8 @@ pub(super) async fn services(client: &Client, index: &Index, report: Report<'_>)
         Event::Apply(object) => index.put_service(key(&object), kept_service(object).map(|(_, service)| service)),
         Event::Delete(object) => index.put_service(key(&object), None),
     };
-    follow(Api::all(client.clone()), watcher::Config::default(), Part::Services, report, handle).await;
+    follow(Api::all(client.clone()), watcher::Config::default().page_size(SERVICES), Part::Services, report, handle)
+        .await;
 }
 
 /// Watches `EndpointSlice`s, for ever, from the moment at which a Service needs them.
@@ -60,7 +64,7 @@ pub(super) async fn slices(client: &Client, index: &Index, report: Report<'_>) {
         Event::Delete(object) => index.put_slice(key(&object), None),
     };
     // A headless Service has no node ports.
-    let config = watcher::Config::default().labels("!service.kubernetes.io/headless");
+    let config = watcher::Config::default().labels("!service.kubernetes.io/headless").page_size(SLICES);
     follow(Api::all(client.clone()), config, Part::Slices, report, handle).await;
 }
 
@@ -74,7 +78,7 @@ async fn follow<K>(
 ) where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut events = pin!(watcher(api, config.page_size(PAGE)).default_backoff());
+    let mut events = pin!(watcher(api, config).default_backoff());
     loop {
         match events.try_next().await {
             Ok(Some(event)) => {

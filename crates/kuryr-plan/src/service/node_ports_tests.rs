@@ -67,6 +67,12 @@ fn local_leads_to_the_endpoints_of_this_node_only() {
 }
 
 #[test]
+fn local_is_for_outsiders_the_cluster_itself_reaches_every_endpoint() {
+    let rules = node_ports(&local(30080), &[], &node("node1"));
+    assert_eq!((rules[0].inside, rules[0].to.len()), ((ip("10.96.0.10"), 80), 0));
+}
+
+#[test]
 fn local_endpoints_that_terminate_serve_when_none_here_is_ready() {
     let to = |endpoints: &[Endpoint]| node_ports(&local(30080), &pods(endpoints), &node("node1"))[0].to.clone();
     assert_eq!(to(&[ready("10.10.0.5"), terminating("10.10.0.6")]), [(ip("10.10.0.5"), 8080)]);
