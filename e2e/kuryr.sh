@@ -18,7 +18,7 @@ KURYR_CNI=${KURYR_CNI:-$(find "$ROOT/target/cni" -path '*/cni/kuryr-cni' -type f
 CONTROLLER_PORT=${KURYR_E2E_CONTROLLER_PORT:-9650}
 DAEMON_PORT=${KURYR_E2E_DAEMON_PORT:-9651}
 CLOUD=${KURYR_E2E_CLOUD:-kuryr-appcred}
-POD_CIDR=${KURYR_E2E_POD_CIDR:-10.128.0.0/20}
+read -ra POD_CIDRS <<<"${KURYR_E2E_POD_CIDR:-10.128.0.0/20}"
 SERVICES=(controller daemon)
 
 kuryr() { "$KURYR_BIN" "$@" --config "$KURYR/kuryr.toml"; }
@@ -61,7 +61,7 @@ deploy() {
   kubectl apply --filename "$ROOT/deploy/rbac.yaml" >>"$LOGS/deploy.log"
   account controller
   account daemon
-  run_logged setup kuryr setup --pod-cidr "$POD_CIDR"
+  run_logged setup kuryr setup "${POD_CIDRS[@]/#/--pod-cidr=}"
 }
 
 start_controller() {
