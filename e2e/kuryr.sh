@@ -18,7 +18,7 @@ KURYR_CNI=${KURYR_CNI:-$(find "$ROOT/target/cni" -path '*/cni/kuryr-cni' -type f
 CONTROLLER_PORT=${KURYR_E2E_CONTROLLER_PORT:-9650}
 DAEMON_PORT=${KURYR_E2E_DAEMON_PORT:-9651}
 CLOUD=${KURYR_E2E_CLOUD:-kuryr-appcred}
-POD_CIDR=${KURYR_E2E_POD_CIDR:-10.128.0.0/20}
+read -ra POD_CIDRS <<<"${KURYR_E2E_POD_CIDR:-10.128.0.0/20}"
 SERVICES=(controller daemon)
 
 kuryr() { "$KURYR_BIN" "$@" --config "$KURYR/kuryr.toml"; }
@@ -65,7 +65,7 @@ deploy() {
   account controller
   # As the token of a daemon's pod is.
   account daemon --bound-object-kind=Node "--bound-object-name=$NODE"
-  run_logged setup kuryr setup --pod-cidr "$POD_CIDR" --service-cidr "$SERVICE_CIDR" --external-network public
+  run_logged setup kuryr setup "${POD_CIDRS[@]/#/--pod-cidr=}" --service-cidr "$SERVICE_CIDR" --external-network public
   route_services
 }
 

@@ -44,7 +44,7 @@ pub(super) async fn pods_on_two_nodes_reach_each_other(world: &mut World) -> any
 }
 
 pub(super) async fn a_pod_that_runs_is_reached_by_the_first_packet(world: &mut World) -> anyhow::Result<()> {
-    world.add_ipv6_subnet().await?;
+    world.set_up_ipv6().await?;
     let nodes = world.nodes.clone();
     let asker = world.run_pod(&NewPod::new("asker").on(&nodes[0]), "asker").await?;
     let from = world.netns(&asker)?;
@@ -75,13 +75,22 @@ pub(super) async fn a_pod_and_a_vm_reach_each_other(world: &mut World) -> anyhow
 pub(super) async fn pods_have_an_address_of_each_family_on_a_dual_stack_network(
     world: &mut World,
 ) -> anyhow::Result<()> {
-    world.add_ipv6_subnet().await?;
-    let (here, there) = (world.nodes[0].clone(), world.nodes[1].clone());
+    world.set_up_ipv6().await?;
+    // Where there is more than one node, on two.
+    let (here, there) = (world.nodes[0].clone(), world.nodes[world.nodes.len() - 1].clone());
     let one = world.run_pod(&NewPod::new("one").on(&here), "one").await?;
     let other = world.run_pod(&NewPod::new("other").on(&there), "other").await?;
-    let ips = addresses(&one)?;
-    ensure!(ips.len() == 2 && ips[0].is_ipv4() && ips[1].is_ipv6(), "the pod's addresses are {ips:?}");
-    both_ways(world, &one, &other).await
+    for pod in [&one, &other] {
+        let ips = addresses(pod)?;
+        ensure!(ips.len() == 2 && ips[0].is_ipv4() && ips[1].is_ipv6(), "the pod's addresses are {ips:?}");
+    }
+    both_ways(world, &one, &other).await?;
+    // The real world is the same for all scenarios.
+    for name in ["one", "other"] {
+        world.pods().delete(name).await?;
+        world.pods().gone(name).await?;
+    }
+    world.take_down_ipv6().await
 }
 
 pub(super) async fn pods_on_an_ipv6_network_reach_each_other(world: &mut World) -> anyhow::Result<()> {

@@ -63,7 +63,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded connectivity::pods_on_two_nodes_reach_each_other;
     Embedded connectivity::a_pod_that_runs_is_reached_by_the_first_packet;
     Both connectivity::a_pod_and_a_vm_reach_each_other;
-    Embedded connectivity::pods_have_an_address_of_each_family_on_a_dual_stack_network;
+    Both connectivity::pods_have_an_address_of_each_family_on_a_dual_stack_network;
     Embedded connectivity::pods_on_an_ipv6_network_reach_each_other;
     Both connectivity::a_pod_has_the_mtu_of_its_network;
     Both lifecycle::a_port_tells_whose_it_is;

@@ -40,6 +40,9 @@ use std::{
 };
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
+/// The pods' addresses of IPv6, where they have some.
+const POD_CIDR_V6: &str = "fd00:10:10::/64";
+
 /// What has a port that was bound outside Kuryr.
 pub struct Vm {
     /// Its network namespace.
@@ -240,14 +243,41 @@ impl World {
         Ok(self.cloud.network().subnets().list(&Filter::new().tags(mark.tags())).await?)
     }
 
-    /// Adds an IPv6 subnet to the pod network and has the controller use it.
+    /// Adds an IPv6 subnet to the pod network, as an operator does, and has the controller use it.
     ///
     /// # Errors
     /// Something refuses.
-    pub async fn add_ipv6_subnet(&mut self) -> anyhow::Result<()> {
-        let first = self.pod_subnets().await?.into_iter().next().context("no pod subnet")?;
-        let added = self.add_subnet(first.network_id, "pods-v6", "fd00:10:10::/64").await?;
-        self.use_subnets(&[first.id.to_string(), added.id.to_string()]).await
+    pub async fn set_up_ipv6(&mut self) -> anyhow::Result<()> {
+        let (code, output) = self.kuryr.run(vec!["setup".to_owned(), format!("--pod-cidr={POD_CIDR_V6}")]).await?;
+        ensure!(code == Some(0), "kuryr setup ended with {code:?}: {output}");
+        self.renew_controllers().await
+    }
+
+    /// Takes the subnet of [`World::set_up_ipv6`] away again. No pod may have an address of it any more.
+    ///
+    /// # Errors
+    /// Something refuses.
+    pub async fn take_down_ipv6(&mut self) -> anyhow::Result<()> {
+        let network = self.cloud.network();
+        let mark = Mark { cluster: self.cluster.clone(), purpose: Purpose::Base(Base::Pods) };
+        let routers = network.routers().list(&Filter::new().tags(mark.tags())).await?;
+        let cidr: IpNet = POD_CIDR_V6.parse()?;
+        for subnet in self.pod_subnets().await?.iter().filter(|subnet| subnet.cidr == cidr) {
+            for router in &routers {
+                network.routers().remove_interface(router.id, subnet.id).await?;
+            }
+            network.subnets().delete(subnet.id).await?;
+        }
+        self.renew_controllers().await
+    }
+
+    /// Replaces all controllers by one, which looks at the cloud anew.
+    async fn renew_controllers(&mut self) -> anyhow::Result<()> {
+        for controller in self.kuryr.controllers() {
+            self.kuryr.stop_controller(controller).await?;
+        }
+        self.kuryr.start_controller().await?;
+        self.leader_elected().await
     }
 
     /// Adds an IPv6 subnet to the pod network and has the controller use nothing else.
@@ -256,7 +286,7 @@ impl World {
     /// Something refuses.
     pub async fn use_ipv6_only(&mut self) -> anyhow::Result<()> {
         let first = self.pod_subnets().await?.into_iter().next().context("no pod subnet")?;
-        let added = self.add_subnet(first.network_id, "pods-v6", "fd00:10:10::/64").await?;
+        let added = self.add_subnet(first.network_id, "pods-v6", POD_CIDR_V6).await?;
         self.use_subnets(&[added.id.to_string()]).await
     }
 
@@ -290,7 +320,7 @@ impl World {
 
     async fn use_subnets(&mut self, names: &[String]) -> anyhow::Result<()> {
         self.inside()?.configure_network(&format!("[network]\npod_subnets = {names:?}\n"))?;
-        self.restart_controller().await
+        self.renew_controllers().await
     }
 
     /// Gives the controller these settings of its section.
@@ -299,15 +329,7 @@ impl World {
     /// This is the real world, or it does not start with them.
     pub async fn use_controller_settings(&mut self, lines: &str) -> anyhow::Result<()> {
         self.inside()?.configure_controller(lines)?;
-        self.restart_controller().await
-    }
-
-    async fn restart_controller(&mut self) -> anyhow::Result<()> {
-        for controller in self.kuryr.controllers() {
-            self.kuryr.stop_controller(controller).await?;
-        }
-        self.kuryr.start_controller().await?;
-        self.leader_elected().await
+        self.renew_controllers().await
     }
 
     /// Starts something with a port that Kuryr knows nothing of, on the first node.
