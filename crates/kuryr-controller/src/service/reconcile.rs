@@ -120,10 +120,11 @@ impl ServiceReconciler {
             let result = match (step(wish.as_ref(), known.load_balancer.as_deref()), wish, known.load_balancer) {
                 (Hold::Nothing, wish, _) => {
                     self.reporter.forget(key);
-                    // Also without anything that tells of it there may be something: somebody deleted the object by force.
-                    match wish {
-                        Some(wish) if self.memories.has_something(&wish.uid) => return self.stray(&wish.uid).await,
-                        _ => return Outcome::Settled,
+                    // Also without an object that tells of it there may be something: somebody deleted that by force.
+                    let uid = wish.map(|wish| wish.uid).or_else(|| self.memories.named(key));
+                    match uid.filter(|uid| self.memories.has_something(uid)) {
+                        Some(uid) => return self.stray(&uid).await,
+                        None => return Outcome::Settled,
                     }
                 }
                 (Hold::Hold, Some(wish), _) => self.reporter.hold(key, &wish.uid).await.map(Some),
@@ -141,7 +142,7 @@ impl ServiceReconciler {
                     Ok(Progress::Waiting(after)) => return Outcome::After(after),
                     Err(error) => Err(error),
                 },
-                (Hold::LetGo, _, Some(held)) => self.let_go(&held).await.map(|()| None),
+                (Hold::LetGo, _, Some(held)) => self.let_go_of(&held).await.map(|()| None),
                 // A step comes with what it is about.
                 _ => return Outcome::Settled,
             };
@@ -154,6 +155,16 @@ impl ServiceReconciler {
                 Err(error) => return self.failed(&Subject::Service(key.clone()), "hold", &error),
             }
         }
+    }
+
+    /// Lets a `KuryrLoadBalancer` go that was deleted although its Service needs it, if that is so: the Service may be gone, and
+    /// its own watch slower to tell.
+    async fn let_go_of(&self, held: &KuryrLoadBalancer) -> Result<(), ServiceError> {
+        if self.reporter.service_is_there(held).await? {
+            return self.let_go(held).await;
+        }
+        self.index.remove_service(&held.key());
+        Ok(())
     }
 
     async fn let_go(&self, held: &KuryrLoadBalancer) -> Result<(), ServiceError> {
@@ -230,6 +241,7 @@ impl ServiceReconciler {
         if memory.applied.is_empty() {
             memory.applied = held.status.as_ref().map(|status| status.applied.clone()).unwrap_or_default();
         }
+        self.memories.name(key, uid);
         let target = Target::Service(key, uid);
         match self.bring(target, &mut memory, since).await {
             Ok(Progress::Changed) => {

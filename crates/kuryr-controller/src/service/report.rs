@@ -99,6 +99,18 @@ impl Reporter {
         }
     }
 
+    /// Whether the API server has the Service of a `KuryrLoadBalancer`: watches of two kinds do not tell in one order.
+    pub(crate) async fn service_is_there(&self, held: &KuryrLoadBalancer) -> Result<bool, ServiceError> {
+        let key = held.key();
+        let api = Api::<KubeService>::namespaced(self.client.clone(), &key.namespace);
+        let found = api.get_metadata_opt(&key.name).await;
+        let found = found.map_err(|error| ServiceError::Kubernetes("the Service", Arc::new(error)))?;
+        Ok(found.is_some_and(|service| {
+            service.metadata.uid.as_deref() == Some(held.spec.service_uid.as_str())
+                && service.metadata.deletion_timestamp.is_none()
+        }))
+    }
+
     /// Lets a `KuryrLoadBalancer` go.
     pub(crate) async fn let_go(&self, held: &KuryrLoadBalancer) -> Result<(), ServiceError> {
         let mut finalizers = held.metadata.finalizers.clone().unwrap_or_default();
