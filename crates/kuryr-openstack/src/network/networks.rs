@@ -23,9 +23,15 @@ pub struct NewNetwork {
     /// Largest packet in bytes; Neutron chooses unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// Whether it leads out of the cloud; only administrators may make such.
-    #[serde(rename = "router:external", skip_serializing_if = "std::ops::Not::not")]
+    /// Whether routers may have their way out on it, and floating IPs are its addresses: for administrators only.
+    #[serde(rename = "router:external", skip_serializing_if = "is_false")]
     pub external: bool,
+}
+
+// Serde hands it over by reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// The calls.

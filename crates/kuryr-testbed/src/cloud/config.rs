@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 /// Settings of a [`Cloud`](super::Cloud). `Config::default()` is a cloud without limits and without latency.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -30,7 +32,106 @@ pub struct Config {
     pub extensions: Vec<String>,
     /// How long calls take.
     pub latency: Latency,
+    /// How Octavia behaves.
+    pub load_balancing: LoadBalancing,
 }
+
+/// How Octavia behaves.
+#[derive(Debug, Clone)]
+pub struct LoadBalancing {
+    /// The provider of load balancers that name none.
+    pub default_provider: String,
+    /// The providers that may be named: `ovn` is the OVN provider, all others are amphorae.
+    pub providers: Vec<String>,
+    /// What the OVN provider can do.
+    pub ovn: OvnRelease,
+    /// Flavors, each of one provider.
+    pub flavors: Vec<Flavor>,
+    /// The names of availability zones.
+    pub availability_zones: Vec<String>,
+    /// Quotas of every project that has none of its own: `load_balancer`, `listener`, `pool`, `member`, `health_monitor`.
+    pub quotas: Quotas,
+    /// How long providers take.
+    pub provisioning: Provisioning,
+}
+
+/// A release of the OVN provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OvnRelease {
+    /// Takes additional VIPs, session persistence and, in a fully populated create, health monitors without effect; cannot use a given
+    /// port as VIP; and deletes the port of a VIP whoever made it.
+    Zed,
+    /// Does all of these, and the algorithm `SOURCE_IP`.
+    Later,
+}
+
+/// A flavor of load balancers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flavor {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// The provider that it is for.
+    pub provider: String,
+    /// Whether it may be used.
+    pub enabled: bool,
+}
+
+/// How long providers take for what was asked of them, from the answer on. A load balancer is immutable meanwhile, so a little time is
+/// the least.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provisioning {
+    /// To make a load balancer.
+    pub create: Duration,
+    /// To make, change or delete something in it, or to change itself.
+    pub update: Duration,
+    /// To delete it with all that is in it.
+    pub delete: Duration,
+    /// To build it anew.
+    pub failover: Duration,
+    /// Each further object of the same request: the listeners, pools and members of a fully populated create, and all members of a
+    /// batch but the first.
+    pub object: Duration,
+}
+
+impl Default for Provisioning {
+    fn default() -> Self {
+        let short = Duration::from_millis(4);
+        Self { create: short, update: short, delete: short, failover: short, object: Duration::from_millis(1) }
+    }
+}
+
+impl Provisioning {
+    /// About what a small real cloud (OVN provider, two cores) was measured to need.
+    #[must_use]
+    pub fn measured() -> Self {
+        Self {
+            create: Duration::from_millis(3_500),
+            update: Duration::from_millis(3_000),
+            delete: Duration::from_millis(3_000),
+            failover: Duration::from_secs(60),
+            object: Duration::from_millis(300),
+        }
+    }
+}
+
+impl Default for LoadBalancing {
+    fn default() -> Self {
+        Self {
+            default_provider: "ovn".into(),
+            providers: ["amphora", "octavia", "ovn"].map(str::to_owned).into(),
+            ovn: OvnRelease::Zed,
+            flavors: Vec::new(),
+            availability_zones: Vec::new(),
+            quotas: Quotas(OCTAVIA_QUOTAS.iter().map(|&name| (name, -1)).collect()),
+            provisioning: Provisioning::default(),
+        }
+    }
+}
+
+const OCTAVIA_QUOTAS: [&str; 7] =
+    ["load_balancer", "listener", "pool", "member", "health_monitor", "l7policy", "l7rule"];
 
 /// An application credential of the administrator.
 #[derive(Debug, Clone)]
@@ -62,6 +163,7 @@ impl Default for Config {
             page_limit: None,
             extensions: EXTENSIONS.iter().map(|&alias| alias.to_owned()).collect(),
             latency: Latency::default(),
+            load_balancing: LoadBalancing::default(),
         }
     }
 }
@@ -128,6 +230,10 @@ impl Quotas {
     #[must_use]
     pub fn neutron_defaults() -> Self {
         Self(NEUTRON_QUOTAS.iter().copied().collect())
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<i64> {
+        self.0.get(name).copied()
     }
 
     /// Sets one limit; false when no quota has that name.

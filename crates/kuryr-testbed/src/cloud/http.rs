@@ -16,6 +16,8 @@ pub enum Service {
     Identity,
     /// Neutron: `/network/v2.0/...`, `/v2.0/...`.
     Network,
+    /// Octavia: `/load-balancer/v2/lbaas/...`.
+    LoadBalancer,
 }
 
 impl fmt::Display for Service {
@@ -23,6 +25,7 @@ impl fmt::Display for Service {
         f.write_str(match self {
             Self::Identity => "identity",
             Self::Network => "network",
+            Self::LoadBalancer => "load-balancer",
         })
     }
 }
@@ -136,6 +139,7 @@ fn split_path(path: &str) -> Option<(Service, Vec<String>)> {
         None | Some("v3") => Some((Service::Identity, segments)),
         Some("network") => Some((Service::Network, segments.split_off(1))),
         Some("v2.0") => Some((Service::Network, segments)),
+        Some("load-balancer") => Some((Service::LoadBalancer, segments.split_off(1))),
         Some(_) => None,
     }
 }

@@ -1,9 +1,9 @@
-//! The embedded cloud: Keystone v3 and Neutron v2.0 in memory, on one HTTP port, strict as the real ones.
+//! The embedded cloud: Keystone v3, Neutron v2.0 and Octavia v2 in memory, on one HTTP port, strict as the real ones.
 //!
 //! ```text
 //!             HTTP                                         typed values
-//!  clients ──────────▶ wire ─▶ server ─▶ Keystone, Neutron ───────────▶ data plane
-//!                              │  ▲                        ◀─────────── port status
+//!  clients ──────────▶ wire ─▶ server ─▶ Keystone, Neutron, Octavia ──▶ data plane
+//!                              │  ▲                                 ◀── port status
 //!                     call log ◀  ▶ faults, latency
 //! ```
 //!
@@ -22,12 +22,14 @@
 //! # Ok(()) }
 //! ```
 
+mod body;
 mod calls;
 mod config;
 mod faults;
 mod http;
 mod keystone;
 mod neutron;
+mod octavia;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -38,10 +40,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use self::calls::{CallRecord, Calls};
-pub use self::config::{ApplicationCredential, Config, Latency, Quotas};
+pub use self::config::{
+    ApplicationCredential, Config, Flavor, Latency, LoadBalancing as LoadBalancingConfig, OvnRelease, Provisioning,
+    Quotas,
+};
 pub use self::faults::{Effect, Fault, FaultId, Faults};
 pub use self::http::{Call, Service};
 use self::keystone::Keystone;
@@ -51,6 +57,8 @@ pub use self::neutron::view::{
     RuleView, SecurityGroupView, Snapshot, SubnetView,
 };
 pub use self::neutron::{HostKind, PortStatus};
+use self::octavia::Octavia;
+pub use self::octavia::hooks::{LoadBalancerState, LoadBalancing};
 pub use self::server::Server;
 use self::wire::Connections;
 
@@ -61,6 +69,8 @@ pub struct Cloud(Arc<Inner>);
 struct Inner {
     config: Config,
     keystone: Mutex<Keystone>,
+    /// Locked before Neutron, if both are.
+    octavia: Mutex<Octavia>,
     neutron: Mutex<Neutron>,
     faults: Faults,
     calls: Calls,
@@ -81,6 +91,7 @@ impl Cloud {
     pub fn new(config: Config) -> Self {
         Self(Arc::new(Inner {
             keystone: Mutex::new(Keystone::new(&config)),
+            octavia: Mutex::new(Octavia::new(&config)),
             neutron: Mutex::new(Neutron::new(&config)),
             faults: Faults::default(),
             calls: Calls::default(),
@@ -166,7 +177,7 @@ impl Cloud {
         self.neutron().remove_host(name)
     }
 
-    /// Counts the changes of Neutron's state; a data plane waits for it and reads a [`Cloud::snapshot`].
+    /// Counts the changes of Neutron's and Octavia's state; a data plane waits for it and reads a [`Cloud::snapshot`].
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
@@ -175,7 +186,17 @@ impl Cloud {
     /// All that a data plane needs, at one moment.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.neutron().snapshot()
+        self.provision();
+        let octavia = self.octavia();
+        let mut snapshot = self.neutron().snapshot();
+        snapshot.load_balancers = octavia.views();
+        snapshot
+    }
+
+    /// Octavia's load balancers behind the back of its API.
+    #[must_use]
+    pub fn load_balancing(&self) -> LoadBalancing {
+        LoadBalancing(self.clone())
     }
 
     /// One port.
@@ -205,6 +226,22 @@ impl Cloud {
 
     fn neutron(&self) -> MutexGuard<'_, Neutron> {
         self.0.neutron.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn octavia(&self) -> MutexGuard<'_, Octavia> {
+        self.0.octavia.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what the providers of load balancers have done by now; when they are through with the next thing.
+    fn provision(&self) -> Option<Instant> {
+        let (changed, next) = {
+            let mut octavia = self.octavia();
+            octavia.advance(&mut self.neutron(), Instant::now(), Timestamp::now())
+        };
+        if changed {
+            self.announce();
+        }
+        next
     }
 
     fn announce(&self) {

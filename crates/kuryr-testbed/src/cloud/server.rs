@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -11,6 +10,7 @@ use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::CallRecord;
@@ -19,7 +19,7 @@ use super::faults::{Effect, FaultId};
 use super::http::{Answer, Call, Service};
 use super::neutron::{Caller, Error};
 use super::wire::{Connection, GatedListener};
-use super::{Cloud, keystone};
+use super::{Cloud, keystone, octavia};
 
 /// The largest body that is read, in bytes.
 const MAX_BODY: usize = 64 << 20;
@@ -30,7 +30,7 @@ pub struct Server {
     address: SocketAddr,
     cloud: Cloud,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl Server {
@@ -93,7 +93,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.cancel();
-        self.task.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
         self.cloud.0.connections.cut_all();
     }
 }
@@ -116,7 +118,8 @@ pub(super) fn serve(cloud: Cloud, listener: TcpListener) -> std::io::Result<Serv
             tracing::error!(%error, "embedded cloud stopped");
         }
     });
-    Ok(Server { address, cloud, stop, task })
+    let providers = tokio::spawn(provision(cloud.clone()));
+    Ok(Server { address, cloud, stop, tasks: [task, providers] })
 }
 
 async fn entry(
@@ -177,6 +180,7 @@ async fn suffer(cloud: &Cloud, call: &Call, id: FaultId, effect: Effect) -> Opti
             let answer = match call.service {
                 Service::Identity => keystone::error(status, &message),
                 Service::Network => Error::new(status, &kind, message).answer(),
+                Service::LoadBalancer => octavia::Error::new(status, message).answer(),
             };
             Some(match retry_after {
                 Some(seconds) => answer.with("retry-after", &seconds.to_string()),
@@ -211,23 +215,22 @@ async fn serve_call(cloud: &Cloud, call: &Call) -> Answer {
     }
     match call.service {
         Service::Identity => cloud.keystone().handle(call),
-        Service::Network => network(cloud, call),
+        Service::Network | Service::LoadBalancer => of_project(cloud, call),
     }
 }
 
 fn latency(latency: &Latency, call: &Call) -> std::time::Duration {
     match (call.service, &call.method) {
         (Service::Identity, &Method::POST) => latency.token,
-        (Service::Network, &Method::POST) => {
-            latency.create + latency.create_item * u32::try_from(call.items()).unwrap_or(u32::MAX)
-        }
+        (_, &Method::POST) => latency.create + latency.create_item * u32::try_from(call.items()).unwrap_or(u32::MAX),
         (_, &Method::PUT) => latency.update,
         (_, &Method::DELETE) => latency.delete,
         _ => latency.read,
     }
 }
 
-fn network(cloud: &Cloud, call: &Call) -> Answer {
+/// Works on a call to a service that asks Keystone who calls.
+fn of_project(cloud: &Cloud, call: &Call) -> Answer {
     let token = cloud.keystone().token(call.token.as_deref(), call.now).cloned();
     // The list of versions is for everyone.
     let open = call.path.is_empty();
@@ -237,16 +240,49 @@ fn network(cloud: &Cloud, call: &Call) -> Answer {
         Some(token) => match token.project {
             Some(project) => Caller { project, now: call.now },
             None => {
-                let message = format!("{} is disallowed by policy", call.method);
-                return Error::new(StatusCode::FORBIDDEN, "PolicyNotAuthorized", message).answer();
+                return forbidden(call);
             }
         },
     };
-    let answer = cloud.neutron().handle(&caller, call);
+    let answer = if call.service == Service::Network {
+        cloud.neutron().handle(&caller, call)
+    } else {
+        // What is done by now is done before the call, whether or not somebody has waited for it.
+        cloud.provision();
+        let mut octavia = cloud.octavia();
+        octavia.handle(&mut cloud.neutron(), &caller, call, Instant::now())
+    };
     if call.method != Method::GET && answer.status.is_success() {
         cloud.announce();
     }
     answer
+}
+
+/// The answer to one whose token has no project.
+fn forbidden(call: &Call) -> Answer {
+    if call.service == Service::Network {
+        let message = format!("{} is disallowed by policy", call.method);
+        return Error::new(StatusCode::FORBIDDEN, "PolicyNotAuthorized", message).answer();
+    }
+    octavia::Error::new(StatusCode::FORBIDDEN, "Policy does not allow this request to be performed.").answer()
+}
+
+/// Works off what the providers of load balancers are through with, when they are.
+async fn provision(cloud: Cloud) {
+    let mut changes = cloud.subscribe();
+    loop {
+        let next = cloud.provision();
+        let due = async {
+            match next {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+    }
 }
 
 fn respond(answer: Answer, request_id: &str) -> Response<Body> {

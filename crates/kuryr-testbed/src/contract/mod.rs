@@ -1,4 +1,4 @@
-//! The contract: what Kuryr relies on of Keystone and Neutron, stated once and tried on the embedded cloud and on a real one.
+//! The contract: what Kuryr relies on of Keystone, Neutron and Octavia with its OVN provider, stated once and tried on the embedded cloud and on a real one.
 //!
 //! ```text
 //!  ALL ─▶ run ─▶ clause(&Site) ─▶ kuryr_openstack::Cloud ─▶ embedded cloud, or the one of a clouds.yaml
@@ -9,9 +9,11 @@
 //! clause. It asks through the client that Kuryr uses, so it holds the client to its word, too. A clause that fails in the
 //! real world shows where the embedded cloud, on which all other tests stand, is not as the real one.
 
+mod floating_ips;
 mod groups;
 mod identity;
 mod lists;
+mod load_balancers;
 mod networks;
 mod ports;
 mod run;
@@ -71,4 +73,23 @@ pub const ALL: &[Clause] = clauses! {
     networks::overlapping_subnets_of_one_network_are_refused;
     networks::a_router_joins_a_subnet_at_its_gateway;
     networks::what_is_in_use_is_kept;
+    floating_ips::a_floating_ip_leads_to_a_port_until_it_is_parted_from_it;
+    floating_ips::a_port_that_goes_away_leaves_its_floating_ip;
+    floating_ips::an_address_outside_is_given_once;
+    floating_ips::an_address_inside_has_one_floating_ip;
+    floating_ips::a_floating_ip_needs_a_way_outside;
+    floating_ips::floating_ips_are_found_by_tag_and_description;
+    load_balancers::the_api_tells_its_version;
+    load_balancers::a_tree_is_made_in_one_request;
+    load_balancers::nothing_changes_while_a_load_balancer_is_pending;
+    load_balancers::one_number_serves_each_transport_once;
+    load_balancers::a_batch_makes_the_members_those_that_it_names;
+    load_balancers::what_the_provider_cannot_do_is_told_and_changes_nothing;
+    load_balancers::a_load_balancer_goes_with_all_that_is_in_it;
+    load_balancers::the_address_of_a_vip_is_chosen_and_given_once;
+    load_balancers::a_full_subnet_has_no_vip;
+    load_balancers::the_port_of_a_vip_holds_its_address;
+    load_balancers::additional_vips_are_of_the_same_network;
+    load_balancers::load_balancers_are_found_by_all_of_several_tags;
+    load_balancers::a_used_up_quota_of_load_balancers_is_told;
 };

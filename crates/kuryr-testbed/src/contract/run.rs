@@ -55,7 +55,10 @@ pub fn trials(place: &Place) -> Vec<Trial> {
 async fn hold(clause: &Clause, place: &Place) -> anyhow::Result<()> {
     match place {
         Place::Embedded(kind) => {
-            let cloud = EmbeddedCloud::new(Config::default());
+            let mut config = Config::default();
+            // Long enough for a clause to see that a load balancer is pending.
+            config.load_balancing.provisioning.create = Duration::from_millis(600);
+            let cloud = EmbeddedCloud::new(config);
             cloud.add_host("host-1", *kind);
             let server = cloud.serve(TcpListener::bind("127.0.0.1:0").await?)?;
             let settings = cloud.config();

@@ -3,19 +3,22 @@
 use anyhow::{Context, bail, ensure};
 use ipnet::IpNet;
 use kuryr_model::{
-    DEVICE_OWNER, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SubnetId,
-    neutron::{Network, Port, Router, SecurityGroup, Subnet},
+    DEVICE_OWNER, FloatingIpId, LoadBalancerId, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SubnetId,
+    lb::{Provisioning, Tree},
+    neutron::{FloatingIp, Network, Port, Router, SecurityGroup, Subnet},
 };
 use kuryr_openstack::{
-    Cloud, CloudConfig, Error, Filter, Network as Neutron,
+    Cloud, CloudConfig, Error, Filter, LoadBalancing, Network as Neutron,
+    load_balancer::{NewLoadBalancer, StatusTree},
     network::{
-        NewFixedIp, NewPort, NewRouter, NewSubnet, networks::NewNetwork, quotas::Quota,
-        security_groups::NewSecurityGroup,
+        NewFixedIp, NewPort, NewRouter, NewSubnet, floating_ips::NewFloatingIp, networks::NewNetwork, quotas::Quota,
+        routers::Gateway, security_groups::NewSecurityGroup,
     },
 };
 use std::{
     mem::take,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 /// A cloud, and what must be deleted again.
@@ -35,10 +38,16 @@ enum Made {
     Interface(RouterId, SubnetId),
     Group(SecurityGroupId),
     Quota(ProjectId, &'static str, i64),
+    LoadBalancer(LoadBalancerId),
+    LoadBalancerQuota(ProjectId, i64),
+    FloatingIp(FloatingIpId),
 }
 
 /// Every name begins with this, so that a person knows what a killed run has left.
 const PREFIX: &str = "kuryr-contract";
+
+/// How often Octavia is asked whether a provider is through: it tells nobody by itself.
+const POLL: Duration = Duration::from_millis(200);
 
 /// A name that no other clause and no other run has.
 pub(super) fn fresh(what: &str) -> String {
@@ -61,6 +70,10 @@ impl Site {
 
     pub(super) fn neutron(&self) -> Neutron {
         self.cloud.network()
+    }
+
+    pub(super) fn octavia(&self) -> LoadBalancing {
+        self.cloud.load_balancing()
     }
 
     pub(super) async fn network(&self) -> anyhow::Result<Network> {
@@ -133,6 +146,86 @@ impl Site {
         Ok(())
     }
 
+    /// A network inside that a router joins to one outside: the outside, and the subnets of both.
+    pub(super) async fn way_out(&self) -> anyhow::Result<(Network, Subnet, Subnet)> {
+        let new = NewNetwork { name: fresh("outside"), external: true, ..NewNetwork::default() };
+        let outside = self.neutron().networks().create(&new).await?;
+        self.made().push(Made::Network(outside.id));
+        let outer = self.subnet(outside.id, "203.0.113.0/28").await?;
+        let (_, inner) = self.wire("10.231.0.0/24").await?;
+        let router = self.router().await?;
+        self.neutron().routers().set_gateway(router.id, Gateway { network_id: outside.id }).await?;
+        self.join(router.id, inner.id).await?;
+        Ok((outside, outer, inner))
+    }
+
+    pub(super) async fn try_floating_ip(&self, new: &NewFloatingIp) -> Result<FloatingIp, Error> {
+        let made = self.neutron().floating_ips().create(new).await;
+        if let Ok(floating) = &made {
+            self.made().push(Made::FloatingIp(floating.id));
+        }
+        made
+    }
+
+    pub(super) async fn try_balancer(&self, new: &NewLoadBalancer) -> Result<Tree, Error> {
+        let made = self.octavia().load_balancers().create(new).await;
+        if let Ok(tree) = &made {
+            self.made().push(Made::LoadBalancer(tree.load_balancer.id));
+        }
+        made
+    }
+
+    /// Makes a load balancer and waits until its provider is through with it.
+    pub(super) async fn balancer(&self, new: &NewLoadBalancer) -> anyhow::Result<Tree> {
+        let tree = self.try_balancer(new).await?;
+        self.ready(tree.load_balancer.id).await?;
+        Ok(tree)
+    }
+
+    /// Waits until a provider is through: it may say so of the load balancer before it has done all that is in it.
+    pub(super) async fn ready(&self, id: LoadBalancerId) -> anyhow::Result<StatusTree> {
+        loop {
+            let tree = self.octavia().status(id).await?;
+            let pools = || tree.listeners.iter().flat_map(|listener| &listener.pools);
+            let states: Vec<Provisioning> = std::iter::once(tree.provisioning_status)
+                .chain(tree.listeners.iter().map(|listener| listener.provisioning_status))
+                .chain(pools().map(|pool| pool.provisioning_status))
+                .chain(tree.members().map(|member| member.provisioning_status))
+                .collect();
+            if states.contains(&Provisioning::Error) {
+                bail!("in ERROR: {tree:?}");
+            }
+            if states.iter().all(|state| *state == Provisioning::Active) {
+                return Ok(tree);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Deletes a load balancer as soon as that is possible, and waits until it is gone.
+    pub(super) async fn delete_balancer(&self, id: LoadBalancerId) -> Result<(), Error> {
+        loop {
+            match self.octavia().load_balancers().get(id).await {
+                Err(error) if error.is_not_found() => return Ok(()),
+                Err(error) => return Err(error),
+                Ok(found) if found.provisioning_status.is_pending() => tokio::time::sleep(POLL).await,
+                Ok(_) => match self.octavia().load_balancers().delete(id).await {
+                    Err(error) if !error.is_immutable() => return Err(error),
+                    Ok(()) | Err(_) => {}
+                },
+            }
+        }
+    }
+
+    /// The project may have so many load balancers, until the clause ends.
+    pub(super) async fn limit_balancers(&self, limit: i64) -> anyhow::Result<()> {
+        let project = self.cloud.identity().project.context("the token has no project")?;
+        let old = self.octavia().quotas(&project).await?.load_balancers;
+        let old = old.map_or(Ok(-1), i64::try_from)?;
+        self.made().push(Made::LoadBalancerQuota(project.clone(), old));
+        Ok(self.octavia().set_quota(&project, "loadbalancer", limit).await?)
+    }
+
     /// What is left of a quota becomes `free`, until the clause ends.
     pub(super) async fn leave_free(&self, kind: &'static str, free: u64) -> anyhow::Result<()> {
         let project = self.cloud.identity().project.context("the token has no project")?;
@@ -173,6 +266,12 @@ impl Site {
                 Made::Interface(router, subnet) => {
                     let parted = neutron.routers().remove_interface(router, subnet).await;
                     (format!("interface of router {router} in subnet {subnet}"), parted)
+                }
+                Made::LoadBalancer(id) => (format!("load balancer {id}"), self.delete_balancer(id).await),
+                Made::FloatingIp(id) => (format!("floating IP {id}"), neutron.floating_ips().delete(id).await),
+                Made::LoadBalancerQuota(project, limit) => {
+                    let set = self.octavia().set_quota(&project, "loadbalancer", limit).await;
+                    ("quota of load balancers".to_owned(), set)
                 }
                 Made::Quota(project, kind, limit) => {
                     (format!("quota of {kind}"), neutron.set_quota(&project, kind, limit).await)

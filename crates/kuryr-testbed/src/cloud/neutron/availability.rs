@@ -34,11 +34,11 @@ pub(crate) fn handle(neutron: &Neutron, call: &Call, rest: &[&str]) -> Result<An
     }
 }
 
-fn total(subnet: &Subnet) -> u128 {
+pub(crate) fn total(subnet: &Subnet) -> u128 {
     subnet.pools.iter().map(|pool| pool.last - pool.first + 1).sum()
 }
 
-fn used(neutron: &Neutron, subnet: &Subnet) -> usize {
+pub(crate) fn used(neutron: &Neutron, subnet: &Subnet) -> usize {
     neutron.allocators.get(&subnet.standard.id).map_or(0, super::Allocator::used)
 }
 

@@ -28,6 +28,7 @@ mod quotas;
 mod resource;
 mod router_interfaces;
 mod routers;
+mod service;
 mod subnet_pools;
 mod subnets;
 mod tags;

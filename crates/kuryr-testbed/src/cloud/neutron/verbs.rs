@@ -124,7 +124,7 @@ fn create_all<R: Resource>(neutron: &mut Neutron, caller: &Caller, bodies: &[Bod
     Ok(ids)
 }
 
-fn check_quota<R: Resource>(neutron: &Neutron, caller: &Caller, bodies: &[Body]) -> Result<()> {
+pub(crate) fn check_quota<R: Resource>(neutron: &Neutron, caller: &Caller, bodies: &[Body]) -> Result<()> {
     let kind = R::KIND;
     for body in bodies {
         let project = body.project().unwrap_or(&caller.project);

@@ -247,6 +247,31 @@ fn port_view(port: &Port) -> PortView {
     }
 }
 
+fn network_view(network: &super::Network) -> NetworkView {
+    NetworkView {
+        id: network.standard.id,
+        name: network.standard.name.clone(),
+        mtu: network.mtu,
+        admin_state_up: network.admin_state_up,
+        external: network.external,
+        subnets: network.subnets.clone(),
+        tags: tags(&network.standard.tags),
+    }
+}
+
+fn subnet_view(subnet: &super::Subnet) -> SubnetView {
+    SubnetView {
+        id: subnet.standard.id,
+        name: subnet.standard.name.clone(),
+        network: subnet.network,
+        cidr: subnet.cidr,
+        gateway: subnet.gateway,
+        host_routes: subnet.host_routes.clone(),
+        dns_nameservers: subnet.dns_nameservers.clone(),
+        tags: tags(&subnet.standard.tags),
+    }
+}
+
 impl Neutron {
     pub(crate) fn port(&self, id: Uuid) -> Option<PortView> {
         self.ports.get(id).map(port_view)
@@ -269,30 +294,19 @@ impl Neutron {
     }
 
     fn network_views(&self) -> BTreeMap<Uuid, NetworkView> {
-        let view = |network: &super::Network| NetworkView {
-            id: network.standard.id,
-            name: network.standard.name.clone(),
-            mtu: network.mtu,
-            admin_state_up: network.admin_state_up,
-            external: network.external,
-            subnets: network.subnets.clone(),
-            tags: tags(&network.standard.tags),
-        };
-        self.networks.iter().map(|network| (network.standard.id, view(network))).collect()
+        self.networks.iter().map(|network| (network.standard.id, network_view(network))).collect()
     }
 
     fn subnet_views(&self) -> BTreeMap<Uuid, SubnetView> {
-        let view = |subnet: &super::Subnet| SubnetView {
-            id: subnet.standard.id,
-            name: subnet.standard.name.clone(),
-            network: subnet.network,
-            cidr: subnet.cidr,
-            gateway: subnet.gateway,
-            host_routes: subnet.host_routes.clone(),
-            dns_nameservers: subnet.dns_nameservers.clone(),
-            tags: tags(&subnet.standard.tags),
-        };
-        self.subnets.iter().map(|subnet| (subnet.standard.id, view(subnet))).collect()
+        self.subnets.iter().map(|subnet| (subnet.standard.id, subnet_view(subnet))).collect()
+    }
+
+    pub(crate) fn network(&self, id: Uuid) -> Option<NetworkView> {
+        self.networks.get(id).map(network_view)
+    }
+
+    pub(crate) fn subnet(&self, id: Uuid) -> Option<SubnetView> {
+        self.subnets.get(id).map(subnet_view)
     }
 
     fn group_views(&self) -> BTreeMap<Uuid, SecurityGroupView> {

@@ -33,6 +33,12 @@ impl Reply {
         (self.status, self.body["NeutronError"]["type"].as_str().unwrap_or("no NeutronError"))
     }
 
+    /// An error as Octavia writes it: status and text.
+    #[track_caller]
+    pub(super) fn fault(&self) -> (u16, &str) {
+        (self.status, self.body["faultstring"].as_str().unwrap_or("no faultstring"))
+    }
+
     #[track_caller]
     pub(super) fn message(&self) -> &str {
         self.body["NeutronError"]["message"].as_str().unwrap_or_default()

@@ -7,6 +7,7 @@ mod floating_ips;
 mod groups;
 mod identity;
 mod lists;
+mod octavia;
 mod ports;
 mod routers;
 mod scale;
