@@ -212,7 +212,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn tree(&self, role: Role, place: Place, families: &[Family], apart: bool, problems: &mut Vec<Problem>) -> Tree {
-        let others = self.other_subnets(&place);
+        let others = self.other_subnets(&place, families);
         // Where a load balancer's families are not known yet, what is of other families is left out later.
         let any = [Family::V4, Family::V6];
         let members = if role == Role::External { &any } else { families };
@@ -258,13 +258,14 @@ impl Builder<'_> {
 
     /// The subnets from which members are reached that are in none of the pods'. The OVN provider takes no member without
     /// a subnet unless it is in the VIP's: it then gets the VIP's, from which Neutron's router leads everywhere.
-    fn other_subnets(&self, place: &Place) -> Vec<(Family, SubnetId)> {
+    fn other_subnets(&self, place: &Place, families: &[Family]) -> Vec<(Family, SubnetId)> {
         if let Some(subnet) = self.exposure.member_subnet {
             return vec![(Family::V4, subnet), (Family::V6, subnet)];
         }
         match place {
             Place::Vips(vips) if *self.abilities.actual == Provider::Ovn => {
-                vips.iter().filter_map(|vip| Some((Family::of(vip.address?), vip.subnet?))).collect()
+                let family = |vip: &Vip| vip.address.map(Family::of).or(families.first().copied());
+                vips.iter().filter_map(|vip| Some((family(vip)?, vip.subnet?))).collect()
             }
             _ => Vec::new(),
         }

@@ -95,7 +95,7 @@ pub(crate) fn exposure(
         problems.push(Problem::new(Reason::NoEffect, LOAD_BALANCER_IP, Effect::Ignored, message));
     }
     let held = options.held || problems[before..].iter().any(|problem| problem.effect == Effect::NotExposed);
-    if held && !options.internal {
+    if held {
         floating = Floating::Withheld;
     }
     let external = external.filter(|_| !held);

@@ -19,7 +19,7 @@ pub enum Provider {
     Ovn,
     /// A virtual machine with HAProxy (`amphora`, also called `octavia` and `amphorav2`).
     Amphora,
-    /// Another one; taken to be able to do what Amphora does until it refuses.
+    /// Another one; taken to be able to do everything until it refuses.
     Other(String),
 }
 
@@ -50,7 +50,8 @@ impl Provider {
     pub(crate) fn table(&self, feature: Feature) -> Can {
         match self {
             Self::Ovn => ovn(feature),
-            Self::Default | Self::Amphora | Self::Other(_) => amphora(feature),
+            Self::Amphora => amphora(feature),
+            Self::Default | Self::Other(_) => Can::Yes,
         }
     }
 }
@@ -104,10 +105,9 @@ pub enum Can {
 fn ovn(feature: Feature) -> Can {
     match feature {
         Feature::Timeouts | Feature::ConnectionLimit | Feature::PersistenceTimeout => Can::NoEffect,
-        Feature::Flavor | Feature::AvailabilityZone | Feature::Failover => Can::No,
-        // Older ones take several addresses and make the first; newer ones can. Two load balancers work with all of them,
-        // and cost next to nothing in OVN.
-        Feature::AdditionalVips => Can::No,
+        // Of several addresses, older ones make the first; newer ones can. Two load balancers work with all of them, and
+        // cost next to nothing in OVN.
+        Feature::Flavor | Feature::AvailabilityZone | Feature::Failover | Feature::AdditionalVips => Can::No,
         Feature::Algorithm(algorithm) => yes_if(algorithm == Algorithm::SourceIpPort),
         Feature::Protocol(protocol) => yes_if(matches!(protocol, Protocol::Tcp | Protocol::Udp | Protocol::Sctp)),
         Feature::Monitor(kind) => yes_if(matches!(kind, MonitorType::Tcp | MonitorType::UdpConnect)),
@@ -125,8 +125,8 @@ fn yes_if(yes: bool) -> Can {
 }
 
 impl Feature {
-    /// The feature that an answer of 501 (`faultstring`) speaks of. `None`: it names none that could be left out, so
-    /// nothing is learned from it.
+    /// The feature that an answer of 501 (`faultstring`) speaks of; or one of 400, where an Octavia is too old to know a
+    /// field (`Unknown attribute: additional_vips`). `None`: it names none that could be left out, so nothing is learned.
     #[must_use]
     pub fn refused(fault: &str) -> Option<Self> {
         let lower = fault.to_lowercase();
@@ -320,6 +320,8 @@ mod tests {
         for (text, feature) in all {
             assert_eq!(says(text), Some(feature), "{text}");
         }
+        let old = "Invalid input for field/attribute load_balancer. Value: '{...}'. Unknown attribute: additional_vips";
+        assert_eq!(Feature::refused(old), Some(Feature::AdditionalVips));
         assert_eq!(says("Subnet is required, or Loadbalancer associated with Pool must have a subnet"), None);
     }
 }

@@ -1,1 +1,4 @@
-
+mod endpoints;
+mod exposed;
+mod providers;
+mod services;

@@ -26,14 +26,18 @@ impl Planner<'_> {
         // A listener pool serves one listener only: the first one that has or claims it.
         let mut claimed: BTreeSet<ListenerPoolId> = BTreeSet::new();
         let mut kept: BTreeSet<ListenerId> = BTreeSet::new();
+        let wanted: BTreeSet<ListenerKey> = tree.listeners.iter().map(|listener| listener.key).collect();
+        // A new listener has to wait for one that goes: there may be room for only one of them.
+        let crowded = there.listeners.iter().any(|other| self.is_own(&other.tags) && !wanted.contains(&key(other)));
+        let attach = if crowded { Turn::Build } else { Turn::Attach };
         for listener in &tree.listeners {
             match there.listeners.iter().find(|other| key(other) == listener.key) {
                 Some(other) if !self.is_own(&other.tags) => self.taken(tree, listener, other),
                 Some(own) => {
                     kept.insert(own.id);
-                    self.listener(tree, there, listener, Some(own), &mut claimed);
+                    self.listener(tree, there, listener, Some(own), attach, &mut claimed);
                 }
-                None => self.listener(tree, there, listener, None, &mut claimed),
+                None => self.listener(tree, there, listener, None, attach, &mut claimed),
             }
         }
         self.remove(there, &kept, &claimed);
@@ -67,6 +71,7 @@ impl Planner<'_> {
         there: &ObservedTree,
         listener: &Listener,
         own: Option<&lb::Listener>,
+        attach: Turn,
         claimed: &mut BTreeSet<ListenerPoolId>,
     ) {
         let load_balancer = there.load_balancer.id;
@@ -98,11 +103,11 @@ impl Planner<'_> {
         let id = pool.pool.id;
         match own {
             Some(own) if replaced.is_none() => {
-                let attach = current != Some(id);
+                let switch = current != Some(id);
                 let restrict = !same_ranges(&own.allowed_cidrs, &listener.allowed_cidrs);
-                if restrict || (attach && ready) || !same(own, listener) {
+                if restrict || (switch && ready) || !same(own, listener) {
                     // Until a new pool is filled, the listener keeps the one that it has.
-                    let pool = if attach && !ready { current.unwrap_or(id) } else { id };
+                    let pool = if switch && !ready { current.unwrap_or(id) } else { id };
                     let turn = if restrict { Turn::Restrict } else { Turn::Build };
                     self.step(
                         turn,
@@ -113,10 +118,10 @@ impl Planner<'_> {
             _ if !ready => {}
             _ => {
                 if let Some(own) = replaced {
-                    self.step(Turn::Build, Step::DeleteListener { load_balancer, id: own.id, listener: listener.key });
+                    self.step(attach, Step::DeleteListener { load_balancer, id: own.id, listener: listener.key });
                 }
                 let (listener, tags) = (listener.clone(), tree.tags.clone());
-                self.step(Turn::Build, Step::CreateListener { load_balancer, listener, pool: id, tags });
+                self.step(attach, Step::CreateListener { load_balancer, listener, pool: id, tags });
             }
         }
     }

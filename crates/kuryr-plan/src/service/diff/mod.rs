@@ -36,12 +36,14 @@ impl Plan {
     }
 }
 
-/// When a step's turn is. What reaches pods that are gone, or clients that it must not reach, is put right before all else;
-/// what is not wanted goes before what is missing comes, since a quota may have room for only one of them.
+/// When a step's turn is. What reaches pods that are gone, or clients that it must not reach, is put right before all else,
+/// then what is missing and needs but one step; what is not wanted goes before the rest comes, since a quota may have room
+/// for only one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
     Restrict,
     Members,
+    Attach,
     Remove,
     Build,
     Expose,

@@ -1,6 +1,6 @@
 //! Whether what is there is what has to be there: said once more, without the planner.
 
-use super::octavia::key;
+use super::objects::key;
 use crate::service::{
     Desired, Family, Floating, Listener, ListenerKey, Member, Members, Observed, ObservedTree, Place, Provider, Role,
     Tree, Vip,
@@ -194,9 +194,4 @@ fn assert_floating(desired: &Desired, there: &Observed) {
             }
         }
     }
-}
-
-/// Whether the floating IP that is wanted leads where it has to.
-pub(crate) fn is_reached(desired: &Desired, there: &Observed) -> bool {
-    there.floating.iter().any(|ip| is_ours(desired, ip) && ip.port_id.is_some())
 }

@@ -3,7 +3,8 @@
 use super::{
     arbitrary::{Case, case},
     holds::assert_holds,
-    octavia::{Octavia, key},
+    objects::key,
+    octavia::Octavia,
 };
 use crate::service::{Desired, Place, Step, plan};
 use kuryr_model::{ListenerId, LoadBalancerId, lb::Provisioning};
