@@ -43,8 +43,8 @@ pub(crate) enum ServiceError {
     /// There is no address left for a floating IP or a VIP.
     #[error("no address is left: {}", .0.kind())]
     NoFreeAddress(CloudError),
-    /// Kubernetes refused a `KuryrLoadBalancer` or a status, or did not answer.
-    #[error("{0} cannot be written: {1}")]
+    /// Kubernetes refused something, or did not answer.
+    #[error("{0} cannot be read or written: {1}")]
     Kubernetes(&'static str, Arc<kube::Error>),
     /// What is there could not be listed yet, so nothing may be made.
     #[error("the load balancers cannot be listed: {0}")]

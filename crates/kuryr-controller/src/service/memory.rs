@@ -5,7 +5,7 @@
 //! unless it is a *suspect*: of one whose call was lost it is asked.
 
 use super::wait::Pace;
-use kuryr_model::{LoadBalancerId, ServiceUid};
+use kuryr_model::{LoadBalancerId, ObjectKey, ServiceUid};
 use kuryr_plan::service::{Observed, ObservedTree, Problem};
 use parking_lot::Mutex;
 use std::{
@@ -73,6 +73,8 @@ struct State {
     listed: bool,
     /// Why not yet.
     trouble: Option<String>,
+    /// The Service of each name that was served last.
+    names: HashMap<ObjectKey, ServiceUid>,
     /// Load balancers that are waited for.
     waiting: HashMap<ServiceUid, usize>,
     /// Until when Octavia may still be at work on a create of which nobody here has an answer.
@@ -123,6 +125,17 @@ impl Memories {
         state.known.remove(uid);
         state.suspects.remove(uid);
         state.waiting.remove(uid);
+        state.names.retain(|_, named| named != uid);
+    }
+
+    /// The Service of this name is served.
+    pub(crate) fn name(&self, key: &ObjectKey, uid: &ServiceUid) {
+        self.state.lock().names.insert(key.clone(), uid.clone());
+    }
+
+    /// The Service of this name that was served last, if there may be something of it.
+    pub(crate) fn named(&self, key: &ObjectKey) -> Option<ServiceUid> {
+        self.state.lock().names.get(key).cloned()
     }
 
     /// What is there for this Service is not sure: ask before anything else.

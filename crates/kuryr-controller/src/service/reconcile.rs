@@ -120,10 +120,11 @@ impl ServiceReconciler {
             let result = match (step(wish.as_ref(), known.load_balancer.as_deref()), wish, known.load_balancer) {
                 (Hold::Nothing, wish, _) => {
                     self.reporter.forget(key);
-                    // Also without anything that tells of it there may be something: somebody deleted the object by force.
-                    match wish {
-                        Some(wish) if self.memories.has_something(&wish.uid) => return self.stray(&wish.uid).await,
-                        _ => return Outcome::Settled,
+                    // Also without an object that tells of it there may be something: somebody deleted that by force.
+                    let uid = wish.map(|wish| wish.uid).or_else(|| self.memories.named(key));
+                    match uid.filter(|uid| self.memories.has_something(uid)) {
+                        Some(uid) => return self.stray(&uid).await,
+                        None => return Outcome::Settled,
                     }
                 }
                 (Hold::Hold, Some(wish), _) => self.reporter.hold(key, &wish.uid).await.map(Some),
@@ -235,6 +236,7 @@ impl ServiceReconciler {
         if memory.applied.is_empty() {
             memory.applied = held.status.as_ref().map(|status| status.applied.clone()).unwrap_or_default();
         }
+        self.memories.name(key, uid);
         let target = Target::Service(key, uid);
         match self.bring(target, &mut memory, since).await {
             Ok(Progress::Changed) => {
