@@ -48,9 +48,11 @@ impl Args {
         if self.quick { Latency::default() } else { Latency::measured() }
     }
 
-    /// The same for the providers of load balancers.
+    /// Those who make load balancers are quicker than real ones, which need 3 to 5 seconds for anything: nobody would wait.
     fn provisioning(&self) -> Provisioning {
-        if self.quick { Provisioning::default() } else { Provisioning::measured() }
+        let (whole, object) = (Duration::from_millis(800), Duration::from_millis(50));
+        let paced = Provisioning { create: whole, update: whole, delete: whole, failover: whole, object };
+        if self.quick { Provisioning::default() } else { paced }
     }
 
     /// How many pods make a crowd.
