@@ -174,7 +174,14 @@ fn listener(frame: Frame<'_>, port: &ServicePort, key: ListenerKey, problems: &m
         protocol: if tcp { style.tcp_members } else { port.transport.protocol() },
         algorithm: style.algorithm,
         persistence,
-        members: members(service, port, frame.slices, frame.families, frame.subnets),
+        members: members(
+            service,
+            port,
+            frame.slices,
+            frame.families,
+            frame.subnets,
+            frame.abilities.does(Feature::Draining),
+        ),
         monitor: monitor(frame, port.transport, &name, problems),
     };
     Listener {

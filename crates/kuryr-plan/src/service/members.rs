@@ -71,13 +71,15 @@ impl Subnets<'_> {
 /// The members for one port of a Service, of the families that its load balancer has addresses of.
 ///
 /// An endpoint that is ready gets traffic; one that is terminating keeps the connections that it has, and gets new ones
-/// only if no endpoint of its family is ready (Kubernetes' KEP-1669); any other gets none.
+/// only if no endpoint of its family is ready (Kubernetes' KEP-1669); any other gets none. Where the provider cannot drain a
+/// member (`drains`), one that should get no new connections is left out: with OVN its connections outlive that.
 pub(crate) fn members(
     service: &Service,
     port: &ServicePort,
     slices: &[Slice],
     families: &[Family],
     subnets: Subnets<'_>,
+    drains: bool,
 ) -> Vec<Member> {
     let found = endpoints(service, port, slices, |endpoint| families.contains(&Family::of(endpoint.address)));
     let ready = |family| found.iter().any(|((ip, _), (state, _))| *state == State::Ready && Family::of(*ip) == family);
@@ -93,5 +95,5 @@ pub(crate) fn members(
         subnet: subnets.of(address),
         name: pod.map(|pod| format!("{}/{pod}", service.key.namespace)).unwrap_or_default(),
     };
-    found.clone().into_iter().map(member).collect()
+    found.clone().into_iter().map(member).filter(|member| drains || member.weight > 0).collect()
 }

@@ -1,7 +1,9 @@
 //! Who carries load balancers out, and what each of them cannot do.
 //!
 //! What the table here says was read in the providers' code (Zed to 2024) and tried with packets on OVN. What it does not
-//! say is learned: an answer of 501 names the feature, is kept in [`Refusals`], and the next plan does without it.
+//! say is learned: an answer of 501 names the feature, is kept in [`Refusals`], and the next plan does without it. Where the
+//! table can know, it must: a tree that the OVN provider of Zed refuses half-way keeps a worker of Octavia's API busy for
+//! minutes (it waits for the status of a load balancer that was rolled back).
 
 use kuryr_model::lb::{Algorithm, MonitorType, Protocol};
 use std::{
@@ -75,6 +77,8 @@ pub enum Feature {
     AdditionalVips,
     /// A way to find out the health of members.
     Monitor(MonitorType),
+    /// Members that keep their connections and get no new ones (weight 0).
+    Draining,
     /// Binding clients to members.
     Persistence,
     /// Doing so for a given time.
@@ -104,15 +108,23 @@ pub enum Can {
 
 fn ovn(feature: Feature) -> Can {
     match feature {
-        Feature::Timeouts | Feature::ConnectionLimit | Feature::PersistenceTimeout => Can::NoEffect,
+        // It takes any weight and any persistence, and has no use for them: tried.
+        Feature::Timeouts
+        | Feature::ConnectionLimit
+        | Feature::Draining
+        | Feature::Persistence
+        | Feature::PersistenceTimeout => Can::NoEffect,
         // Of several addresses, older ones make the first; newer ones can. Two load balancers work with all of them, and
         // cost next to nothing in OVN.
-        Feature::Flavor | Feature::AvailabilityZone | Feature::Failover | Feature::AdditionalVips => Can::No,
+        Feature::Flavor
+        | Feature::AvailabilityZone
+        | Feature::Failover
+        | Feature::AdditionalVips
+        // No release is known to limit clients.
+        | Feature::AllowedCidrs => Can::No,
         Feature::Algorithm(algorithm) => yes_if(algorithm == Algorithm::SourceIpPort),
         Feature::Protocol(protocol) => yes_if(matches!(protocol, Protocol::Tcp | Protocol::Udp | Protocol::Sctp)),
         Feature::Monitor(kind) => yes_if(matches!(kind, MonitorType::Tcp | MonitorType::UdpConnect)),
-        // Newer ones can limit clients; an older one says that it cannot.
-        Feature::AllowedCidrs | Feature::Persistence => Can::Yes,
     }
 }
 
@@ -197,6 +209,7 @@ impl fmt::Display for Feature {
             Self::Protocol(protocol) => write!(f, "the protocol {protocol}"),
             Self::AdditionalVips => f.write_str("several addresses in one load balancer"),
             Self::Monitor(kind) => write!(f, "health monitors of type {kind}"),
+            Self::Draining => f.write_str("members that only keep their connections"),
             Self::Persistence => f.write_str("binding clients to members"),
             Self::PersistenceTimeout => f.write_str("binding clients to members for a given time"),
             Self::Timeouts => f.write_str("timeouts"),

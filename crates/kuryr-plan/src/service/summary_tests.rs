@@ -7,12 +7,12 @@ use crate::service::{
 
 #[test]
 fn before_anything_is_there_the_summary_says_what_is_wanted() {
-    let desired = desired(&service(), &pods(&[ready("10.10.0.1"), terminating("10.10.0.2")]), &site(Provider::Ovn));
+    let desired = desired(&service(), &pods(&[ready("10.10.0.1"), terminating("10.10.0.2")]), &site(Provider::Amphora));
     let summary = summary(&desired, &Observed::default());
     assert!(!summary.settled);
     assert_eq!((summary.members_ready, summary.members_total), (1, 2));
     let [tree] = &summary.trees[..] else { panic!() };
-    assert_eq!((tree.id, &tree.vips[..], tree.provider.as_str()), (None, &[ip("10.96.0.10")][..], "ovn"));
+    assert_eq!((tree.id, &tree.vips[..], tree.provider.as_str()), (None, &[ip("10.96.0.10")][..], "amphora"));
     assert_eq!((tree.listeners[0].to_string(), tree.listeners[0].draining), ("TCP:80 1/2".to_owned(), 1));
 }
 

@@ -23,6 +23,17 @@ fn a_terminating_endpoint_drains_while_another_is_ready() {
 }
 
 #[test]
+fn where_weights_have_no_effect_a_terminating_endpoint_is_left_out() {
+    let addresses = |endpoints: &[Endpoint]| {
+        let desired = desired(&service(), &pods(endpoints), &site(Provider::Ovn));
+        let members = desired.trees[0].listeners[0].pool.members.iter();
+        members.map(|member| (member.address.to_string(), member.weight)).collect::<Vec<_>>()
+    };
+    assert_eq!(addresses(&[ready("10.10.0.5"), terminating("10.10.0.6")]), expect(&[("10.10.0.5", 1)]));
+    assert_eq!(addresses(&[terminating("10.10.0.6")]), expect(&[("10.10.0.6", 1)]));
+}
+
+#[test]
 fn terminating_endpoints_serve_on_when_none_is_ready() {
     let found = weights(&[terminating("10.10.0.6"), unready("10.10.0.7")]);
     assert_eq!(found, expect(&[("10.10.0.6", 1)]));
