@@ -114,6 +114,8 @@ string_id! {
     ProjectId;
     /// The UID of a Pod: changes when a pod is recreated under its old name. Static pods have UIDs that are no UUIDs.
     PodUid;
+    /// The UID of a NetworkPolicy: changes when a policy is recreated under its old name.
+    PolicyUid;
     /// What tells two Kubernetes clusters on one cloud apart; by default the UID of the `kube-system` namespace.
     ClusterId;
 }

@@ -21,8 +21,8 @@ pub mod vif;
 
 pub use chain::chain;
 pub use ids::{
-    ClusterId, NetworkId, PodUid, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
-    SubnetPoolId, TrunkId,
+    ClusterId, NetworkId, PodUid, PolicyUid, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId,
+    SubnetId, SubnetPoolId, TrunkId,
 };
 pub use key::ObjectKey;
 pub use kuryr_port::{KuryrPort, KuryrPortSpec, KuryrPortStatus};
