@@ -220,7 +220,8 @@ impl Compiler {
     pub(super) fn settle_facts(&mut self) {
         self.forget_answers();
         if self.dirty.queries.len() > MANY {
-            self.dirty.facts.extend(self.pods.keys());
+            let new = self.dirty.queries.iter().filter_map(|id| self.queries.get(id));
+            self.dirty.facts.extend(self.pods_in_places_of(new.map(|state| &*state.query)));
         }
         let dirty = std::mem::take(&mut self.dirty.facts);
         for id in &dirty {
@@ -258,18 +259,7 @@ impl Compiler {
         if unasked.is_empty() {
             return;
         }
-        let own = |query: &Query| match &query.peers {
-            Peers::Labelled(Namespaces::Own(name), _) => Some(name.clone()),
-            _ => None,
-        };
-        // `None` as soon as one of them was not only about its own namespace.
-        let places: Option<BTreeSet<String>> = unasked.values().map(|query| own(query)).collect();
-        let pods: Vec<PodId> = match &places {
-            None => self.pods.keys().copied().collect(),
-            Some(places) => {
-                places.iter().filter_map(|name| self.namespaces.get(name)).flat_map(|it| &it.pods).copied().collect()
-            }
-        };
+        let pods = self.pods_in_places_of(unasked.values().map(|query| &**query));
         for id in pods {
             let Some(state) = self.pods.get_mut(&id) else { continue };
             let answers = &mut state.facts.answers;
@@ -278,6 +268,23 @@ impl Compiler {
             if answers.len() != before {
                 self.dirty.grouping.insert(id);
             }
+        }
+    }
+
+    /// The pods of these queries' own namespaces; all, as soon as one is about others too.
+    fn pods_in_places_of<'a>(&self, queries: impl Iterator<Item = &'a Query>) -> Vec<PodId> {
+        let own = |query: &'a Query| match &query.peers {
+            Peers::Labelled(Namespaces::Own(name), _) => Some(name),
+            _ => None,
+        };
+        match queries.map(own).collect::<Option<BTreeSet<&String>>>() {
+            None => self.pods.keys().copied().collect(),
+            Some(names) => names
+                .into_iter()
+                .filter_map(|name| self.namespaces.get(name))
+                .flat_map(|it| &it.pods)
+                .copied()
+                .collect(),
         }
     }
 
@@ -323,11 +330,12 @@ impl Compiler {
         let addresses = &state.pod.addresses;
         let listeners = addresses.iter().flat_map(|address| self.listeners_at.get(address).into_iter().flatten());
         let listeners: BTreeSet<_> = listeners.copied().collect();
-        for (is_new, (query, answer)) in
-            gone.into_iter().map(|it| (false, it)).chain(new.into_iter().map(|it| (true, it)))
-        {
+        let gone = gone.into_iter().map(|(query, answer)| (query, answer, false));
+        let new = new.into_iter().map(|(query, answer)| (query, answer, true));
+        for (query, answer, is_new) in gone.chain(new) {
             let Some(query) = self.queries.get_mut(&query) else { continue };
-            if if is_new { query.count(answer) } else { query.discount(answer) } {
+            let changes_rules = if is_new { query.count(answer) } else { query.discount(answer) };
+            if changes_rules {
                 self.dirty.rules.extend(query.users.keys());
             }
             let users = query.users.iter().filter(|(_, egress)| **egress);

@@ -6,8 +6,8 @@ use super::{
 };
 use crate::policy::{
     cidr::{subtract, whole},
-    clause::{Clause, ClausePorts, ClauseRemote},
-    group::{GroupChange, GroupKey, ListenerKey, LoopPath, Peers, PolicyGroup, Remote, Rule, Together},
+    clause::{Clause, ClausePorts, ClauseRemote, Query},
+    group::{GroupChange, GroupKey, ListenerKey, LoopPath, Peers, Remote, Rule, Together},
     spec::Protocol,
     world::NamedPort,
 };
@@ -77,7 +77,7 @@ impl Compiler {
             GroupKey::Policy(group) => {
                 let grantor = self.grantors.get(self.policies_by_uid.get(&group.policy)?)?;
                 let only = grantor.names.is_empty() && group.ports.is_empty();
-                (carried || only).then(|| self.grantor_rules(grantor, group))?
+                (carried || only).then(|| self.grantor_rules(grantor, &group.ports))?
             }
             GroupKey::Peers(set) => {
                 let query = || set.port.is_none() && self.is_asked(&set.peers);
@@ -85,7 +85,7 @@ impl Compiler {
             }
             GroupKey::Node(name) => {
                 let grantor = self.grantors.get(self.nodes.get(name).filter(|_| carried)?)?;
-                self.grantor_rules(grantor, &PolicyGroup { policy: "".into(), ports: BTreeSet::new() })
+                self.grantor_rules(grantor, &BTreeSet::new())
             }
             GroupKey::Loop(paths) => carried.then(|| loop_rules(key, paths))?,
             GroupKey::Together(together) => carried.then(|| self.together_rules(together))?,
@@ -95,14 +95,14 @@ impl Compiler {
 
     /// Whether some clause names just these peers, not by a port's name.
     fn is_asked(&self, peers: &Peers) -> bool {
-        let query = crate::policy::clause::Query { peers: peers.clone(), name: None };
+        let query = Query { peers: peers.clone(), name: None };
         self.query_ids.contains_key(&query)
     }
 
-    fn grantor_rules(&self, grantor: &Grantor, group: &PolicyGroup) -> BTreeSet<Rule> {
+    fn grantor_rules(&self, grantor: &Grantor, ports: &BTreeSet<NamedPort>) -> BTreeSet<Rule> {
         let mut rules: BTreeSet<Rule> = grantor.hairpins.keys().cloned().collect();
         for clause in grantor.ingress.iter().flatten() {
-            if let Some(traffic) = traffic(clause, &group.ports) {
+            if let Some(traffic) = traffic(clause, ports) {
                 self.emit(Direction::Ingress, clause, traffic, &[], &mut rules);
             }
         }
@@ -115,7 +115,7 @@ impl Compiler {
             let reached =
                 allowed.iter().filter(|key| clause.has(key.protocol, key.number) && clause.has_address(key.vip));
             literal.extend(reached.filter(outside));
-            if let Some(traffic) = traffic(clause, &group.ports) {
+            if let Some(traffic) = traffic(clause, ports) {
                 self.emit(Direction::Egress, clause, traffic, &holes, &mut rules);
             }
         }
