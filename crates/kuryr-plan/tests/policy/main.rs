@@ -18,6 +18,8 @@ mod neutron;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
+mod reach;
+#[cfg(test)]
 mod rows;
 #[cfg(test)]
 mod spec;
