@@ -4,6 +4,8 @@ CARGO ?= cargo
 # The profile of what demo, bench and e2e run: times are taken from it. `make demo PROFILE=dev` is built sooner and runs slower.
 PROFILE ?= release
 PROFILE_DIR = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+# How many worlds `make test-policies` makes up.
+WORLDS ?= 100000
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 BIN = target/$(PROFILE_DIR)
 CNI = target/cni/$(HOST)/cni/kuryr-cni
@@ -26,6 +28,10 @@ up: need-nft build ## the same cloud and nodes, left running for your own kubect
 test: need-nft ## all unit, property and scenario tests, in the embedded world
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace --no-fail-fast
+
+.PHONY: test-policies
+test-policies: ## NetworkPolicies against their specification in 100,000 random worlds (WORLDS=...), for every night
+	KURYR_POLICY_WORLDS=$(WORLDS) $(CARGO) test --release --package kuryr-plan --test policy
 
 .PHONY: lint
 lint: lint-rust lint-deny lint-shell ## format, clippy, licences and advisories, shell scripts

@@ -130,6 +130,8 @@ string_id! {
     PodUid;
     /// The UID of a Service: changes when a Service is recreated under its old name.
     ServiceUid;
+    /// The UID of a NetworkPolicy: changes when a policy is recreated under its old name.
+    PolicyUid;
     /// What tells two Kubernetes clusters on one cloud apart; by default the UID of the `kube-system` namespace.
     ClusterId;
 }

@@ -25,7 +25,7 @@ pub mod vif;
 pub use chain::chain;
 pub use ids::{
     ClusterId, FlavorId, FloatingIpId, HealthMonitorId, ListenerId, ListenerPoolId, LoadBalancerId, MemberId,
-    NetworkId, PodUid, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, ServiceUid, SubnetId,
+    NetworkId, PodUid, PolicyUid, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, ServiceUid, SubnetId,
     SubnetPoolId, TrunkId,
 };
 pub use key::ObjectKey;

@@ -5,12 +5,14 @@
 //!   subnets ──subnets::choices──▶ what to ask Neutron for ──▶ Port ──vif::vif──▶ the VIF in the KuryrPort
 //!   ports in Neutron + KuryrPorts + pods ──prune::prune──▶ ports to adopt, ports to delete
 //!   Service + its endpoints ──service::desired──▶ load balancers to be had ──service::plan──▶ Step, one at a time
+//!   NetworkPolicies + pods, namespaces, Services, nodes ──policy::Compiler──▶ security groups, and who carries them
 //! ```
 //!
 //! Invariants: values in, values out; no IO, no clock, no randomness, no waiting. The same input gives the same plan,
 //! and the plan for a world in which the plan was carried out is empty.
 
 pub mod pod;
+pub mod policy;
 pub mod prune;
 pub mod service;
 pub mod subnets;

@@ -11,6 +11,7 @@
 //! then the description says the same as the tags.
 
 mod apply;
+mod balancers;
 mod observe;
 mod order;
 mod plan;
@@ -97,6 +98,12 @@ async fn teardown(
     out: &mut dyn Write,
     progress: &mut dyn Write,
 ) -> anyhow::Result<()> {
+    // Refused before anything is gone.
+    let mut found = observe::observe(&cloud.network(), cluster).await?;
+    let vips = balancers::vip_ports(cloud, cluster).await?;
+    found.ports.retain(|port| !vips.contains(&port.id));
+    teardown::plan(&found)?;
+    balancers::remove(cloud, cluster, progress).await?;
     converge(cloud, cluster, progress, |found| Ok(teardown::plan(found)?)).await?;
     writeln!(out, "nothing of cluster {cluster} is left in project {}", cloud.identity().project_name)?;
     Ok(())

@@ -7,7 +7,7 @@ const NAMED: usize = 10;
 
 /// Something still uses what is to be removed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("ports still use what is to be removed, {count} in all: {}; delete the pods and Services (and what else uses the networks) first", names.join(", "))]
+#[error("ports still use what is to be removed, {count} in all: {}; delete the pods (and what else uses the networks) first", names.join(", "))]
 pub(crate) struct InUse {
     count: usize,
     names: Vec<String>,
