@@ -25,8 +25,8 @@ pub mod vif;
 pub use chain::chain;
 pub use ids::{
     ClusterId, FlavorId, FloatingIpId, HealthMonitorId, ListenerId, ListenerPoolId, LoadBalancerId, MemberId,
-    NetworkId, PodUid, PolicyUid, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, ServiceUid, SubnetId,
-    SubnetPoolId, TrunkId,
+    NetworkId, PodUid, PolicyUid, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, ServiceUid,
+    SubnetId, SubnetPoolId, TrunkId,
 };
 pub use key::ObjectKey;
 pub use kuryr_load_balancer::{KuryrLoadBalancer, KuryrLoadBalancerSpec, KuryrLoadBalancerStatus};

@@ -3,11 +3,14 @@
 use super::error::ServiceError;
 use kuryr_model::{
     ClusterId, ListenerPoolId, LoadBalancerId, Mark, PortId, Purpose, ServiceUid,
-    lb::{LoadBalancer, Member},
+    lb::{LoadBalancer, Member, Provisioning},
     mark::cluster_tag,
     neutron::{FloatingIp, Port},
 };
-use kuryr_openstack::{Cloud, Error as CloudError, Filter, Network, load_balancer::LoadBalancing};
+use kuryr_openstack::{
+    Cloud, Error as CloudError, Filter, Network,
+    load_balancer::{LoadBalancing, StatusTree},
+};
 use kuryr_plan::service::{Observed, ObservedTree, Vip, gather, observed::Listed};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -122,6 +125,20 @@ impl Observer {
         }
     }
 
+    /// The same, and one that Octavia is not done with below is pending. The OVN provider calls a load balancer active before its
+    /// listener pools and members are, and a change that meets it then leaves members in OVN that nobody takes away.
+    pub(crate) async fn whole(&self, id: LoadBalancerId) -> Result<Option<LoadBalancer>, CloudError> {
+        let Some(mut seen) = self.load_balancer(id).await? else { return Ok(None) };
+        if seen.provider == "ovn" && seen.provisioning_status == Provisioning::Active {
+            match self.octavia.status(id).await {
+                Ok(tree) if is_at_work_below(&tree) => seen.provisioning_status = Provisioning::PendingUpdate,
+                Err(error) if !error.is_not_found() => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(Some(seen))
+    }
+
     /// The members of a listener pool.
     pub(crate) async fn members(&self, pool: ListenerPoolId) -> Result<Vec<Member>, CloudError> {
         self.octavia.members(pool).list(&Filter::new()).await
@@ -157,6 +174,17 @@ impl Observer {
             Err(error) => ServiceError::cloud(error),
         }
     }
+}
+
+/// Whether a listener pool or a member is not done. Listeners do not count, nor what is below a health monitor: after an operation
+/// on one of those, the OVN provider leaves its listeners pending for good.
+fn is_at_work_below(tree: &StatusTree) -> bool {
+    let pools = tree.listeners.iter().flat_map(|listener| &listener.pools);
+    let mut plain = pools.filter(|pool| pool.health_monitor.is_none());
+    plain.any(|pool| {
+        pool.provisioning_status.is_pending()
+            || pool.members.iter().any(|member| member.provisioning_status.is_pending())
+    })
 }
 
 /// The ports at an address.

@@ -581,7 +581,7 @@ impl ServiceReconciler {
             if work.next > now {
                 continue;
             }
-            let seen = self.observer.load_balancer(*id).await.map_err(ServiceError::cloud)?;
+            let seen = self.observer.whole(*id).await.map_err(ServiceError::cloud)?;
             let status = seen.as_ref().map(|seen| seen.provisioning_status);
             memory.version += 1;
             if status.is_some_and(is_pending) {

@@ -51,5 +51,6 @@ pub use site::{Class, ExternalSubnet, Site, SiteSubnet};
 pub use step::{Step, Why};
 pub use summary::{FloatingSummary, ListenerSummary, Summary, TreeSummary, summary};
 pub use tree::{
-    Floating, Listener, ListenerKey, Member, Monitor, Place, Pool, Role, Timeouts, Tree, Vip, WantedFloating,
+    ADOPTED_TAG, Floating, KEEP_TAG, Listener, ListenerKey, Member, Monitor, Place, Pool, Role, Timeouts, Tree, Vip,
+    WantedFloating,
 };

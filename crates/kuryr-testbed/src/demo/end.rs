@@ -11,7 +11,6 @@ use kube::{
     ResourceExt,
     api::{DeleteParams, ListParams},
 };
-use kuryr_model::LoadBalancerId;
 use tokio::time::{Instant, timeout};
 
 pub(super) async fn status(show: &Show, world: &World) -> anyhow::Result<()> {
@@ -67,19 +66,10 @@ pub(super) async fn nothing_left(show: &Show, world: &World, vm: Vm) -> anyhow::
 pub(super) async fn teardown(show: &Show, world: &mut World) -> anyhow::Result<()> {
     show.chapter(
         "And the cloud as it was",
-        "Kuryr is stopped, and `kuryr setup --teardown` removes what setup had made. Kubernetes' own Service cannot be deleted, so its \
-         load balancer is deleted in OpenStack before.",
+        "Kuryr is stopped, and `kuryr setup --teardown` removes what setup had made, and the load balancer of Kubernetes' own Service, \
+         which cannot be deleted.",
     );
     show.wait("Kuryr stops", world.kuryr.stop_all()).await?;
-    let balancers = world.inside()?.cloud.load_balancing();
-    let delete = async {
-        for left in balancers.all() {
-            world.cloud.load_balancing().load_balancers().delete(LoadBalancerId(left.id)).await?;
-        }
-        balancers.settled().await;
-        anyhow::Ok(())
-    };
-    show.wait("openstack loadbalancer delete --cascade default/kubernetes", delete).await?;
     run(show, world, vec!["setup".to_owned(), "--teardown".to_owned()]).await?;
     let left = world.inside()?.cloud.snapshot();
     let groups = left.security_groups.values().filter(|group| group.name != "default").count();

@@ -16,7 +16,7 @@ pub(super) async fn setup_does_at_once_what_it_can(world: &mut World) -> anyhow:
     let cloud = world.inside()?.cloud.clone();
     let slow = cloud.faults().add(Fault::delay(EACH).service(Service::Network));
     let cidrs = ["10.30.0.0/20".to_owned(), "fd00:30::/64".to_owned()];
-    let [_, setup] = set_up(&cidrs, &[]);
+    let [_, setup] = set_up(&cidrs, &["10.96.0.0/16".to_owned()]);
     for args in [vec!["setup".to_owned(), "--teardown".to_owned()], setup] {
         cloud.calls().reset();
         let started = Instant::now();
@@ -31,5 +31,8 @@ pub(super) async fn setup_does_at_once_what_it_can(world: &mut World) -> anyhow:
     cloud.faults().remove(slow);
     let subnets = world.pod_subnets().await?;
     ensure!(subnets.len() == 2, "there are the subnets {subnets:?}");
-    Ok(())
+    // Kubernetes' own Service has a load balancer again.
+    world.kuryr.start_controller().await?;
+    world.leader_elected().await?;
+    crate::world::Services::new(&world.client, "default").ready("kubernetes", 1).await.map(drop)
 }

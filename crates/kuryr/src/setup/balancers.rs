@@ -4,13 +4,14 @@ use super::PAUSE;
 use anyhow::{Context as _, bail};
 use kuryr_model::{ClusterId, Mark, PortId, Purpose, lb::LoadBalancer, mark::cluster_tag};
 use kuryr_openstack::{Cloud, Error, Filter, Service};
+use kuryr_plan::service::{ADOPTED_TAG, KEEP_TAG};
 use std::{collections::BTreeSet, io::Write};
 
 /// How often is looked whether Octavia is done, one [`PAUSE`] apart.
 const LOOKS: usize = 180;
 
 /// Floating IPs with one of these tags were somebody else's, or are to be kept.
-const KEPT: [&str; 2] = ["kuryr:adopted", "kuryr:keep"];
+const KEPT: [&str; 2] = [ADOPTED_TAG, KEEP_TAG];
 
 async fn all(cloud: &Cloud, cluster: &ClusterId) -> Result<Vec<LoadBalancer>, Error> {
     if cloud.url(Service::LoadBalancer).is_err() {
@@ -59,7 +60,11 @@ async fn remove_floating_ips(cloud: &Cloud, cluster: &ClusterId, progress: &mut 
     for ip in network.floating_ips().list(&Filter::new().tags([cluster_tag(cluster)])).await? {
         if is_of_a_service(cluster, &ip.tags) && !ip.tags.iter().any(|tag| KEPT.contains(&tag.as_str())) {
             writeln!(progress, "delete floating IP {} ({})", ip.floating_ip_address, ip.id)?;
-            network.floating_ips().delete(ip.id).await.with_context(|| format!("cannot delete floating IP {}", ip.id))?;
+            network
+                .floating_ips()
+                .delete(ip.id)
+                .await
+                .with_context(|| format!("cannot delete floating IP {}", ip.id))?;
         }
     }
     Ok(())
