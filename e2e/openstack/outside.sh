@@ -18,6 +18,8 @@ start_outside() {
   ip -n "$OUTSIDE" link set lo up
   ip -n "$OUTSIDE" address add "$OUTSIDE_IP/${EXTERNAL_CIDR#*/}" dev kuryr-outside
   ip -n "$OUTSIDE" link set kuryr-outside up
+  # The address that Kubernetes has of the node.
+  ip -n "$OUTSIDE" route add "$NODE_IP/32" via "$NODE_EXTERNAL_IP"
   ip netns exec "$OUTSIDE" ethtool -K kuryr-outside tx off >/dev/null
 }
 

@@ -116,6 +116,8 @@ pub const ALL: &[Scenario] = scenarios! {
     Both services::endpoints_that_flap_come_to_rest;
     Both service_kinds::a_floating_ip_leads_to_a_service;
     Both service_kinds::a_service_changes_its_type_in_place;
+    Both service_kinds::a_node_port_of_every_node_leads_to_a_service;
+    Embedded service_kinds::a_local_node_port_leads_to_pods_of_its_node_only;
     Both service_kinds::a_service_without_selector_has_endpoints_made_by_hand;
     Both service_kinds::a_named_port_may_be_another_number_in_each_pod;
     Both service_kinds::headless_services_and_names_have_no_load_balancer;

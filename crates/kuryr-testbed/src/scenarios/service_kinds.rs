@@ -6,17 +6,21 @@ use super::{
 };
 use crate::{
     dataplane::probe,
-    world::{NewPod, World, cluster_ip, services::SERVED},
+    world::{NewPod, World, cluster_ip, node_port, services::SERVED},
 };
 use anyhow::{Context, ensure};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::{
     Api, ResourceExt,
     api::DeleteParams,
     runtime::wait::{await_condition, conditions},
 };
 use serde_json::json;
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 use tokio::time::timeout;
 
 pub(super) async fn a_floating_ip_leads_to_a_service(world: &mut World) -> anyhow::Result<()> {
@@ -56,10 +60,51 @@ pub(super) async fn a_service_changes_its_type_in_place(world: &mut World) -> an
         session.exchange(WITHIN).await.with_context(|| format!("to {kind}"))?;
     }
     ensure!(
-        probe::reach(&world.outside(), (outside, 80).into(), std::time::Duration::from_secs(2)).await.is_err(),
+        probe::reach(&world.outside(), (outside, 80).into(), Duration::from_secs(2)).await.is_err(),
         "{outside} still answers"
     );
     ensure!(ids(&services.ready("web", 2).await?) == before, "another load balancer was made");
+    Ok(())
+}
+
+/// The address of a node at which it is reached from outside.
+async fn node_address(world: &World, name: &str) -> anyhow::Result<IpAddr> {
+    let node = Api::<Node>::all(world.client.clone()).get(name).await?;
+    let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
+    let inner = addresses.into_iter().find(|address| address.type_ == "InternalIP");
+    Ok(inner.with_context(|| format!("node {name} has no address"))?.address.parse()?)
+}
+
+pub(super) async fn a_node_port_of_every_node_leads_to_a_service(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let (backends, service) =
+        tokio::try_join!(world.backends("web", 0..2), services.create("web", json!({"type": "NodePort"})))?;
+    services.ready("web", 2).await?;
+    let number = node_port(&service)?;
+    for node in &world.nodes {
+        let address = node_address(world, node).await?;
+        all_answer(&world.outside(), (address, number).into(), &names(&backends))
+            .await
+            .with_context(|| node.clone())?;
+    }
+    Ok(())
+}
+
+pub(super) async fn a_local_node_port_leads_to_pods_of_its_node_only(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let (here, there) = (world.nodes[0].clone(), world.nodes[1].clone());
+    let spec = json!({"type": "NodePort", "externalTrafficPolicy": "Local"});
+    let on = |name: &str| NewPod::new(name).app("web").on(&here);
+    let (one, other, service) = tokio::try_join!(
+        world.backend_of(on("web-one"), &[SERVED]),
+        world.backend_of(on("web-other"), &[SERVED]),
+        services.create("web", spec)
+    )?;
+    services.ready("web", 2).await?;
+    let number = node_port(&service)?;
+    all_answer(&world.outside(), (node_address(world, &here).await?, number).into(), &names(&[one, other])).await?;
+    let nobody = (node_address(world, &there).await?, number).into();
+    ensure!(probe::reach(&world.outside(), nobody, Duration::from_secs(2)).await.is_err(), "{nobody} answers");
     Ok(())
 }
 
