@@ -42,7 +42,8 @@ impl World {
     }
 
     async fn daemon_with(&self, what: NodePorts) -> Daemon {
-        let plugs = Plugger::new(PlugConfig::default());
+        // The story plays the cloud's agent, and adds the routes when it has the answer.
+        let plugs = Plugger::new(PlugConfig { await_routes: false, ..PlugConfig::default() });
         let daemon = Daemon::start_with(&self.folder, self.client.clone(), plugs, |config| config.node_ports = what);
         let daemon = daemon.await;
         daemon.ready().await;
