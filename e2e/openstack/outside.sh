@@ -12,15 +12,18 @@ start_outside() {
   # The userspace datapath computes no checksums for others.
   ethtool -K br-ex tx off >/dev/null
   [ ! -e "/var/run/netns/$OUTSIDE" ] || return 0
-  ovs-vsctl --timeout=10 --may-exist add-port br-ex kuryr-outside -- set Interface kuryr-outside type=internal
+  # A veth: an internal port would lose its link with the next restart of Open vSwitch.
   ip netns add "$OUTSIDE"
-  ip link set kuryr-outside netns "$OUTSIDE"
+  ip link add kuryr-outside-b type veth peer name kuryr-outside netns "$OUTSIDE"
+  echo 1 >/proc/sys/net/ipv6/conf/kuryr-outside-b/disable_ipv6
+  ip link set kuryr-outside-b up
+  ovs-vsctl --timeout=10 --may-exist add-port br-ex kuryr-outside-b
+  ip netns exec "$OUTSIDE" ethtool -K kuryr-outside tx off >/dev/null
   ip -n "$OUTSIDE" link set lo up
   ip -n "$OUTSIDE" address add "$OUTSIDE_IP/${EXTERNAL_CIDR#*/}" dev kuryr-outside
   ip -n "$OUTSIDE" link set kuryr-outside up
   # The address that Kubernetes has of the node.
   ip -n "$OUTSIDE" route add "$NODE_IP/32" via "$NODE_EXTERNAL_IP"
-  ip netns exec "$OUTSIDE" ethtool -K kuryr-outside tx off >/dev/null
 }
 
 clean_outside() { [ ! -e "/var/run/netns/$OUTSIDE" ] || ip netns delete "$OUTSIDE"; }
