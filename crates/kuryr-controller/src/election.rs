@@ -72,23 +72,30 @@ pub(crate) struct Election {
     api: Api<Lease>,
     config: ElectionConfig,
     observed: Option<Observed>,
+    /// Since when the Lease is ours at the latest: from before it was asked for. A standby may have seen it then, whenever the answer came.
+    renewed: Instant,
 }
 
 impl Election {
     pub(crate) fn new(client: Client, config: ElectionConfig) -> Self {
-        Self { api: Api::namespaced(client, &config.namespace), config, observed: None }
+        Self { api: Api::namespaced(client, &config.namespace), config, observed: None, renewed: Instant::now() }
     }
 
     /// Waits until we lead.
     pub(crate) async fn acquire(&mut self) -> Result<(), ElectionError> {
         loop {
-            match self.attempt().await {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(error) if is_forbidden(&error) => {
+            let begun = Instant::now();
+            match timeout(self.config.renew_deadline, self.attempt()).await {
+                Ok(Ok(true)) => {
+                    self.renewed = begun;
+                    return Ok(());
+                }
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) if is_forbidden(&error) => {
                     return Err(ElectionError::Forbidden { lease: self.lease(), source: Box::new(error) });
                 }
-                Err(error) => tracing::warn!(lease = self.lease(), error = %error, "cannot look at the lease"),
+                Ok(Err(error)) => tracing::warn!(lease = self.lease(), error = %error, "cannot look at the lease"),
+                Err(_) => tracing::warn!(lease = self.lease(), "no answer about the lease"),
             }
             tokio::time::sleep(self.config.retry_period).await;
         }
@@ -97,7 +104,6 @@ impl Election {
     /// Keeps the Lease until `until` is ready, then gives it back; or until it cannot be kept.
     pub(crate) async fn hold<T>(&mut self, until: impl Future<Output = T>) -> Result<T, ElectionError> {
         tokio::pin!(until);
-        let mut renewed = Instant::now();
         loop {
             tokio::select! {
                 value = &mut until => {
@@ -106,14 +112,15 @@ impl Election {
                 }
                 () = tokio::time::sleep(self.config.retry_period) => {}
             }
-            let left = self.config.renew_deadline.saturating_sub(renewed.elapsed());
+            let left = self.config.renew_deadline.saturating_sub(self.renewed.elapsed());
+            let begun = Instant::now();
             match timeout(left, self.attempt()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
+                Ok(Ok(true)) => self.renewed = begun,
                 Ok(Ok(false)) => return Err(ElectionError::Lost(self.lease())),
                 Ok(Err(error)) => tracing::warn!(lease = self.lease(), error = %error, "cannot renew the lease"),
                 Err(_) => {}
             }
-            if renewed.elapsed() >= self.config.renew_deadline {
+            if self.renewed.elapsed() >= self.config.renew_deadline {
                 return Err(ElectionError::Lost(self.lease()));
             }
         }
