@@ -30,7 +30,6 @@ mod metrics;
 mod queue;
 mod reconcile;
 mod resync;
-mod room;
 mod run;
 mod service;
 mod topology;

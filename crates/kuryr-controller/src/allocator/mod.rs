@@ -1,56 +1,46 @@
-//! Where a pod's Neutron port comes from. Port pools will have their place here, before Neutron is asked.
+//! Where a pod's Neutron port comes from.
 //!
 //! ```text
-//!   allocate(request) ──▶ gather ──batch of one choice──▶ look up suspects ──▶ bulk create ──▶ replies
-//!                           ▲                                                   │ refused
-//!                           └── next choice, when a subnet is full ◀── halve ───┘
+//!   allocate(request) ──▶ gather ──batch──▶ look up suspects ──▶ Supply: what next? ──▶ count, bulk create ──▶ replies
+//!   sweep(pod)        ──▶ gather ──▶ one list for many pods ──▶ delete what nobody keeps
 //! ```
 //!
+//! What is asked for and what an answer means is decided in [`kuryr_plan::allocator`]; here it is done. Port pools have their
+//! place in `serve`, after the suspects and before Neutron is asked for anything: what a pool has, needs no [`Batch`].
+//!
 //! Invariants:
-//! - Requests that arrive together leave as one bulk create. Neutron makes all ports of a bulk or none; a refused bulk is
-//!   halved until the request that Neutron refuses stands alone, so that it holds up no other.
-//! - No bulk is asked for that is known not to fit ([`Rooms`]), and where a subnet was full lately, ports are asked for one
-//!   by one: Neutron loses the addresses that it took for the first ports of a bulk that then does not fit.
+//! - Requests that arrive together leave as one bulk create.
 //! - A pod whose earlier request may have been carried out unseen (the answer was lost, the controller died) is a
 //!   *suspect*: its port is looked up by its mark before another one is made.
+//! - A port that was found, and not made for this request, is never deleted here: a `KuryrPort` may name it.
+
+mod look;
+mod port;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     config::ControllerConfig,
     error::PodError,
     gather::{Arrival, Limits, gather},
     metrics::Metrics,
-    room::{Reserved, Rooms},
     topology::Topology,
 };
-use futures::future::BoxFuture;
 use kuryr_model::{
-    ClusterId, DEVICE_OWNER, Mark, ObjectKey, PodUid, PortId, Purpose, SubnetId, Vif, mark::cluster_tag, neutron::Port,
+    ClusterId, DEVICE_OWNER, KuryrPort, NetworkId, ObjectKey, PodUid, PortId, Vif, mark::cluster_tag, neutron::Port,
 };
-use kuryr_openstack::{
-    Class, Cloud, Error as CloudError, Filter, Waits,
-    network::{NewFixedIp, NewPort, ip_availability::SubnetUse},
+use kuryr_openstack::{Class, Cloud, Error as CloudError, Filter, Waits, network::NewPort};
+use kuryr_plan::{
+    allocator::{Ask, Batch, Counted, Next, Refusal, Shortage, Supply, Suspects, Sweep},
+    pod::Pod,
 };
-use kuryr_plan::{subnets::Choice, vif::vif};
+use look::Look;
 use parking_lot::Mutex;
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
-
-/// The name that the interface of a pod's first port has.
-const INTERFACE: &str = "eth0";
-
-/// How long a subnet that was full is not asked again, unless one of our ports is deleted before.
-const FULL_FOR: Duration = Duration::from_secs(30);
-
-/// How long after a subnet was full no bulk is asked of it. ML2 allocates the addresses of a bulk before its transaction begins:
-/// when there are too few, those that were allocated stay so for ever, and belong to no port.
-const TIGHT_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// How long Neutron may take to say how full subnets are. Pods wait for it, and do without if it takes longer.
 const COUNT_WITHIN: Duration = Duration::from_secs(3);
@@ -64,12 +54,22 @@ pub(crate) struct Request {
     pub(crate) host: String,
 }
 
-type Reply = oneshot::Sender<Result<Vif, PodError>>;
+/// A port for a pod.
+#[derive(Clone, Debug)]
+pub(crate) struct Allocated {
+    /// As its node plugs it.
+    pub(crate) vif: Vif,
+    /// It was made just now; else it was there, and may be recorded somewhere.
+    pub(crate) made: bool,
+}
+
+type Reply = oneshot::Sender<Result<Allocated, PodError>>;
 
 /// The handle; the work is done in tasks of its own.
 #[derive(Clone)]
 pub(crate) struct Allocator {
     requests: mpsc::UnboundedSender<Arrival<(Request, Reply)>>,
+    looks: mpsc::UnboundedSender<Arrival<Look>>,
     shared: Arc<Shared>,
 }
 
@@ -78,45 +78,39 @@ struct Shared {
     cluster: ClusterId,
     topology: Topology,
     metrics: Metrics,
-    bulk_size: usize,
+    began: Instant,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
-    /// Pods for which there may be a port already.
-    suspects: HashSet<PodUid>,
-    /// Ports left behind by an earlier controller were looked for, so who is no suspect has none.
-    resynced: bool,
-    /// Choices that were full, and when to ask again.
-    full: HashMap<Choice, Instant>,
-    /// Choices that have had no room for a bulk, and how long they are asked for one port at a time.
-    tight: HashMap<Choice, Instant>,
-    /// How many addresses are left.
-    rooms: Rooms,
-    /// Neutron does not tell how full subnets are: it cannot, or our user may not know.
-    untold: bool,
+    supply: Supply,
+    suspects: Suspects,
+    /// How Neutron said that the quota is used up.
+    quota: Option<PodError>,
 }
 
 impl Allocator {
     pub(crate) fn start(cloud: Cloud, topology: Topology, config: &ControllerConfig, metrics: Metrics) -> Self {
         let (requests, arrivals) = mpsc::unbounded_channel();
-        let cluster = config.cluster.clone();
-        let state = State { untold: !topology.tells_room, ..State::default() };
-        let bulk_size = config.bulk_size;
-        let shared = Arc::new(Shared { cloud, cluster, topology, metrics, bulk_size, state: Mutex::new(state) });
-        let limits = Limits { bulk_size, bulk_requests: config.bulk_requests, burst: config.bulk_linger };
+        let (looks, looked) = mpsc::unbounded_channel();
+        let supply = Supply::new(topology.choices.clone(), config.bulk_size, topology.tells_room);
+        let state = Mutex::new(State { supply, suspects: Suspects::default(), quota: None });
+        let (cluster, began) = (config.cluster.clone(), Instant::now());
+        let shared = Arc::new(Shared { cloud, cluster, topology, metrics, began, state });
+        let limits =
+            Limits { bulk_size: config.bulk_size, bulk_requests: config.bulk_requests, burst: config.bulk_linger };
         let serving = shared.clone();
         let serve = move |batch| {
             let shared = serving.clone();
             async move { shared.serve(batch).await }
         };
         tokio::spawn(gather(arrivals, limits, serve));
-        Self { requests, shared }
+        tokio::spawn(look::answer(shared.clone(), looked, config.bulk_linger));
+        Self { requests, looks, shared }
     }
 
-    /// A port for a pod, as the VIF that its node plugs.
-    pub(crate) async fn allocate(&self, request: Request) -> Result<Vif, PodError> {
+    /// A port for a pod.
+    pub(crate) async fn allocate(&self, request: Request) -> Result<Allocated, PodError> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(((request, reply), Instant::now())).map_err(|_| PodError::Stopping)?;
         answer.await.map_err(|_| PodError::Stopping)?
@@ -127,24 +121,57 @@ impl Allocator {
         self.shared.delete(id).await
     }
 
-    /// Deletes whatever ports there are for a pod.
-    pub(crate) async fn release_all(&self, uid: &PodUid) -> Result<(), PodError> {
-        for port in self.shared.find(&HashSet::from([uid.clone()])).await? {
-            self.shared.delete(port.id).await?;
+    /// Deletes the ports that there are for a pod, but for those to be kept; how many.
+    pub(crate) async fn sweep(&self, sweep: &Sweep) -> Result<usize, PodError> {
+        let (reply, found) = oneshot::channel();
+        let look = Look { uid: sweep.uid.clone(), reply };
+        self.looks.send((look, Instant::now())).map_err(|_| PodError::Stopping)?;
+        let mut deleted = 0;
+        for port in found.await.map_err(|_| PodError::Stopping)?? {
+            if !sweep.keep.contains(&port.id) {
+                tracing::info!(uid = %sweep.uid, port = %port.id, "deleting a port of which the answer was lost");
+                self.shared.delete(port.id).await?;
+                deleted += 1;
+            }
         }
-        Ok(())
+        Ok(deleted)
     }
 
-    /// What was done for this pod is not recorded: look its port up before another one is made.
-    pub(crate) fn suspect(&self, uid: &PodUid) {
-        self.shared.state.lock().suspects.insert(uid.clone());
+    /// There may be a port for this pod that is recorded nowhere.
+    pub(crate) fn suspect(&self, key: &ObjectKey, uid: &PodUid) {
+        self.shared.suspect(key, uid, false);
+    }
+
+    /// The pod's port is in its `KuryrPort`.
+    pub(crate) fn recorded(&self, key: &ObjectKey, uid: &PodUid) {
+        self.shared.state.lock().suspects.recorded(key, uid);
     }
 
     /// All ports with our mark were seen; the given pods have one that is recorded nowhere.
-    pub(crate) fn resynced(&self, suspects: impl IntoIterator<Item = PodUid>) {
-        let mut state = self.shared.state.lock();
-        state.suspects.extend(suspects);
-        state.resynced = true;
+    pub(crate) fn resynced(&self, suspects: impl IntoIterator<Item = (PodUid, Option<ObjectKey>)>) {
+        self.shared.state.lock().suspects.listed(suspects);
+    }
+
+    /// What is to be deleted of the suspects of this name, by its pod and its `KuryrPort` as they are. With the moment of
+    /// which that is true, for [`Allocator::swept`].
+    pub(crate) fn sweeps(
+        &self,
+        key: &ObjectKey,
+        pod: Option<&Pod>,
+        port: Option<&KuryrPort>,
+    ) -> (Duration, Vec<Sweep>) {
+        let now = self.shared.now();
+        (now, self.shared.state.lock().suspects.sweeps(key, pod, port, now))
+    }
+
+    /// A sweep that began at `begun` is done.
+    pub(crate) fn swept(&self, key: &ObjectKey, uid: &PodUid, begun: Duration) {
+        self.shared.state.lock().suspects.swept(key, uid, begun);
+    }
+
+    /// Time until the suspects of this name are to be looked after, if there are any.
+    pub(crate) fn look_after(&self, key: &ObjectKey) -> Option<Duration> {
+        self.shared.state.lock().suspects.look_after(key, self.shared.now())
     }
 
     /// All ports that carry our mark and are for pods.
@@ -155,17 +182,35 @@ impl Allocator {
 }
 
 impl Shared {
-    /// Answers every request of a batch.
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn suspect(&self, key: &ObjectKey, uid: &PodUid, late: bool) {
+        self.state.lock().suspects.add(key, uid, late, self.now());
+    }
+
+    /// Answers every request of a batch: by what is there already, then by what is made.
     async fn serve(&self, batch: Vec<(Request, Reply)>) {
-        let suspects: HashSet<PodUid> = {
+        let suspects: Vec<PodUid> = {
             let state = self.state.lock();
-            let suspect = |uid: &PodUid| !state.resynced || state.suspects.contains(uid);
-            batch.iter().map(|(request, _)| request.uid.clone()).filter(suspect).collect()
+            let suspect = |request: &Request| state.suspects.may_have_one(&request.key, &request.uid);
+            let batch = batch.iter().map(|(request, _)| request);
+            batch.filter(|request| suspect(request)).map(|request| request.uid.clone()).collect()
         };
         let mut found: HashMap<PodUid, Port> = HashMap::new();
         if !suspects.is_empty() {
-            match self.find(&suspects).await {
-                Ok(ports) => found.extend(ports.into_iter().filter_map(|port| Some((self.owner(&port)?, port)))),
+            match self.find(&suspects, false).await {
+                // The first one of several, the same at each look. The others go when this one is recorded.
+                Ok(ports) => {
+                    for port in ports {
+                        let Some(owner) = self.owner(&port) else { continue };
+                        let first = found.entry(owner).or_insert_with(|| port.clone());
+                        if port.id < first.id {
+                            *first = port;
+                        }
+                    }
+                }
                 Err(error) => {
                     for (_, reply) in batch {
                         let _ = reply.send(Err(error.clone()));
@@ -174,236 +219,149 @@ impl Shared {
                 }
             }
         }
-        let mut to_make = Vec::new();
+        let mut without = Vec::new();
         for (request, reply) in batch {
             match found.remove(&request.uid) {
-                Some(port) => self.answer(&request, reply, Ok(port)).await,
-                None => to_make.push((request, reply)),
+                Some(port) => self.answer(&request, reply, port, false).await,
+                None => without.push((request, reply)),
             }
         }
-        self.make(to_make).await;
+        self.make(without).await;
     }
 
-    /// Makes ports for a batch on the best choice that is not full.
-    fn make(&self, mut batch: Vec<(Request, Reply)>) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            if batch.is_empty() {
-                return;
+    /// Makes ports for those that have none.
+    async fn make(&self, pods: Vec<(Request, Reply)>) {
+        let mut batch = Batch::new(pods);
+        loop {
+            let next = self.state.lock().supply.next(&mut batch, self.now());
+            match next {
+                None => return,
+                Some(Next::Count(network)) => self.count(&mut batch, network).await,
+                Some(Next::Create(ask, pods)) => self.create(&mut batch, ask, pods).await,
+                Some(Next::Short(shortage, pods)) => fail(pods, &self.short(shortage)),
             }
-            let Some(choice) = self.open_choice() else {
-                for (request, reply) in batch {
-                    self.answer(&request, reply, Err(self.all_full())).await;
-                }
-                return;
-            };
-            let rest = batch.split_off(self.take_room(&choice, batch.len()).await);
-            let count = batch.len();
-            let wanted: Vec<NewPort> = batch.iter().map(|(request, _)| self.new_port(request, &choice)).collect();
-            self.metrics.bulk(count);
-            match self.cloud.network().ports().create_many(&wanted).await {
-                Ok(ports) => {
-                    self.state.lock().rooms.answered(&choice, count);
-                    // By device_id, not by the mark: whether Neutron kept the mark is looked at when it is answered.
-                    let mut made: HashMap<String, Port> =
-                        ports.into_iter().map(|port| (port.device_id.clone(), port)).collect();
-                    for (request, reply) in batch {
-                        let port = made.remove(request.uid.as_str());
-                        let port = port.ok_or_else(|| PodError::LeftOut(request.key.clone()));
-                        self.answer(&request, reply, port).await;
+        }
+    }
+
+    /// Asks Neutron for ports in one request.
+    async fn create(&self, batch: &mut Batch<(Request, Reply)>, ask: Ask, pods: Vec<(Request, Reply)>) {
+        let wanted: Vec<NewPort> = pods.iter().map(|(request, _)| self.new_port(request, &ask.choice)).collect();
+        self.metrics.bulk(pods.len());
+        match self.cloud.network().ports().create_many(&wanted).await {
+            Ok(ports) => {
+                self.state.lock().supply.made(&ask);
+                // By device_id, not by the mark: whether Neutron kept the mark is looked at when it is answered.
+                let mut made: HashMap<String, Port> =
+                    ports.into_iter().map(|port| (port.device_id.clone(), port)).collect();
+                for (request, reply) in pods {
+                    match made.remove(request.uid.as_str()) {
+                        Some(port) => self.answer(&request, reply, port, true).await,
+                        None => {
+                            self.suspect(&request.key, &request.uid, false);
+                            let _ = reply.send(Err(PodError::LeftOut(request.key)));
+                        }
                     }
                 }
-                Err(error) => self.refused(batch, choice, error).await,
             }
-            self.make(rest).await;
-        })
-    }
-
-    /// How many of `wanted` ports to ask for in one request. Neutron is asked for the room there is only before a bulk that
-    /// may be too large for it.
-    async fn take_room(&self, choice: &Choice, wanted: usize) -> usize {
-        {
-            let mut state = self.state.lock();
-            let wanted = if state.is_tight(choice) { 1 } else { wanted };
-            if wanted == 1 || state.untold {
-                state.rooms.take(choice, wanted);
-                return wanted;
-            }
-            if let Reserved::Taken(count) = state.rooms.reserve(choice, wanted, self.bulk_size, Instant::now()) {
-                return count;
+            Err(error) => {
+                let refusal = refusal(&error);
+                if refusal == Refusal::Exhausted && pods.len() == 1 {
+                    let subnets = self.names(&ask.choice.subnets).join(", ");
+                    tracing::warn!(subnets, request_id = error.request_id(), "the subnet has no free address");
+                }
+                let error = PodError::from(error);
+                let now = self.now();
+                let failed = {
+                    let mut state = self.state.lock();
+                    if refusal == Refusal::Quota {
+                        state.quota = Some(error.clone());
+                    }
+                    state.supply.refused(batch, &ask, pods, refusal, now)
+                };
+                if refusal == Refusal::Unknown {
+                    for (request, _) in &failed {
+                        self.suspect(&request.key, &request.uid, true);
+                    }
+                }
+                fail(failed, &error);
             }
         }
-        self.count(choice).await;
-        let mut state = self.state.lock();
-        let count = state.rooms.take_some(choice, wanted, Instant::now());
-        if count < wanted {
-            state.tight.insert(choice.clone(), Instant::now() + FULL_FOR);
-        }
-        count
     }
 
     /// Asks Neutron how full the subnets of a network are.
-    async fn count(&self, choice: &Choice) {
-        let question = self.state.lock().rooms.ask();
-        let answer = self.cloud.network().within(COUNT_WITHIN).ip_availability(choice.network).await;
-        let mut state = self.state.lock();
-        match answer {
-            Ok(subnets) => {
-                for subnet in subnets {
-                    state.rooms.count(&question, subnet.subnet_id, free(&subnet), Instant::now());
-                }
-            }
+    async fn count<R>(&self, batch: &mut Batch<R>, network: NetworkId) {
+        let question = self.state.lock().supply.question();
+        let answer = match self.cloud.network().within(COUNT_WITHIN).ip_availability(network).await {
+            Ok(subnets) => Counted::Free(subnets.iter().map(|subnet| (subnet.subnet_id, port::free(subnet))).collect()),
             Err(error) if error.is_not_found() || error.class() == Class::Operator(Waits::Forbidden) => {
-                state.untold = true;
                 tracing::info!(
                     reason = %error,
                     "Neutron does not say how full subnets are (policy get_network_ip_availability): a subnet that fills up \
                      may lose some addresses"
                 );
+                Counted::Never
             }
-            Err(error) => tracing::debug!(reason = %error, "it is not known how full the subnets are"),
-        }
-    }
-
-    /// A bulk create failed: find out for whom, unless it failed for all.
-    async fn refused(&self, mut batch: Vec<(Request, Reply)>, choice: Choice, error: CloudError) {
-        self.state.lock().note_refusal(&choice, batch.len(), &error);
-        if error.is_exhausted() && batch.len() == 1 {
-            tracing::warn!(subnets = self.names(&choice.subnets).join(", "), "the subnet has no free address");
-            self.state.lock().full.insert(choice, Instant::now() + FULL_FOR);
-            self.make(batch).await;
-        } else if concerns_the_request(&error) && batch.len() > 1 {
-            let rest = batch.split_off(batch.len() / 2);
-            self.make(batch).await;
-            self.make(rest).await;
-        } else {
-            let ambiguous = error.is_ambiguous();
-            let error = PodError::from(error);
-            for (request, reply) in batch {
-                if ambiguous {
-                    self.state.lock().suspects.insert(request.uid.clone());
-                }
-                self.answer(&request, reply, Err(error.clone())).await;
-            }
-        }
-    }
-
-    /// Answers one request with the VIF for its port. A port that cannot be plugged or is wanted no more is deleted.
-    async fn answer(&self, request: &Request, reply: Reply, port: Result<Port, PodError>) {
-        let port = match port {
-            Ok(port) => port,
             Err(error) => {
-                let _ = reply.send(Err(error));
-                return;
+                tracing::debug!(reason = %error, "it is not known how full the subnets are");
+                Counted::NotNow
             }
         };
-        let id = port.id;
-        let result = match self.topology.networks.get(&port.network_id) {
-            _ if self.owner(&port).as_ref() != Some(&request.uid) => Err(PodError::Untagged),
-            Some(network) => vif(INTERFACE, &port, network, &self.topology.subnets).map_err(PodError::from),
-            None => Err(PodError::WrongNetwork(port.network_id)),
-        };
-        let unusable = result.is_err();
-        if !unusable {
-            self.state.lock().suspects.remove(&request.uid);
+        self.state.lock().supply.counted(batch, network, &question, answer, self.now());
+    }
+
+    fn short(&self, shortage: Shortage) -> PodError {
+        match shortage {
+            Shortage::Addresses => self.all_full(),
+            Shortage::Quota => self.state.lock().quota.clone().unwrap_or(PodError::QuotaUsedUp),
         }
-        if (reply.send(result).is_err() || unusable) && self.delete(id).await.is_err() {
-            self.state.lock().suspects.insert(request.uid.clone());
+    }
+
+    /// Answers one request with the VIF for its port. A port that was made and cannot be plugged, or is wanted no more, is deleted.
+    async fn answer(&self, request: &Request, reply: Reply, port: Port, made: bool) {
+        let id = port.id;
+        let result = self.vif(request, &port).map(|vif| Allocated { vif, made });
+        let unusable = result.is_err();
+        if reply.send(result).is_err() || unusable {
+            // One that was found and is unusable is in no KuryrPort: it would have been unusable then, too.
+            let deleted = (made || unusable) && self.delete(id).await.is_ok();
+            if !deleted {
+                self.suspect(&request.key, &request.uid, false);
+            }
         }
     }
 
     async fn delete(&self, id: PortId) -> Result<(), PodError> {
         self.cloud.network().background().ports().delete(id).await?;
-        // There is room again.
-        self.state.lock().full.clear();
+        self.state.lock().supply.released(1);
         Ok(())
     }
 
     /// The ports that are there for these pods.
-    async fn find(&self, uids: &HashSet<PodUid>) -> Result<Vec<Port>, PodError> {
-        let ours = Filter::new().tags([cluster_tag(&self.cluster)]);
-        let theirs = ours.any("device_id", uids);
-        Ok(self.cloud.network().ports().list(&theirs).await?)
-    }
-
-    fn owner(&self, port: &Port) -> Option<PodUid> {
-        match Mark::read(&self.cluster, &port.tags)?.purpose {
-            Purpose::Pod(uid) => Some(uid),
-            Purpose::Service(_) | Purpose::Base(_) => None,
-        }
-    }
-
-    fn open_choice(&self) -> Option<Choice> {
-        let now = Instant::now();
-        let mut state = self.state.lock();
-        state.full.retain(|_, until| *until > now);
-        self.topology.choices.iter().find(|choice| !state.full.contains_key(*choice)).cloned()
-    }
-
-    fn all_full(&self) -> PodError {
-        let mut seen = HashSet::new();
-        let subnets = self.topology.choices.iter().flat_map(|choice| &choice.subnets);
-        let subnets: Vec<SubnetId> = subnets.copied().filter(|id| seen.insert(*id)).collect();
-        PodError::SubnetsFull(self.names(&subnets))
-    }
-
-    fn names(&self, ids: &[SubnetId]) -> Vec<String> {
-        let name = |id: &SubnetId| {
-            let subnet = self.topology.subnets.iter().find(|subnet| subnet.id == *id);
-            subnet.map(|subnet| subnet.name.clone()).filter(|name| !name.is_empty()).unwrap_or_else(|| id.to_string())
-        };
-        ids.iter().map(name).collect()
-    }
-
-    fn new_port(&self, request: &Request, choice: &Choice) -> NewPort {
-        let mark = Mark { cluster: self.cluster.clone(), purpose: Purpose::Pod(request.uid.clone()) };
-        NewPort {
-            name: name(&request.key),
-            fixed_ips: choice.subnets.iter().map(|id| NewFixedIp::from(*id)).collect(),
-            security_groups: self.topology.open_groups.clone(),
-            host_id: Some(request.host.clone()),
-            device_owner: DEVICE_OWNER.to_owned(),
-            device_id: request.uid.to_string(),
-            tags: mark.tags(),
-            ..NewPort::new(choice.network)
-        }
+    async fn find(&self, uids: &[PodUid], background: bool) -> Result<Vec<Port>, PodError> {
+        let ours = Filter::new().tags([cluster_tag(&self.cluster)]).any("device_id", uids);
+        let network = self.cloud.network();
+        let network = if background { network.background() } else { network };
+        Ok(network.ports().list(&ours).await?)
     }
 }
 
-impl State {
-    /// A create of so many ports failed.
-    fn note_refusal(&mut self, choice: &Choice, count: usize, error: &CloudError) {
-        if error.is_exhausted() {
-            self.tight.insert(choice.clone(), Instant::now() + TIGHT_FOR);
-        }
-        if error.is_ambiguous() {
-            self.rooms.answered(choice, count);
-        } else {
-            self.rooms.refused(choice, count);
-        }
-    }
-
-    fn is_tight(&self, choice: &Choice) -> bool {
-        self.tight.get(choice).is_some_and(|until| *until > Instant::now())
+/// Tells all of them why they have no port.
+fn fail(pods: Vec<(Request, Reply)>, error: &PodError) {
+    for (_, reply) in pods {
+        let _ = reply.send(Err(error.clone()));
     }
 }
 
-/// Addresses that no port has. Those that Neutron has lost are among them: it counts by ports.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn free(subnet: &SubnetUse) -> u64 {
-    (subnet.total_ips - subnet.used_ips as f64).max(0.0) as u64
-}
-
-/// Whether Neutron refused what was asked for, rather than to be asked at all: a smaller request may fare better.
-fn concerns_the_request(error: &CloudError) -> bool {
+/// What an answer of Neutron means to those who asked for ports.
+fn refusal(error: &CloudError) -> Refusal {
+    if error.is_ambiguous() {
+        return Refusal::Unknown;
+    }
     match error.class() {
-        Class::Operator(_) | Class::Owner | Class::Bug => error.refusal().is_some(),
-        Class::RetryNow | Class::RetryLater { .. } => false,
+        Class::Operator(Waits::Exhausted) => Refusal::Exhausted,
+        Class::Operator(Waits::Quota) => Refusal::Quota,
+        // It was refused for what was asked for, rather than not listened to at all.
+        Class::Operator(_) | Class::Owner | Class::Bug if error.refusal().is_some() => Refusal::Request,
+        Class::Operator(_) | Class::Owner | Class::Bug | Class::RetryNow | Class::RetryLater { .. } => Refusal::All,
     }
-}
-
-/// A port's name for people: `<namespace>/<pod>`, within Neutron's 255 characters.
-fn name(key: &ObjectKey) -> String {
-    let mut name = key.to_string();
-    name.truncate(255);
-    name
 }
