@@ -22,6 +22,8 @@ mod config;
 mod election;
 mod error;
 mod events;
+#[cfg(test)]
+mod fake;
 mod gather;
 pub mod http;
 mod index;

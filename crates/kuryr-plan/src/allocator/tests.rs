@@ -509,6 +509,8 @@ fn history(choices: Vec<Choice>, neutron: Neutron, room: usize, events: Vec<Even
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     /// Whatever is lost, late, refused or away, and whoever leaves when: in the end every pod for which there is room has one
     /// port, and there is no other.
     #[test]
