@@ -92,12 +92,11 @@ impl Neutron {
 }
 
 impl Ports {
-    fn create(&mut self, wanted: &Value) -> Result<Vec<Value>, Response> {
+    /// Makes all, or none where the quota is used up.
+    fn create(&mut self, wanted: &Value) -> Option<Vec<Value>> {
         let wanted = wanted.as_array().unwrap();
         if self.quota.is_some_and(|quota| self.there.len() + wanted.len() > quota) {
-            let error =
-                json!({"type": "OverQuota", "message": "Quota exceeded for resources: ['port'].", "detail": ""});
-            return Err(answer(409, json!({"NeutronError": error})));
+            return None;
         }
         let mut made = Vec::new();
         for port in wanted {
@@ -112,7 +111,7 @@ impl Ports {
             self.there.insert(port["id"].as_str().unwrap().to_owned(), port.clone());
             made.push(port);
         }
-        Ok(made)
+        Some(made)
     }
 }
 
@@ -147,8 +146,12 @@ async fn serve(State(neutron): State<Neutron>, request: Request) -> Response {
             };
             match made {
                 _ if fate == Fate::Lost => answer(504, Value::Null),
-                Ok(ports) => answer(201, json!({"ports": ports})),
-                Err(refusal) => refusal,
+                Some(ports) => answer(201, json!({"ports": ports})),
+                None => {
+                    let message = "Quota exceeded for resources: ['port'].";
+                    let error = json!({"type": "OverQuota", "message": message, "detail": ""});
+                    answer(409, json!({"NeutronError": error}))
+                }
             }
         }
         _ => {
