@@ -1,7 +1,7 @@
 //! What people run to see whether all is well: it must not cry wolf, and not be blind.
 
 use super::connectivity::both_ways;
-use crate::world::{NewPod, World};
+use crate::world::{NewPod, Services, World};
 use anyhow::{Context, ensure};
 use kuryr_model::{Mark, Purpose, mark::Base};
 use kuryr_openstack::network::{networks::NewNetwork, ports::NewPort, routers::NewRouter, tags::Tagged};
@@ -41,6 +41,8 @@ pub(super) async fn a_node_is_audited_and_cleaned_without_credentials(world: &mu
 pub(super) async fn what_setup_left_behind_is_listed_and_goes_if_nothing_uses_it(
     world: &mut World,
 ) -> anyhow::Result<()> {
+    // An audit in the midst of that would list what is still to be made.
+    Services::new(&world.client, "default").ready("kubernetes", 1).await?;
     let network = world.cloud.network();
     let mark = Mark { cluster: world.cluster.clone(), purpose: Purpose::Base(Base::Pods) };
     let new = NewNetwork { name: "earlier".to_owned(), description: String::new(), mtu: None, external: false };
