@@ -5,11 +5,12 @@ use super::{
     error::ServiceError,
     forward::{bring_forward, looked_at},
     index::Known,
+    lean::Seen,
     memory::{Memory, Work},
     observe::add_floating,
     reconcile::ServiceReconciler,
     step::{Step as Hold, step},
-    wait::{next_look, next_repair},
+    wait::{Arriving, next_look, next_repair},
 };
 use kuryr_model::{LoadBalancerId, ObjectKey, ServiceUid, lb::Provisioning};
 use kuryr_plan::service::{
@@ -59,6 +60,7 @@ impl Target<'_> {
 
 /// What is wanted for a target, and from what that follows.
 pub(super) struct Wish {
+    seen: Option<Arc<Seen>>,
     pub(super) desired: Desired,
     pub(super) slices: Vec<Arc<Slice>>,
 }
@@ -75,14 +77,15 @@ impl ServiceReconciler {
     pub(super) fn wanted(&self, target: Target<'_>) -> Option<Wish> {
         let (key, uid) = match target {
             Target::Nobody(uid) => {
-                return Some(Wish { desired: Desired::gone(self.site.cluster(), uid.clone()), slices: Vec::new() });
+                let desired = Desired::gone(self.site.cluster(), uid.clone());
+                return Some(Wish { seen: None, desired, slices: Vec::new() });
             }
             Target::Service(key, uid) => (key, uid),
         };
         let known = self.index.get(key);
         let desired = self.wish(&known).filter(|desired| desired.uid == *uid)?;
         let same = step(Some(&desired), known.load_balancer.as_deref()) == Hold::Serve;
-        same.then_some(Wish { desired, slices: known.slices })
+        same.then_some(Wish { seen: known.service, desired, slices: known.slices })
     }
 
     /// Does step after step until there is none left, or one has to be waited for.
@@ -95,7 +98,7 @@ impl ServiceReconciler {
         let mut reaction = since;
         for _ in 0..MOST_STEPS {
             // As it is now: what came while the last step was done is part of the next one.
-            let Some(Wish { desired, .. }) = self.wanted(target) else { return Ok(Progress::Changed) };
+            let Some(Wish { seen, desired, slices }) = self.wanted(target) else { return Ok(Progress::Changed) };
             self.look_up(&desired, memory).await?;
             let plan = plan(&desired, &memory.observed);
             memory.problems = plan.problems;
@@ -113,6 +116,12 @@ impl ServiceReconciler {
                         return Ok(Progress::Waiting(after));
                     }
                     continue;
+                }
+                Step::CreateTree(_) if memory.observed.trees.is_empty() => {
+                    let arriving = memory.arriving.get_or_insert_with(|| Arriving::new(now));
+                    if let Some(after) = seen.and_then(|seen| arriving.wait(&seen.service, &slices, now)) {
+                        return Ok(Progress::Waiting(after));
+                    }
                 }
                 Step::SetMembers { .. } => {
                     if let Some(after) = memory.pace.wait(now) {

@@ -39,6 +39,8 @@ fn service(name: &str) -> Service {
         internal_policy: TrafficPolicy::Cluster,
         session_affinity: None,
         publish_not_ready: false,
+        selector: true,
+        health_check_port: None,
         annotations: BTreeMap::new(),
         deleting: false,
         generation: 0,
