@@ -172,7 +172,8 @@ impl ServiceReconciler {
         }
         let started = Instant::now();
         memory.version += 1;
-        let answer = call(&self.observer.octavia, &self.observer.network, next).await;
+        let asked = call(&self.observer.octavia, &self.observer.network, next);
+        let answer = self.patiently(target, next, memory, asked).await;
         memory.version += 1;
         let uid = target.uid();
         match answer {

@@ -10,8 +10,9 @@ use super::{
 use crate::{error::Remedy, queue::Outcome};
 use jiff::Timestamp;
 use kuryr_model::{KuryrLoadBalancer, ObjectKey, ServiceUid};
-use kuryr_plan::service::{Desired, Kind, Problem, Slice, ingress, summary};
-use std::{sync::Arc, time::Duration};
+use kuryr_plan::service::{Desired, Kind, Problem, Slice, Step, ingress, summary};
+use std::{pin::pin, sync::Arc, time::Duration};
+use tokio::time::timeout;
 
 /// How long Octavia is waited for before that is said.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -64,7 +65,7 @@ impl ServiceReconciler {
         memory: &Memory,
         phase: Phase<'_>,
     ) -> Result<(), ServiceError> {
-        let Some(Wish { desired, slices }) = self.wanted(Target::Service(key, uid)) else { return Ok(()) };
+        let Some(Wish { desired, slices, .. }) = self.wanted(Target::Service(key, uid)) else { return Ok(()) };
         self.tell(held, &desired, &slices, &memory.problems, memory, phase).await?;
         let Some(seen) = self.index.get(key).service.filter(|seen| seen.service.uid == *uid) else { return Ok(()) };
         if !desired.exposed.ours || seen.service.kind != Kind::LoadBalancer {
@@ -108,6 +109,28 @@ impl ServiceReconciler {
             self.index.apply_load_balancer(written);
         }
         Ok(())
+    }
+
+    /// Waits for an answer; if that takes long, what is waited for is told meanwhile.
+    pub(super) async fn patiently<T>(
+        &self,
+        target: Target<'_>,
+        step: &Step,
+        memory: &Memory,
+        answer: impl Future<Output = T>,
+    ) -> T {
+        let mut answer = pin!(answer);
+        if let Ok(answer) = timeout(PATIENCE, &mut answer).await {
+            return answer;
+        }
+        let tell = async {
+            let Target::Service(key, uid) = target else { return };
+            let Some(held) = self.index.get(key).load_balancer else { return };
+            if let Err(error) = self.tell_all(key, uid, &held, memory, Phase::Asking(step)).await {
+                tracing::debug!(service = %key, error = %error, "the status was not written");
+            }
+        };
+        tokio::join!(answer, tell).0
     }
 
     pub(super) async fn tell_that_it_waits(
