@@ -59,15 +59,39 @@ pub(crate) enum Remedy {
 /// Time between two tries of what waits for an operator. A freed address or port cuts it short.
 pub(crate) const OPERATOR_RETRY: Duration = Duration::from_secs(30);
 
+impl Remedy {
+    /// What can be done about an error of OpenStack.
+    pub(crate) fn of(error: &CloudError) -> Self {
+        match error.class() {
+            Class::RetryNow => Self::Time(Duration::ZERO),
+            Class::RetryLater { after } => Self::Time(after.unwrap_or_default()),
+            Class::Operator(_) | Class::Owner | Class::Bug => Self::Operator,
+        }
+    }
+
+    /// The least time until the next try.
+    pub(crate) fn retry_after(self) -> Duration {
+        match self {
+            Self::Time(after) => after,
+            Self::Operator => OPERATOR_RETRY,
+        }
+    }
+}
+
+/// One word for an error of OpenStack.
+pub(crate) fn cloud_reason(error: &CloudError) -> &'static str {
+    match error.class() {
+        _ if error.is_quota() => "QuotaExceeded",
+        Class::RetryNow | Class::RetryLater { .. } => "CloudUnavailable",
+        Class::Operator(_) | Class::Owner | Class::Bug => "CloudRefused",
+    }
+}
+
 impl PodError {
     /// What can be done about it.
     pub(crate) fn remedy(&self) -> Remedy {
         match self {
-            Self::Cloud(error) => match error.class() {
-                Class::RetryNow => Remedy::Time(Duration::ZERO),
-                Class::RetryLater { after } => Remedy::Time(after.unwrap_or_default()),
-                Class::Operator(_) | Class::Owner | Class::Bug => Remedy::Operator,
-            },
+            Self::Cloud(error) => Remedy::of(error),
             Self::SubnetsFull(_) | Self::Vif(_) | Self::Untagged | Self::WrongNetwork(_) => Remedy::Operator,
             Self::Slow | Self::Kubernetes(_) | Self::LeftOut(_) | Self::Stopping => Remedy::Time(Duration::ZERO),
         }
@@ -75,20 +99,13 @@ impl PodError {
 
     /// The least time until the next try.
     pub(crate) fn retry_after(&self) -> Duration {
-        match self.remedy() {
-            Remedy::Time(after) => after,
-            Remedy::Operator => OPERATOR_RETRY,
-        }
+        self.remedy().retry_after()
     }
 
     /// One word for conditions, Events and metrics. Each is explained in docs/operating.md.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::Cloud(error) if error.is_quota() => "QuotaExceeded",
-            Self::Cloud(error) => match error.class() {
-                Class::RetryNow | Class::RetryLater { .. } => "CloudUnavailable",
-                Class::Operator(_) | Class::Owner | Class::Bug => "CloudRefused",
-            },
+            Self::Cloud(error) => cloud_reason(error),
             Self::Slow => "CloudSlow",
             Self::SubnetsFull(_) => "SubnetsFull",
             Self::Vif(VifError::BindingFailed { .. } | VifError::NotBound { .. }) => "HostUnknown",

@@ -27,6 +27,7 @@ mod memory;
 mod observe;
 mod reconcile;
 mod refuse;
+pub mod remove;
 mod report;
 mod resync;
 mod status;
