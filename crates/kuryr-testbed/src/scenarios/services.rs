@@ -93,6 +93,13 @@ pub(super) async fn a_service_leads_to_all_its_endpoints(world: &mut World) -> a
         answer.name
     );
     ensure!(probe::ping(&from, backends[0].address, WITHIN).await.is_ok(), "the pod behind it is not pinged");
+    let name = format!("{}/web", world.namespace());
+    let args = ["describe", "service", &name].map(str::to_owned).to_vec();
+    let (code, told) = world.kuryr.run(args).await?;
+    let id = status.load_balancers.first().context("no load balancer")?.id.to_string();
+    let all = backends.iter().map(|backend| backend.address.to_string()).chain([id, target.ip().to_string()]);
+    let missing: Vec<String> = all.filter(|part| !told.contains(part)).collect();
+    ensure!(code == Some(0) && missing.is_empty(), "kuryr describe does not tell of {missing:?}: {told}");
     Ok(())
 }
 
@@ -193,6 +200,56 @@ pub(super) async fn a_terminating_endpoint_keeps_its_connections(world: &mut Wor
     Ok(())
 }
 
+/// Every pod is replaced, as a Deployment does it, while clients connect without a pause.
+pub(super) async fn a_rollout_under_traffic_loses_no_connection(world: &mut World) -> anyhow::Result<()> {
+    const PODS: usize = 3;
+    let services = world.services();
+    let pod = |number: usize| NewPod::new(format!("web-{number}")).app("web").slow_to_end(3);
+    let start =
+        |numbers: std::ops::Range<usize>| try_join_all(numbers.map(|number| world.backend_of(pod(number), &[SERVED])));
+    let (old, service, from) = tokio::try_join!(start(0..PODS), services.create("web", json!({})), client(world))?;
+    services.ready("web", u32::try_from(PODS)?).await?;
+    let target = SocketAddr::new(cluster_ip(&service)?, 80);
+    all_answer(&from, target, &names(&old)).await?;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let traffic = tokio::spawn({
+        let (stop, from) = (stop.clone(), from.clone());
+        async move {
+            let (mut answers, mut lost) = (0_usize, Vec::new());
+            while !stop.is_cancelled() {
+                match probe::who(&from, target, WITHIN).await {
+                    Ok(_) => answers += 1,
+                    Err(error) => lost.push(error.to_string()),
+                }
+            }
+            (answers, lost)
+        }
+    });
+    let mut new = Vec::new();
+    for number in PODS..2 * PODS {
+        new.extend(start(number..number + 1).await?);
+        // As a Deployment with one pod more than wanted: the next one goes when the new one is there.
+        let ready = u32::try_from(PODS)? + 1;
+        let there = move |held: Option<&KuryrLoadBalancer>| {
+            let members = held.and_then(|held| held.status.as_ref()?.members.as_ref());
+            members.is_some_and(|members| members.ready == ready)
+        };
+        services.when("web", "with the new pod", PATIENCE, there).await?;
+        world.pods().delete(&format!("web-{}", number - PODS)).await?;
+        let gone = move |held: Option<&KuryrLoadBalancer>| {
+            let members = held.and_then(|held| held.status.as_ref()?.members.as_ref());
+            members.is_some_and(|members| members.ready == ready - 1)
+        };
+        services.when("web", "without the old pod", PATIENCE, gone).await?;
+    }
+    services.ready("web", u32::try_from(PODS)?).await?;
+    all_answer(&from, target, &names(&new)).await?;
+    stop.cancel();
+    let (answers, lost) = traffic.await?;
+    ensure!(answers > 100 && lost.is_empty(), "{answers} answers, and lost: {lost:?}");
+    Ok(())
+}
+
 pub(super) async fn a_client_stays_with_its_endpoint(world: &mut World) -> anyhow::Result<()> {
     let services = world.services();
     let (backends, service, from) = tokio::try_join!(
@@ -237,9 +294,37 @@ pub(super) async fn many_services_at_once(world: &mut World) -> anyhow::Result<(
     Ok(())
 }
 
-pub(super) async fn endpoints_that_flap_come_to_rest(world: &mut World) -> anyhow::Result<()> {
-    const FLAPS: u32 = 100;
+/// Whatever its size, with all its endpoints.
+pub(super) async fn a_new_service_is_one_request(world: &mut World) -> anyhow::Result<()> {
+    const MANY: usize = 20;
     let services = world.services();
+    // What Kubernetes brings of its own is not counted.
+    crate::world::Services::new(&world.client, "default").ready("kubernetes", 1).await?;
+    let (backends, from) = tokio::try_join!(world.backends("web", 0..3), client(world))?;
+    let cloud = world.inside()?.cloud.clone();
+    cloud.calls().reset();
+    let ports: Vec<_> =
+        (0..5).map(|n| json!({"name": format!("p{n}"), "port": 80 + n, "targetPort": SERVED})).collect();
+    let spec = json!({"selector": {"app": "web"}, "ports": ports});
+    let all = try_join_all((0..MANY).map(|number| {
+        let (services, spec) = (services.clone(), spec.clone());
+        async move { services.create(&format!("web-{number}"), spec).await }
+    }))
+    .await?;
+    for (number, service) in all.iter().enumerate() {
+        services.ready(&format!("web-{number}"), 3).await?;
+        all_answer(&from, SocketAddr::new(cluster_ip(service)?, 84), &names(&backends)).await?;
+    }
+    let writes = cloud.calls().writes(crate::cloud::Service::LoadBalancer);
+    let posts = writes.iter().filter(|call| call.method == "POST").count();
+    ensure!((posts, writes.len()) == (MANY, MANY), "{posts} POSTs of {} writes for {MANY} Services", writes.len());
+    Ok(())
+}
+
+pub(super) async fn endpoints_that_flap_come_to_rest(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    // For thirty seconds; where each change takes seconds, a third of that says as much.
+    let flaps: u32 = if world.inside().is_ok() { 300 } else { 100 };
     let (backends, from) = tokio::try_join!(world.backends("web", 0..2), client(world))?;
     let service = services.create("web", json!({"selector": null})).await?;
     let slice = |count: usize| {
@@ -251,7 +336,7 @@ pub(super) async fn endpoints_that_flap_come_to_rest(world: &mut World) -> anyho
     services.ready("web", 2).await?;
     let before = batches(world);
     let mut tick = tokio::time::interval(Duration::from_millis(100));
-    for flap in 0..FLAPS {
+    for flap in 0..flaps {
         tick.tick().await;
         services.change_slice("web-hand", slice(if flap % 2 == 0 { 1 } else { 2 })).await?;
     }
@@ -259,7 +344,7 @@ pub(super) async fn endpoints_that_flap_come_to_rest(world: &mut World) -> anyho
     services.ready("web", 2).await?;
     come_to_answer(&from, target, &names(&backends)).await?;
     if let (Some(before), Some(after)) = (before, batches(world)) {
-        ensure!(after - before <= FLAPS as usize / 5, "{} batches for {FLAPS} changes", after - before);
+        ensure!(after - before <= flaps as usize / 5, "{} batches for {flaps} changes", after - before);
     }
     Ok(())
 }
