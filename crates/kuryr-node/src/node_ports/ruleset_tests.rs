@@ -239,7 +239,8 @@ fn whatever_is_changed_by_hand_is_noticed() {
         (web.external_policy, web.session_affinity) = (TrafficPolicy::Local, Some(60));
         let slices = [slice(&[("10.0.0.1", "here"), ("fd00::1", "here")])];
         let ruleset = of(&[web], &slices, true);
-        let clients = script::Table::of(&ruleset).clients.into_keys().next().unwrap();
+        let clients = script::Table::of(&ruleset).clients;
+        let (clients, _) = clients.iter().find(|(_, kind)| kind.contains("ipv4_addr")).unwrap();
         let choice = script::Table::of(&ruleset).chains.into_keys().next().unwrap();
         for (tampering, noticed) in [
             (String::new(), false),
