@@ -2,13 +2,14 @@
 
 use super::{
     connectivity::WITHIN,
-    services::{all_answer, client, names},
+    services::{SOON, all_answer, client, names},
 };
 use crate::{
     dataplane::probe,
     world::{NewPod, World, cluster_ip, node_port, services::SERVED},
 };
 use anyhow::{Context, ensure};
+use http::Method;
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::{
     Api, ResourceExt,
@@ -59,10 +60,11 @@ pub(super) async fn a_service_changes_its_type_in_place(world: &mut World) -> an
         services.when("web", "without an address for the outside", crate::world::pods::PATIENCE, no_address).await?;
         session.exchange(WITHIN).await.with_context(|| format!("to {kind}"))?;
     }
-    ensure!(
-        probe::reach(&world.outside(), (outside, 80).into(), Duration::from_secs(2)).await.is_err(),
-        "{outside} still answers"
-    );
+    // Packets see a little later what Neutron says.
+    let deadline = tokio::time::Instant::now() + SOON;
+    while probe::reach(&world.outside(), (outside, 80).into(), Duration::from_secs(2)).await.is_ok() {
+        ensure!(tokio::time::Instant::now() < deadline, "{outside} still answers");
+    }
     ensure!(ids(&services.ready("web", 2).await?) == before, "another load balancer was made");
     Ok(())
 }
@@ -187,10 +189,31 @@ pub(super) async fn a_service_is_recreated_at_once(world: &mut World) -> anyhow:
 
 pub(super) async fn a_service_goes_before_it_is_ready(world: &mut World) -> anyhow::Result<()> {
     let services = world.services();
+    let Ok(inside) = world.inside() else {
+        services.create("web", json!({})).await?;
+        let there = |held: Option<&kuryr_model::KuryrLoadBalancer>| held.is_some();
+        services.when("web", "there", crate::world::pods::PATIENCE, there).await?;
+        services.delete("web").await?;
+        return services.gone("web").await;
+    };
+    // What Kubernetes brings of its own is not to be held up.
+    crate::world::Services::new(&world.client, "default").ready("kubernetes", 1).await?;
+    let (calls, balancing) = (inside.cloud.calls(), inside.cloud.load_balancing());
+    let of_balancers = |method: Method| {
+        move |call: &crate::cloud::CallRecord| call.method == method && call.path.contains("/loadbalancers")
+    };
+    calls.reset();
+    balancing.hold_new(true);
     services.create("web", json!({})).await?;
-    let there = |held: Option<&kuryr_model::KuryrLoadBalancer>| held.is_some();
-    services.when("web", "there", crate::world::pods::PATIENCE, there).await?;
+    timeout(crate::world::pods::PATIENCE, calls.wait_for(of_balancers(Method::POST))).await?;
+    balancing.hold_new(false);
     services.delete("web").await?;
+    // Octavia deletes nothing that it is at work on, so it is asked for its state until it is not.
+    calls.reset();
+    timeout(crate::world::pods::PATIENCE, calls.wait_for(of_balancers(Method::GET))).await?;
+    for one in balancing.all() {
+        balancing.release(one.id);
+    }
     services.gone("web").await
 }
 

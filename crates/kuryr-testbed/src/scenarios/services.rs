@@ -7,6 +7,7 @@ use crate::{
 };
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
+use kube::api::{Patch, PatchParams};
 use kuryr_model::KuryrLoadBalancer;
 use serde_json::json;
 use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
@@ -204,9 +205,16 @@ pub(super) async fn a_terminating_endpoint_keeps_its_connections(world: &mut Wor
 pub(super) async fn a_rollout_under_traffic_loses_no_connection(world: &mut World) -> anyhow::Result<()> {
     const PODS: usize = 3;
     let services = world.services();
-    let pod = |number: usize| NewPod::new(format!("web-{number}")).app("web").slow_to_end(3);
-    let start =
-        |numbers: std::ops::Range<usize>| try_join_all(numbers.map(|number| world.backend_of(pod(number), &[SERVED])));
+    // A pod here is ready when it runs, and its server comes a moment later: so it is selected when that is there.
+    let start = async |numbers: std::ops::Range<usize>| {
+        let pod = |number: usize| NewPod::new(format!("web-{number}")).app("later").slow_to_end(3);
+        let started = try_join_all(numbers.map(|number| world.backend_of(pod(number), &[SERVED]))).await?;
+        for backend in &started {
+            let selected = Patch::Merge(json!({"metadata": {"labels": {"app": "web"}}}));
+            world.pods().api().patch(&backend.name(), &PatchParams::default(), &selected).await?;
+        }
+        anyhow::Ok(started)
+    };
     let (old, service, from) = tokio::try_join!(start(0..PODS), services.create("web", json!({})), client(world))?;
     services.ready("web", u32::try_from(PODS)?).await?;
     let target = SocketAddr::new(cluster_ip(&service)?, 80);
@@ -219,7 +227,7 @@ pub(super) async fn a_rollout_under_traffic_loses_no_connection(world: &mut Worl
             while !stop.is_cancelled() {
                 match probe::who(&from, target, WITHIN).await {
                     Ok(_) => answers += 1,
-                    Err(error) => lost.push(error.to_string()),
+                    Err(error) => lost.push(format!("{:#}", anyhow::Error::from(error))),
                 }
             }
             (answers, lost)
