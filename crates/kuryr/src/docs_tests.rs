@@ -72,12 +72,14 @@ fn every_reason_is_explained() {
     let reconcile = include_str!("../../kuryr-controller/src/reconcile.rs");
     let events = include_str!("../../kuryr-node/src/events.rs");
     let mut reasons = quoted(errors, "fn reason(&self)", "\n    }");
+    reasons.extend(quoted(errors, "fn cloud_reason(", "\n}"));
     reasons.extend(quoted(reconcile, "const REASON: &str =", ";"));
     reasons.extend(quoted(events, "fn as_str(self)", "\n    }"));
     reasons.insert("Allocated");
     let service = include_str!("../../kuryr-controller/src/service/error.rs");
     reasons.extend(quoted(service, "fn reason(&self)", "\n    }"));
     let status = include_str!("../../kuryr-controller/src/service/status.rs");
+    reasons.extend(quoted(status, "const PENDING: &str =", ";"));
     let ready = quoted(status, "fn ready(", "\n}");
     reasons.extend(ready.into_iter().filter(|word| word.len() > 5 && word.starts_with(char::is_uppercase)));
     reasons.extend(kuryr_plan::service::Reason::ALL.iter().map(|reason| reason.as_str()));

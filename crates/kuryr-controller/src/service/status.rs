@@ -134,12 +134,16 @@ fn state(facts: &Facts<'_>) -> LoadBalancerState {
     }
 }
 
+fn unanswered(step: &Step) -> String {
+    format!("OpenStack has not answered yet: {step}")
+}
+
 fn ready(facts: &Facts<'_>) -> Condition {
     let (status, reason, message) = match facts.phase {
         Phase::Deleting => ("False", "Deleting", String::new()),
         Phase::Failed(error) => ("False", error.reason(), error.to_string()),
         Phase::Working => ("False", PENDING, String::new()),
-        Phase::Asking(step) => ("False", PENDING, format!("OpenStack has not answered yet: {step}")),
+        Phase::Asking(step) => ("False", PENDING, unanswered(step)),
         Phase::Settled => match severe(facts.problems) {
             Some(problem) => ("False", problem.reason.as_str(), problem.message.clone()),
             None => ("True", "Active", String::new()),
