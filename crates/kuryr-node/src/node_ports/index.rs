@@ -35,7 +35,7 @@ struct State {
     slices_listed: bool,
 }
 
-/// A Service as far as it is kept; `None` if it has nothing to be translated.
+/// A Service as far as it is kept; `None` if it has nothing to be translated, and nobody asks for its health.
 #[must_use]
 pub fn kept_service(object: KubeService) -> Option<(ObjectKey, Service)> {
     let key = key(&object);
@@ -46,7 +46,9 @@ pub fn kept_service(object: KubeService) -> Option<(ObjectKey, Service)> {
             return None;
         }
     };
-    let wanted = service.ports.iter().any(|port| port.node_port.is_some()) || !service.external_ips.is_empty();
+    let wanted = service.ports.iter().any(|port| port.node_port.is_some())
+        || !service.external_ips.is_empty()
+        || service.health_check_port.is_some();
     if !wanted || service.cluster_ips.is_empty() || service.kind == Kind::ExternalName {
         return None;
     }
@@ -247,6 +249,11 @@ mod tests {
         let (_, kept) =
             service(&json!({"clusterIP": "10.96.0.9", "ports": port, "externalIPs": ["192.0.2.1"]})).unwrap();
         assert!(kept.annotations.is_empty());
+        let asked = json!({
+            "clusterIP": "10.96.0.9", "ports": port, "type": "LoadBalancer", "externalTrafficPolicy": "Local",
+            "healthCheckNodePort": 30999, "allocateLoadBalancerNodePorts": false,
+        });
+        assert!(service(&asked).is_some(), "asked for its health without a node port");
         assert_eq!(slice("there"), None);
         assert_eq!(slice("here").unwrap().1.endpoints.len(), 1);
     }
