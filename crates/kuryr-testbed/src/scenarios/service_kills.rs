@@ -3,7 +3,7 @@
 use super::services::SOON;
 use crate::{
     cloud::{Cloud, Fault, Service},
-    kubernetes::{Fault as ApiFault, FaultEffect},
+    kubernetes::{Fault as ApiFault, FaultEffect, FaultGuard},
     world::{Backend, Services, World, pods::PATIENCE, services::SERVED},
 };
 use anyhow::{Context, ensure};
@@ -124,12 +124,17 @@ async fn die(world: &mut World, life: Life, place: Place) -> anyhow::Result<bool
         }
     };
     let mut lives = tokio::spawn(life.live());
-    let came = tokio::select! {
+    let (came, over) = tokio::select! {
         lived = &mut lives => {
             lived??;
-            false
+            // With the last write the life is over, too.
+            let struck = fault.map_or_else(
+                || guard.as_ref().is_some_and(FaultGuard::is_used_up),
+                |id| cloud.faults().hits(id) > 0,
+            );
+            (struck, true)
         }
-        () = struck => true,
+        () = struck => (true, false),
     };
     if came {
         for controller in world.kuryr.controllers() {
@@ -142,6 +147,8 @@ async fn die(world: &mut World, life: Life, place: Place) -> anyhow::Result<bool
     }
     if came {
         world.kuryr.start_controller().await?;
+    }
+    if !over {
         lives.await??;
     }
     Ok(came)

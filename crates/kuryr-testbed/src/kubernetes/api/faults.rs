@@ -65,6 +65,13 @@ pub struct FaultGuard {
     id: u64,
 }
 
+impl FaultGuard {
+    /// Whether it has hit as many calls as it was to.
+    pub fn is_used_up(&self) -> bool {
+        self.faults.lock().iter().any(|(id, fault)| *id == self.id && fault.times == Some(0))
+    }
+}
+
 impl Drop for FaultGuard {
     fn drop(&mut self) {
         self.faults.lock().retain(|(id, _)| *id != self.id);
