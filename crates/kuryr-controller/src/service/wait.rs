@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(arriving.wait(&web, &slices(&[FULL]), start), Some(NEXT));
         assert_eq!(arriving.wait(&web, &slices(&[FULL, FULL]), start + ms(150)), Some(NEXT), "each anew");
         assert_eq!(arriving.wait(&web, &slices(&[FULL, FULL, 7]), start + ms(160)), None);
-        assert_eq!(arriving.wait(&web, &slices(&[FULL, FULL]), start + ms(350)), None, "there were just as many");
+        assert_eq!(arriving.wait(&web, &slices(&[FULL, FULL]), start + ms(400)), None, "no more have come since");
     }
 
     #[test]
