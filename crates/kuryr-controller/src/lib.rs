@@ -27,12 +27,15 @@ pub mod http;
 mod index;
 mod lean;
 mod metrics;
+mod odd;
 mod queue;
 mod reconcile;
 mod resync;
 mod room;
 mod run;
 mod service;
+#[cfg(test)]
+mod testing;
 mod topology;
 mod watch;
 
