@@ -23,6 +23,11 @@ use tracing::field::{DisplayValue, display};
 /// More steps than any plan has: so many without an end means that they have no effect.
 const MOST_STEPS: usize = 1000;
 
+/// The OVN provider hears of a floating IP by an event, and then writes all that the load balancer leads to anew, from what
+/// it knew when it heard. No answer tells when that is done, and a change of members in between would be lost, or the
+/// floating IP would be: so none is asked for during this time.
+const LEADING: Duration = Duration::from_secs(2);
+
 /// How far a Service was brought.
 pub(super) enum Progress {
     /// There is nothing left to do.
@@ -109,6 +114,11 @@ impl ServiceReconciler {
                 return Ok(Progress::Settled);
             };
             let now = Instant::now();
+            if next.changes_load_balancer()
+                && let Some(after) = memory.led.and_then(|led| LEADING.checked_sub(now.saturating_duration_since(led)))
+            {
+                return Ok(Progress::Waiting(after));
+            }
             match next {
                 Step::Wait { .. } => {
                     let pending = plan.steps.iter().filter_map(Step::load_balancer).collect::<Vec<_>>();
@@ -212,6 +222,9 @@ impl ServiceReconciler {
         if let Some(id) = next.load_balancer().or_else(|| made(&answer)) {
             let now = Instant::now();
             memory.work.insert(id, Work { since: now, next: now + next_look(Duration::ZERO, self.memories.waiting()) });
+        }
+        if next.leads_floating() && memory.observed.trees.iter().any(|tree| tree.load_balancer.is_of_ovn()) {
+            memory.led = Some(Instant::now());
         }
         bring_forward(&mut memory.observed, next, answer);
         if let Step::SetMembers { .. } = next {

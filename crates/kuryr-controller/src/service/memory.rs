@@ -23,6 +23,8 @@ pub(crate) struct Memory {
     pub(crate) work: HashMap<LoadBalancerId, Work>,
     /// How often members were changed lately.
     pub(crate) pace: Pace,
+    /// When a floating IP of a load balancer of OVN was last led somewhere else.
+    pub(crate) led: Option<Instant>,
     /// How often a load balancer in `ERROR` was repaired since all was well, and when last.
     pub(crate) repairs: Option<(u32, Instant)>,
     /// The members that were applied last, as a digest.

@@ -129,7 +129,7 @@ impl Observer {
     /// listener pools and members are, and a change that meets it then leaves members in OVN that nobody takes away.
     pub(crate) async fn whole(&self, id: LoadBalancerId) -> Result<Option<LoadBalancer>, CloudError> {
         let Some(mut seen) = self.load_balancer(id).await? else { return Ok(None) };
-        if seen.provider == "ovn" && seen.provisioning_status == Provisioning::Active {
+        if seen.is_of_ovn() && seen.provisioning_status == Provisioning::Active {
             match self.octavia.status(id).await {
                 Ok(tree) if is_at_work_below(&tree) => seen.provisioning_status = Provisioning::PendingUpdate,
                 Err(error) if !error.is_not_found() => return Err(error),

@@ -213,6 +213,26 @@ impl Step {
             | Self::DeleteFloating { .. } => None,
         }
     }
+
+    /// Whether it changes what a load balancer that stays leads to.
+    #[must_use]
+    pub fn changes_load_balancer(&self) -> bool {
+        let stays = !matches!(self, Self::DeleteTree { .. } | Self::Failover { .. } | Self::Wait { .. });
+        stays && self.load_balancer().is_some()
+    }
+
+    /// Whether it changes where a floating IP leads.
+    #[must_use]
+    pub fn leads_floating(&self) -> bool {
+        match self {
+            Self::CreateFloating { port, .. } => port.is_some(),
+            Self::AssociateFloating { .. }
+            | Self::DisassociateFloating { .. }
+            | Self::ReleaseFloating { .. }
+            | Self::DeleteFloating { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Step {
