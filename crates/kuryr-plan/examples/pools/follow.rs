@@ -58,10 +58,6 @@ pub(crate) fn fixed(size: usize) -> Settings {
     Settings { floor: size, ceiling: size, budget: 2000, ..Settings::default() }
 }
 
-pub(crate) fn following(floor: usize, memory: Duration) -> Settings {
-    Settings { floor, memory, ..Settings::default() }
-}
-
 fn uid(pod: u32) -> PodUid {
     pod.to_string().into()
 }

@@ -16,6 +16,7 @@ mod original;
 mod report;
 
 use clock::{Clock, Event, Millis};
+use kuryr_plan::pool::Settings;
 use load::Load;
 use report::Report;
 use std::{error::Error, io::Write, time::Duration};
@@ -70,12 +71,15 @@ fn rules() -> Vec<(String, Box<dyn Rule>)> {
         let name = format!("original, min {min}, batch {batch}, {most}");
         rules.push((name, Box::new(original::Original::new(min, batch, max))));
     }
-    for size in [2, 5, 10] {
+    for size in [2, 5] {
         rules.push((format!("fixed at {size}"), Box::new(follow::Follow::new(follow::fixed(size)))));
     }
-    for (floor, minutes) in [(0, 10), (1, 2), (1, 10), (2, 2), (2, 10), (2, 60), (3, 10), (5, 10)] {
-        let name = format!("following, floor {floor}, memory {minutes} min");
-        let settings = follow::following(floor, Duration::from_secs(minutes * 60));
+    let minute = Duration::from_secs(60);
+    for (floor, memory, budget) in
+        [(0, 60, 500), (1, 60, 500), (2, 2, 500), (2, 10, 500), (2, 60, 500), (2, 60, 200), (5, 60, 500)]
+    {
+        let name = format!("following, floor {floor}, memory {memory} min, budget {budget}");
+        let settings = Settings { floor, memory: minute * memory, budget, ..Settings::default() };
         rules.push((name, Box::new(follow::Follow::new(settings))));
     }
     rules

@@ -161,33 +161,33 @@ impl Pools {
         let quota = headroom.quota.map_or(usize::MAX, |left| left.saturating_sub(self.settings.reserve));
         let breakers = self.quota.allows(now).min(self.cloud.allows(now));
         let mut allowed = self.budget_left().min(quota).min(breakers);
+        let mut rooms = headroom.subnets.clone();
         let networks: BTreeSet<NetworkId> = lacks.iter().map(|lack| lack.key.network).collect();
         let mut bulks = Vec::new();
         for network in networks {
-            let slots = self.settings.requests.saturating_sub(self.bulks.len());
-            let Some((choice, most)) = self.open_choice(network, now, headroom) else { continue };
             let mut lacks: Vec<&mut Lack> = lacks.iter_mut().filter(|lack| lack.key.network == network).collect();
-            let wanted: usize = lacks.iter().map(|lack| lack.count).sum();
-            for size in split(wanted.min(allowed).min(most), self.settings.bulk_size, slots) {
-                allowed -= size;
-                bulks.push(self.send(&choice, parts(&mut lacks, size), now));
+            let choices = self.choices.iter().filter(|choice| choice.network == network).cloned();
+            for choice in choices.collect::<Vec<_>>() {
+                let most = self.most(&choice, &rooms, now);
+                let slots = self.settings.requests.saturating_sub(self.bulks.len());
+                let wanted: usize = lacks.iter().map(|lack| lack.count).sum();
+                for size in split(wanted.min(allowed).min(most), self.settings.bulk_size, slots) {
+                    allowed -= size;
+                    for subnet in &choice.subnets {
+                        rooms.entry(*subnet).and_modify(|left| *left = left.saturating_sub(size));
+                    }
+                    bulks.push(self.send(&choice, parts(&mut lacks, size), now));
+                }
             }
         }
         bulks
     }
 
-    /// The best choice on this network of which something may be asked, and how much.
-    fn open_choice(&self, network: NetworkId, now: Moment, headroom: &Headroom) -> Option<(Choice, usize)> {
-        let most = |choice: &Choice| {
-            let room = choice.subnets.iter().filter_map(|subnet| headroom.subnets.get(subnet)).min();
-            let room = room.map_or(usize::MAX, |left| left.saturating_sub(self.settings.reserve));
-            room.min(self.breakers.get(choice).copied().unwrap_or_default().allows(now))
-        };
-        let on_it = self.choices.iter().filter(|choice| choice.network == network);
-        on_it
-            .map(|choice| (choice, most(choice)))
-            .find(|(_, most)| *most > 0)
-            .map(|(choice, most)| (choice.clone(), most))
+    /// How many ports may be asked for on this choice.
+    fn most(&self, choice: &Choice, rooms: &BTreeMap<SubnetId, usize>, now: Moment) -> usize {
+        let room = choice.subnets.iter().filter_map(|subnet| rooms.get(subnet)).min();
+        let room = room.map_or(usize::MAX, |left| left.saturating_sub(self.settings.reserve));
+        room.min(self.breakers.get(choice).copied().unwrap_or_default().allows(now))
     }
 
     fn send(&mut self, choice: &Choice, parts: Vec<(PoolKey, usize)>, now: Moment) -> Bulk {

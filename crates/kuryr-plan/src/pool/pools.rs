@@ -3,6 +3,7 @@
 use super::{
     Breaker, Lead, Moment, Place, PoolKey, Settings,
     plan::{BulkId, Sent},
+    reclaim::Shortage,
     store::Store,
 };
 use crate::subnets::Choice;
@@ -19,6 +20,8 @@ pub struct Pools {
     /// Where ports may be, best first.
     pub(super) choices: Vec<Choice>,
     pub(super) stores: BTreeMap<PoolKey, Store>,
+    /// The places that are there, and how many more pods each has room for.
+    places: BTreeMap<Place, usize>,
     /// Where each spare port is.
     pub(super) index: BTreeMap<PortId, PoolKey>,
     /// Handed out to pods whose `KuryrPort` is not written yet, or perhaps.
@@ -31,10 +34,8 @@ pub struct Pools {
     pub(super) breakers: BTreeMap<Choice, Breaker>,
     pub(super) quota: Breaker,
     pub(super) cloud: Breaker,
-    /// So many pods wait because the quota is used up.
-    pub(super) lacking_quota: usize,
-    /// So many pods wait because these subnets are full.
-    pub(super) lacking_room: BTreeMap<Choice, usize>,
+    /// What pods wait for, and how many of them are not covered by what leaves.
+    pub(super) shortages: BTreeMap<Shortage, usize>,
 }
 
 /// What becomes of a port that a pod does not need any more.
@@ -71,6 +72,7 @@ impl Pools {
             settings,
             choices,
             stores: BTreeMap::new(),
+            places: BTreeMap::new(),
             index: BTreeMap::new(),
             lent: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -80,24 +82,32 @@ impl Pools {
             breakers: BTreeMap::new(),
             quota: Breaker::default(),
             cloud: Breaker::default(),
-            lacking_quota: 0,
-            lacking_room: BTreeMap::new(),
+            shortages: BTreeMap::new(),
         }
     }
 
     /// There is such a place, with room for so many more pods: it has a pool on the first network, and none of its pools
     /// is filled beyond that room. To be said again whenever it changes.
     pub fn open(&mut self, place: &Place, room: usize, now: Moment) {
+        self.places.insert(place.clone(), room);
         if let Some(network) = self.choices.first().map(|choice| choice.network) {
-            self.stores.entry(PoolKey { place: place.clone(), network }).or_insert_with(|| Store::new(now));
+            self.store(&PoolKey { place: place.clone(), network }, now);
         }
         for store in self.stores.iter_mut().filter(|(key, _)| key.place == *place).map(|(_, store)| store) {
             (store.room, store.closed) = (room, false);
         }
     }
 
+    /// The pool of this key, which is closed if its place is not there.
+    fn store(&mut self, key: &PoolKey, now: Moment) -> &mut Store {
+        let room = self.places.get(&key.place);
+        let new = || Store { closed: room.is_none(), room: room.copied().unwrap_or(0), ..Store::new(now) };
+        self.stores.entry(key.clone()).or_insert_with(new)
+    }
+
     /// A place is gone: the ports that its pools had are to be deleted. What is lent stays so.
     pub fn close(&mut self, place: &Place) -> Vec<PortId> {
+        self.places.remove(place);
         self.close_all(|key| key.place == *place)
     }
 
@@ -146,7 +156,7 @@ impl Pools {
             return Some(port.clone());
         }
         let (lead, memory) = (self.lead.time(), self.settings.memory);
-        let store = self.stores.entry(key.clone()).or_insert_with(|| Store::new(now));
+        let store = self.store(key, now);
         store.settle(now);
         let again = store.waiting.contains(owner);
         if !again {
@@ -182,9 +192,8 @@ impl Pools {
         let id = port.id;
         // It was counted out of the budget when it was lent, and another may have come in.
         let back = if self.keeps(&key, &port) {
-            self.index.insert(id, key.clone());
-            let store = self.stores.entry(key).or_insert_with(|| Store::new(now));
-            store.ready.push_back(port);
+            self.store(&key, now).ready.push_back(port);
+            self.index.insert(id, key);
             Back::Kept
         } else {
             self.leaving.insert(id);
@@ -210,15 +219,15 @@ impl Pools {
             return Back::Delete;
         }
         let until = now + self.settings.cooldown;
-        self.index.insert(id, key.clone());
-        let store = self.stores.entry(key).or_insert_with(|| Store::new(now));
-        store.cooling.push_back((until, port));
+        self.store(&key, now).cooling.push_back((until, port));
+        self.index.insert(id, key);
         Back::Kept
     }
 
-    /// Whether there is room for one more spare port in this pool. A place that is not open has no pools.
+    /// Whether there is room for one more spare port in this pool. A place that is not there has none.
     fn keeps(&mut self, key: &PoolKey, port: &Port) -> bool {
-        let open = self.stores.get(key).is_some_and(|store| !store.closed && !store.drained);
+        let drained = self.stores.get(key).is_some_and(|store| store.closed || store.drained);
+        let open = self.places.contains_key(&key.place) && !drained;
         let known = self.choices.iter().any(|choice| choice.network == key.network);
         open && known && !self.pays_for_a_pod(port) && self.held() < self.settings.budget
     }
@@ -256,11 +265,11 @@ impl Pools {
 
     /// There may be room where there was none. As long as pods wait for it, pools do not ask for it.
     pub(super) fn freed(&mut self, now: Moment) {
-        if self.lacking_quota == 0 {
+        if !self.shortages.contains_key(&Shortage::Quota) {
             self.quota.freed(now);
         }
         for (choice, breaker) in &mut self.breakers {
-            if self.lacking_room.get(choice).is_none_or(|lacking| *lacking == 0) {
+            if !self.shortages.contains_key(&Shortage::Subnets(choice.clone())) {
                 breaker.freed(now);
             }
         }

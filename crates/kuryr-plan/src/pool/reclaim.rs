@@ -1,12 +1,12 @@
 //! Spare ports make way for pods that find no room.
 
-use super::{Moment, PoolKey, Pools};
+use super::{Moment, PoolKey, Pools, pools::PAUSE_FULL};
 use crate::subnets::Choice;
 use kuryr_model::{PortId, neutron::Port};
 use std::collections::BinaryHeap;
 
 /// What there is too little of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Shortage {
     /// Ports in the quota.
     Quota,
@@ -15,7 +15,8 @@ pub enum Shortage {
 }
 
 impl Pools {
-    /// So many pods wait now because of this shortage (0: none any more). Spare ports that are to be deleted for them, those of the least
+    /// So many pods wait now because of this shortage; 0: none any more, to be said as soon as it is so, for until then pools ask
+    /// for nothing of it whatever comes free. Spare ports that are to be deleted for them, those of the least
     /// busy pools first. What they do not cover is covered by ports that are given back: those are not kept.
     pub fn starved(&mut self, shortage: &Shortage, lacking: usize, now: Moment) -> Vec<PortId> {
         let mut heap: BinaryHeap<(usize, std::cmp::Reverse<PoolKey>)> = BinaryHeap::new();
@@ -35,35 +36,28 @@ impl Pools {
             }
         }
         self.leave(&out);
-        let still = lacking - out.len();
-        match shortage {
-            Shortage::Quota => {
-                self.lacking_quota = still;
-                if lacking > 0 {
-                    self.quota.refused(now, super::pools::PAUSE_FULL);
-                }
-            }
-            Shortage::Subnets(choice) => {
-                self.lacking_room.insert(choice.clone(), still);
-                if lacking > 0 {
-                    self.breakers.entry(choice.clone()).or_default().refused(now, super::pools::PAUSE_FULL);
-                }
-            }
+        if lacking == 0 {
+            self.shortages.remove(shortage);
+            return out;
         }
+        self.shortages.insert(shortage.clone(), lacking - out.len());
+        let breaker = match shortage {
+            Shortage::Quota => &mut self.quota,
+            Shortage::Subnets(choice) => self.breakers.entry(choice.clone()).or_default(),
+        };
+        breaker.refused(now, PAUSE_FULL);
         out
     }
 
     /// Whether a pod waits for what this port has.
     pub(super) fn pays_for_a_pod(&mut self, port: &Port) -> bool {
-        for (choice, lacking) in &mut self.lacking_room {
-            if *lacking > 0 && uses(choice, port) {
+        match self.shortages.iter_mut().find(|(shortage, lacking)| **lacking > 0 && helps(shortage, port)) {
+            Some((_, lacking)) => {
                 *lacking -= 1;
-                return true;
+                true
             }
+            None => false,
         }
-        let lacks = self.lacking_quota > 0;
-        self.lacking_quota -= usize::from(lacks);
-        lacks
     }
 }
 

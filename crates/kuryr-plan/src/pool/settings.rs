@@ -32,7 +32,7 @@ impl Default for Settings {
             ceiling: 50,
             budget: 500,
             cooldown: Duration::from_secs(30),
-            memory: Duration::from_secs(10 * 60),
+            memory: Duration::from_secs(60 * 60),
             shrink_after: Duration::from_secs(5 * 60),
             bulk_size: 20,
             requests: 2,

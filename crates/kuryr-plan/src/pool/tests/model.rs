@@ -246,8 +246,13 @@ impl World {
     fn plan(&mut self, headroom: &Headroom) -> Result<(), TestCaseError> {
         let plan = self.pools.plan(self.now, headroom);
         self.leave(plan.delete)?;
-        let asked: usize = plan.bulks.iter().flat_map(|bulk| &bulk.parts).map(|(_, count)| count).sum();
-        for limit in [headroom.quota, headroom.subnets.get(&subnet(1)).copied()].into_iter().flatten() {
+        let asked = |on: Option<u8>| -> usize {
+            let bulks = plan.bulks.iter().filter(|bulk| on.is_none_or(|n| bulk.choice == choice(0, &[n])));
+            bulks.flat_map(|bulk| &bulk.parts).map(|(_, count)| count).sum()
+        };
+        let rooms = [1, 2].map(|n| (asked(Some(n)), headroom.subnets.get(&subnet(n)).copied()));
+        for (asked, limit) in rooms.into_iter().chain([(asked(None), headroom.quota)]) {
+            let limit = limit.unwrap_or(usize::MAX);
             prop_assert!(asked == 0 || asked + self.settings.reserve <= limit, "{asked} ports of {limit}");
         }
         for bulk in plan.bulks {
