@@ -22,17 +22,21 @@ mod config;
 mod election;
 mod error;
 mod events;
+#[cfg(test)]
+mod fake;
 mod gather;
 pub mod http;
 mod index;
 mod lean;
 mod metrics;
+mod odd;
 mod queue;
 mod reconcile;
 mod resync;
-mod room;
 mod run;
 mod service;
+#[cfg(test)]
+mod testing;
 mod topology;
 mod watch;
 
