@@ -44,5 +44,5 @@ pub use config::{ControllerConfig, ServiceClass, ServicesConfig};
 pub use election::{ElectionConfig, ElectionError};
 pub use metrics::Metrics;
 pub use run::{Health, RunError, run};
-pub use service::{ServicesError, survey};
+pub use service::{ServicesError, remove, survey};
 pub use topology::{REQUIRED_EXTENSIONS, TopologyError};

@@ -9,7 +9,7 @@ use kuryr_model::{
 };
 use kuryr_openstack::{
     Cloud, Error as CloudError, Filter, Network,
-    load_balancer::{LoadBalancing, StatusTree},
+    load_balancer::{LoadBalancing, PoolStatus, StatusTree},
 };
 use kuryr_plan::service::{Observed, ObservedTree, Vip, gather, observed::Listed};
 use std::{
@@ -176,14 +176,15 @@ impl Observer {
     }
 }
 
-/// Whether a listener pool or a member is not done. Listeners do not count, nor what is below a health monitor: after an operation
-/// on one of those, the OVN provider leaves its listeners pending for good.
+/// Whether something below a load balancer is not done. A listener counts only until it is made: after an operation on a health
+/// monitor, the OVN provider leaves the pool's listeners `PENDING_UPDATE` for good, which hinders nothing.
 fn is_at_work_below(tree: &StatusTree) -> bool {
-    let pools = tree.listeners.iter().flat_map(|listener| &listener.pools);
-    let mut plain = pools.filter(|pool| pool.health_monitor.is_none());
-    plain.any(|pool| {
-        pool.provisioning_status.is_pending()
-            || pool.members.iter().any(|member| member.provisioning_status.is_pending())
+    tree.listeners.iter().any(|listener| {
+        let pool_at_work = |pool: &PoolStatus| {
+            pool.provisioning_status.is_pending()
+                || pool.members.iter().any(|member| member.provisioning_status.is_pending())
+        };
+        listener.provisioning_status == Provisioning::PendingCreate || listener.pools.iter().any(pool_at_work)
     })
 }
 

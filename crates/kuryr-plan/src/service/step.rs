@@ -9,7 +9,8 @@ use std::fmt;
 /// What to do next. Everything in a desired object that a call does not take is for logs, or for the steps after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Make a load balancer with all that is below it, in one fully populated POST.
+    /// Make a load balancer with all that is below it, in one fully populated POST; without health monitors if they are to
+    /// follow ([`Tree::monitors_follow`]).
     CreateTree(Box<Tree>),
     /// Make a listener pool without listener, and without members and health monitor: they follow.
     CreatePool {
