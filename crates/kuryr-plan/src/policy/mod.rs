@@ -74,6 +74,7 @@ mod naming;
 mod reach;
 mod read;
 mod selector;
+mod service;
 mod spec;
 mod world;
 
