@@ -19,12 +19,14 @@ use crate::{
     error::PodError,
     gather::{Arrival, Limits, gather},
     metrics::Metrics,
+    policy::Keeper,
     room::{Reserved, Rooms},
     topology::Topology,
 };
 use futures::future::BoxFuture;
 use kuryr_model::{
-    ClusterId, DEVICE_OWNER, Mark, ObjectKey, PodUid, PortId, Purpose, SubnetId, Vif, mark::cluster_tag, neutron::Port,
+    ClusterId, DEVICE_OWNER, Mark, ObjectKey, PodUid, PortId, Purpose, SecurityGroupId, SubnetId, Vif,
+    mark::cluster_tag, neutron::Port,
 };
 use kuryr_openstack::{
     Class, Cloud, Error as CloudError, Filter, Waits,
@@ -62,6 +64,8 @@ pub(crate) struct Request {
     pub(crate) uid: PodUid,
     /// The node's name in Neutron.
     pub(crate) host: String,
+    /// All groups that the port is to have from its first moment on.
+    pub(crate) groups: Vec<SecurityGroupId>,
 }
 
 type Reply = oneshot::Sender<Result<Vif, PodError>>;
@@ -78,6 +82,8 @@ struct Shared {
     cluster: ClusterId,
     topology: Topology,
     metrics: Metrics,
+    /// Is told which ports there are, and with which groups.
+    policies: Arc<Keeper>,
     bulk_size: usize,
     state: Mutex<State>,
 }
@@ -99,12 +105,19 @@ struct State {
 }
 
 impl Allocator {
-    pub(crate) fn start(cloud: Cloud, topology: Topology, config: &ControllerConfig, metrics: Metrics) -> Self {
+    pub(crate) fn start(
+        cloud: Cloud,
+        topology: Topology,
+        config: &ControllerConfig,
+        metrics: Metrics,
+        policies: Arc<Keeper>,
+    ) -> Self {
         let (requests, arrivals) = mpsc::unbounded_channel();
         let cluster = config.cluster.clone();
         let state = State { untold: !topology.tells_room, ..State::default() };
         let bulk_size = config.bulk_size;
-        let shared = Arc::new(Shared { cloud, cluster, topology, metrics, bulk_size, state: Mutex::new(state) });
+        let state = Mutex::new(state);
+        let shared = Arc::new(Shared { cloud, cluster, topology, metrics, policies, bulk_size, state });
         let limits = Limits { bulk_size, bulk_requests: config.bulk_requests, burst: config.bulk_linger };
         let serving = shared.clone();
         let serve = move |batch| {
@@ -304,6 +317,7 @@ impl Shared {
         };
         let unusable = result.is_err();
         if !unusable {
+            self.policies.has(id, &request.uid, &port.security_groups);
             self.state.lock().suspects.remove(&request.uid);
         }
         if (reply.send(result).is_err() || unusable) && self.delete(id).await.is_err() {
@@ -313,6 +327,7 @@ impl Shared {
 
     async fn delete(&self, id: PortId) -> Result<(), PodError> {
         self.cloud.network().background().ports().delete(id).await?;
+        self.policies.port_gone(id);
         // There is room again.
         self.state.lock().full.clear();
         Ok(())
@@ -359,7 +374,7 @@ impl Shared {
         NewPort {
             name: name(&request.key),
             fixed_ips: choice.subnets.iter().map(|id| NewFixedIp::from(*id)).collect(),
-            security_groups: self.topology.open_groups.clone(),
+            security_groups: request.groups.clone(),
             host_id: Some(request.host.clone()),
             device_owner: DEVICE_OWNER.to_owned(),
             device_id: request.uid.to_string(),

@@ -1,5 +1,6 @@
 //! Why a pod has no ports yet, for programs and for people.
 
+use crate::policy::Waits;
 use kuryr_model::{NetworkId, ObjectKey};
 use kuryr_openstack::{Class, Error as CloudError};
 use kuryr_plan::vif::VifError;
@@ -17,6 +18,9 @@ pub(crate) enum PodError {
     /// No pod subnet has an address left.
     #[error("{} no free address", list(.0))]
     SubnetsFull(Vec<String>),
+    /// Security groups that it is to start with are not all there.
+    #[error("{0}")]
+    Policies(#[from] Waits),
     /// Neutron made a port that cannot be plugged.
     #[error(transparent)]
     Vif(#[from] VifError),
@@ -68,7 +72,11 @@ impl PodError {
                 Class::RetryLater { after } => Remedy::Time(after.unwrap_or_default()),
                 Class::Operator(_) | Class::Owner | Class::Bug => Remedy::Operator,
             },
-            Self::SubnetsFull(_) | Self::Vif(_) | Self::Untagged | Self::WrongNetwork(_) => Remedy::Operator,
+            // It is worked on again when they are there.
+            Self::Policies(waits) if waits.failure.is_none() => Remedy::Time(Duration::ZERO),
+            Self::Policies(_) | Self::SubnetsFull(_) | Self::Vif(_) | Self::Untagged | Self::WrongNetwork(_) => {
+                Remedy::Operator
+            }
             Self::Slow | Self::Kubernetes(_) | Self::LeftOut(_) | Self::Stopping => Remedy::Time(Duration::ZERO),
         }
     }
@@ -91,6 +99,7 @@ impl PodError {
             },
             Self::Slow => "CloudSlow",
             Self::SubnetsFull(_) => "SubnetsFull",
+            Self::Policies(_) => "PolicyNotReady",
             Self::Vif(VifError::BindingFailed { .. } | VifError::NotBound { .. }) => "HostUnknown",
             Self::Vif(_) | Self::LeftOut(_) | Self::WrongNetwork(_) => "PortUnusable",
             Self::Untagged => "TagsDropped",

@@ -5,7 +5,7 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use kuryr_model::{ObjectKey, ServiceUid};
+use kuryr_model::{ObjectKey, PolicyUid, ServiceUid};
 use kuryr_plan::pod::Pod;
 
 /// Writes Events in the name of the controller.
@@ -29,6 +29,13 @@ impl Events {
     /// The same on a Service.
     pub(crate) async fn warn_service(&self, key: &ObjectKey, uid: &ServiceUid, reason: &str, note: String) {
         self.publish(reference("Service", key, uid.as_str()), "KeepLoadBalancer", reason, note).await;
+    }
+
+    /// The same on a NetworkPolicy.
+    pub(crate) async fn warn_policy(&self, key: &ObjectKey, uid: &PolicyUid, reason: &str, note: String) {
+        let about = reference("NetworkPolicy", key, uid.as_str());
+        let about = ObjectReference { api_version: Some("networking.k8s.io/v1".to_owned()), ..about };
+        self.publish(about, "EnforcePolicy", reason, note).await;
     }
 
     async fn publish(&self, about: ObjectReference, action: &str, reason: &str, note: String) {

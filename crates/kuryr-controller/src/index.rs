@@ -129,7 +129,7 @@ impl Index {
 
     /// Takes over a node, and gives the keys of the `KuryrPort`s on it if it is out of service from now on.
     pub(crate) fn apply_node(&self, node: NodeState, now: Instant) -> Vec<ObjectKey> {
-        let NodeState { name, host, out_of_service } = node;
+        let NodeState { name, host, addresses: _, out_of_service } = node;
         let mut state = self.state.write();
         state.hosts.insert(name.clone(), host);
         if !out_of_service {
@@ -195,7 +195,7 @@ mod tests {
     use std::time::Duration;
 
     fn pod(value: serde_json::Value) -> Pod {
-        serde_json::from_value::<LeanPod>(value).unwrap().read().unwrap()
+        serde_json::from_value::<LeanPod>(value).unwrap().read().unwrap().0
     }
 
     fn port(version: &str, uid: &str) -> KuryrPort {
@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn node9(out_of_service: bool) -> NodeState {
-        NodeState { name: "node9".into(), host: "compute-9".into(), out_of_service }
+        NodeState { name: "node9".into(), host: "compute-9".into(), addresses: [].into(), out_of_service }
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //!                                        └── what was written ────┴─ KuryrPort ─▶ Kubernetes
 //! ```
 //!
-//! Services have an index, a queue and a reconciler of their own of the same shape: see `service/mod.rs`.
+//! Services have an index, a queue and a reconciler of their own of the same shape: see `service/mod.rs`. What
+//! NetworkPolicies come to is brought about as a whole: see `policy/mod.rs`.
 //!
 //! Invariants:
 //! - A reconciler gets a key, reads the index and does the one step that the planner names. There is one path for
@@ -27,6 +28,7 @@ pub mod http;
 mod index;
 mod lean;
 mod metrics;
+mod policy;
 mod queue;
 mod reconcile;
 mod resync;

@@ -6,6 +6,7 @@ use crate::{
     events::Events,
     index::{Index, Known},
     metrics::Metrics,
+    policy::Keeper,
     queue::{Outcome, Queue},
 };
 use jiff::Timestamp;
@@ -37,6 +38,7 @@ pub(crate) struct Reconciler {
     pub(crate) index: Arc<Index>,
     pub(crate) queue: Arc<Queue<ObjectKey>>,
     pub(crate) allocator: Allocator,
+    pub(crate) policies: Arc<Keeper>,
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
     pub(crate) cooldown: Duration,
@@ -84,7 +86,11 @@ impl Reconciler {
     async fn allocate(&self, pod: &Pod) -> Outcome {
         let Some(node) = pod.node.clone() else { return Outcome::Settled };
         let started = Instant::now();
-        let request = Request { key: pod.key.clone(), uid: pod.uid.clone(), host: self.index.host(&node) };
+        let groups = match self.policies.grant(&pod.key, &pod.uid) {
+            Ok(groups) => groups,
+            Err(waits) => return self.failed(pod, &node, waits.into()).await,
+        };
+        let request = Request { key: pod.key.clone(), uid: pod.uid.clone(), host: self.index.host(&node), groups };
         let mut allocation = std::pin::pin!(self.allocator.allocate(request));
         let allocated = match timeout(PATIENCE, &mut allocation).await {
             Ok(allocated) => allocated,
@@ -106,13 +112,18 @@ impl Reconciler {
                 Outcome::Settled
             }
             Err(error) => {
-                let passing = matches!(error.remedy(), Remedy::Time(_));
-                if !passing || self.queue.failures(&pod.key) >= SILENT_FAILURES {
-                    self.say_why(pod, &node, &error).await;
-                }
-                self.outcome(&pod.key, "allocate", Err(error))
+                self.policies.ungrant(&pod.uid);
+                self.failed(pod, &node, error).await
             }
         }
+    }
+
+    async fn failed(&self, pod: &Pod, node: &str, error: PodError) -> Outcome {
+        let passing = matches!(error.remedy(), Remedy::Time(_));
+        if !passing || self.queue.failures(&pod.key) >= SILENT_FAILURES {
+            self.say_why(pod, node, &error).await;
+        }
+        self.outcome(&pod.key, "allocate", Err(error))
     }
 
     /// Writes the VIF where the node finds it, or gives the port back if the pod is gone by now.
@@ -122,6 +133,8 @@ impl Reconciler {
             tracing::info!(pod = %pod.key, uid = %pod.uid, port = %port_id, "the pod went away while its port was made");
             return self.give_back(&pod.uid, port_id).await;
         }
+        // A policy may have come while Neutron took its time.
+        self.policies.closed_enough(&pod.uid).await;
         let started = Instant::now();
         // As it is now: while Neutron took its time, one may have been made that says so.
         let port = self.index.get(&pod.key).port.filter(|port| port.spec.pod_uid == pod.uid);

@@ -7,6 +7,7 @@ use crate::{
     events::Events,
     index::Index,
     metrics::Metrics,
+    policy::{Keeper, PolicyTerm, PolicyWatches},
     queue::{Outcome, Queue},
     reconcile::Reconciler,
     resync::Resync,
@@ -14,9 +15,11 @@ use crate::{
     topology::{Topology, TopologyError},
     watch::{ServicesSynced, Synced, Watches},
 };
+use ipnet::IpNet;
 use kube::Client;
-use kuryr_model::ObjectKey;
+use kuryr_model::{ObjectKey, SecurityGroupId, neutron::EtherType};
 use kuryr_openstack::Cloud;
+use kuryr_plan::policy::Settings;
 use parking_lot::Mutex;
 use std::{collections::HashMap, hash::Hash, sync::Arc, time::Duration};
 use tokio::{
@@ -82,13 +85,15 @@ pub async fn run(
 ) -> Result<(), RunError> {
     // A standby that could not lead should say so now, not when it is needed.
     let topology = Topology::find(&cloud, &config.cluster, &config.pod_subnets).await?;
-    let services = match Services::find(&cloud, &config, &topology.subnets).await? {
-        Services::On(_) => true,
+    let (services, ranges) = match Services::find(&cloud, &config, &topology.subnets).await? {
+        Services::On(site) => (true, site.services.iter().map(|subnet| subnet.cidr).collect()),
         Services::Off(why) => {
             tracing::info!(why, "Services are off: they get no load balancers");
-            false
+            (false, Vec::new())
         }
     };
+    let families = topology.subnets.iter().map(|subnet| family(subnet.cidr)).collect();
+    let policies = Arc::new(Keeper::new(Settings { families, service_ranges: ranges }, topology.open_groups));
 
     let off = Synced { services: ServicesSynced::OFF, ..Synced::default() };
     let (synced, seen) = watch::channel(if services { Synced::default() } else { off });
@@ -100,13 +105,17 @@ pub async fn run(
     let _stop_watches = stop.clone().drop_guard();
     let service = services.then(|| {
         let (index, queue) = (Arc::new(ServiceIndex::default()), Arc::new(Queue::new()));
-        let (metrics, synced) = (metrics.clone(), synced.clone());
-        ServiceWatches { index, queue, metrics, synced }
+        let (policies, metrics, synced) = (policies.clone(), metrics.clone(), synced.clone());
+        ServiceWatches { index, queue, policies, metrics, synced }
     });
     if let Some(watches) = &service {
         watches.start(&client, &stop);
     }
-    let watches = Watches { index: index.clone(), queue: queue.clone(), metrics: metrics.clone(), synced };
+    let watches = PolicyWatches { keeper: policies.clone(), metrics: metrics.clone(), synced: synced.clone() };
+    watches.start(&client, &stop);
+    let (seen_by, wakes) = (index.clone(), queue.clone());
+    let watches =
+        Watches { index: seen_by, queue: wakes, policies: policies.clone(), metrics: metrics.clone(), synced };
     watches.start(&client, &stop);
 
     let mut election = Election::new(client.clone(), config.election.clone());
@@ -119,7 +128,7 @@ pub async fn run(
     metrics.leader(true);
 
     let services = service.map(|watches| (watches.index, watches.queue));
-    let term = Term { config, client, cloud, metrics: metrics.clone(), index, queue, services };
+    let term = Term { config, client, cloud, metrics: metrics.clone(), index, queue, policies, services };
     let result = election
         .hold(async {
             if let Err(error) = term.serve(seen, &stop).await {
@@ -141,6 +150,7 @@ struct Term {
     metrics: Metrics,
     index: Arc<Index>,
     queue: Arc<Queue<ObjectKey>>,
+    policies: Arc<Keeper>,
     /// Index and queue of Services, if these are on.
     services: Option<(Arc<ServiceIndex>, Arc<Queue<Subject>>)>,
 }
@@ -161,12 +171,15 @@ impl Term {
             },
             None => None,
         };
-        let allocator = Allocator::start(self.cloud.clone(), topology, config, self.metrics.clone());
+        let policies = self.policy_term(topology.open_groups);
+        let allocator =
+            Allocator::start(self.cloud.clone(), topology, config, self.metrics.clone(), self.policies.clone());
         let reconciler = Arc::new(Reconciler {
             client: self.client.clone(),
             index: self.index.clone(),
             queue: self.queue.clone(),
             allocator: allocator.clone(),
+            policies: self.policies.clone(),
             events: Events::new(self.client.clone(), &config.election.identity),
             metrics: self.metrics.clone(),
             cooldown: config.node_cooldown,
@@ -194,9 +207,24 @@ impl Term {
                 term.serve(config, site, stop).await;
             }
         };
-        tokio::join!(pods, services);
+        tokio::join!(pods, services, policies.serve(stop));
         resync.abort();
         Ok(())
+    }
+
+    fn policy_term(&self, open: [SecurityGroupId; 2]) -> PolicyTerm {
+        let config = &self.config;
+        PolicyTerm {
+            client: self.client.clone(),
+            cloud: self.cloud.clone(),
+            cluster: config.cluster.clone(),
+            metrics: self.metrics.clone(),
+            keeper: self.policies.clone(),
+            events: Events::new(self.client.clone(), &config.election.identity),
+            pods: self.queue.clone(),
+            interval: config.prune_interval,
+            open,
+        }
     }
 
     fn service_term(&self, (index, queue): &(Arc<ServiceIndex>, Arc<Queue<Subject>>)) -> ServiceTerm {
@@ -208,6 +236,10 @@ impl Term {
             queue: queue.clone(),
         }
     }
+}
+
+fn family(net: IpNet) -> EtherType {
+    if net.addr().is_ipv4() { EtherType::IPv4 } else { EtherType::IPv6 }
 }
 
 /// Works on what comes out of a queue, on so many keys at once, until `stop` is cancelled and what was begun is done.

@@ -7,6 +7,7 @@ use crate::{
     index::Index,
     lean::{LeanNode, LeanPod, LeanPort, NodeState},
     metrics::Metrics,
+    policy::{Keeper, PodFacts},
     queue::Queue,
 };
 use futures::{Stream, StreamExt};
@@ -28,6 +29,15 @@ pub(crate) struct Synced {
     pub(crate) ports: bool,
     pub(crate) nodes: bool,
     pub(crate) services: ServicesSynced,
+    pub(crate) policies: PoliciesSynced,
+}
+
+/// How far the watches for policies are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PoliciesSynced {
+    pub(crate) namespaces: bool,
+    pub(crate) policies: bool,
+    pub(crate) held: bool,
 }
 
 /// How far the watches for Services are; all are true where Services are off.
@@ -47,7 +57,7 @@ impl ServicesSynced {
 impl Synced {
     /// What is not listed yet, by its name in the API.
     pub(crate) fn missing(self) -> Vec<&'static str> {
-        let Self { pods, ports, nodes, services } = self;
+        let Self { pods, ports, nodes, services, policies } = self;
         let all = [
             ("pods", pods),
             ("kuryrports", ports),
@@ -55,6 +65,9 @@ impl Synced {
             ("services", services.services),
             ("endpointslices", services.slices),
             ("kuryrloadbalancers", services.load_balancers),
+            ("namespaces", policies.namespaces),
+            ("networkpolicies", policies.policies),
+            ("kuryrnetworkpolicies", policies.held),
         ];
         all.into_iter().filter(|(_, there)| !there).map(|(name, _)| name).collect()
     }
@@ -69,6 +82,7 @@ impl Synced {
 pub(crate) struct Watches {
     pub(crate) index: Arc<Index>,
     pub(crate) queue: Arc<Queue<ObjectKey>>,
+    pub(crate) policies: Arc<Keeper>,
     pub(crate) metrics: Metrics,
     pub(crate) synced: watch::Sender<Synced>,
 }
@@ -84,20 +98,25 @@ impl Watches {
         run(stop, stream, move |event| this.node(event));
     }
 
-    fn pod(&self, event: Seen<Pod>) {
+    fn pod(&self, event: Seen<(Pod, PodFacts)>) {
         match event {
-            Seen::Apply(pod) => {
+            Seen::Apply(seen) => {
+                let (pod, facts) = *seen;
                 let key = pod.key.clone();
-                if self.index.apply_pod(*pod) {
+                // Policies first: whoever is told of the pod may ask for its groups.
+                self.policies.pod(&self.index, &pod, facts);
+                if self.index.apply_pod(pod) {
                     self.queue.add(key);
                 }
             }
             Seen::Delete(name) => {
                 self.index.remove_pod(&name);
+                self.policies.pods_gone([name.clone()]);
                 self.queue.add(name);
             }
             Seen::Listed(seen) => {
                 for key in self.index.retain_pods(&seen) {
+                    self.policies.pods_gone([key.clone()]);
                     self.queue.add(key);
                 }
                 self.synced.send_modify(|synced| synced.pods = true);
@@ -109,16 +128,21 @@ impl Watches {
         match event {
             Seen::Apply(port) => {
                 let key = port.key();
-                if self.index.apply_port(*port) {
+                let changed = self.index.apply_port(*port);
+                // What we wrote ourselves is known already, but not to policies.
+                self.policies.port(&key, self.index.get(&key).port.as_deref());
+                if changed {
                     self.queue.add(key);
                 }
             }
             Seen::Delete(name) => {
                 self.index.remove_port(&name, None);
+                self.policies.port(&name, None);
                 self.queue.add(name);
             }
             Seen::Listed(seen) => {
                 for key in self.index.retain_ports(&seen) {
+                    self.policies.port(&key, None);
                     self.queue.add(key);
                 }
                 self.synced.send_modify(|synced| synced.ports = true);
@@ -129,6 +153,7 @@ impl Watches {
     fn node(&self, event: Seen<NodeState>) {
         match event {
             Seen::Apply(node) => {
+                self.policies.node(node.name.clone(), node.addresses.clone());
                 for key in self.index.apply_node(*node, Instant::now()) {
                     self.queue.add(key);
                 }
@@ -145,6 +170,7 @@ impl Watches {
     }
 
     fn forget_node(&self, name: &str) {
+        self.policies.node_gone(name.to_owned());
         for key in self.index.remove_node(name, Instant::now()) {
             self.queue.add(key);
         }

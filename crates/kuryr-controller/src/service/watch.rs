@@ -7,11 +7,13 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
+    policy::Keeper,
     queue::Queue,
     watch::{Seen as Event, Synced, events, run},
 };
 use kube::Client;
 use kuryr_model::{KuryrLoadBalancer, ObjectKey};
+use kuryr_plan::policy::Service as PolicyService;
 use std::{net::IpAddr, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct ServiceWatches {
     pub(crate) index: Arc<ServiceIndex>,
     pub(crate) queue: Arc<Queue<Subject>>,
+    pub(crate) policies: Arc<Keeper>,
     pub(crate) metrics: Metrics,
     pub(crate) synced: watch::Sender<Synced>,
 }
@@ -41,8 +44,20 @@ impl ServiceWatches {
 
     fn wake(&self, keys: impl IntoIterator<Item = ObjectKey>) {
         for key in keys {
+            self.show(&key);
             self.queue.add(Subject::Service(key));
         }
+    }
+
+    /// Shows a Service to policies. Only the OVN provider is known to let endpoints see the client; until it is known who
+    /// carries a load balancer out, nobody is let in for its sake.
+    fn show(&self, key: &ObjectKey) {
+        let known = self.index.get(key);
+        let status = known.load_balancer.as_ref().and_then(|held| held.status.as_ref());
+        let hides_client = status.is_none_or(|status| status.provider != "ovn");
+        let slices = known.slices.iter().map(AsRef::as_ref);
+        let service = known.service.and_then(|seen| PolicyService::of(&seen.service, slices, hides_client));
+        self.policies.service(key.clone(), service);
     }
 
     fn service(&self, event: Event<Seen>) {
@@ -84,6 +99,8 @@ impl ServiceWatches {
                 let key = held.key();
                 if self.index.apply_load_balancer(*held) {
                     self.wake([key]);
+                } else {
+                    self.show(&key);
                 }
             }
             Event::Delete(key) => {

@@ -69,6 +69,8 @@ pub struct Enforcer {
     looking: bool,
     /// Grows with every change of anything.
     clock: u64,
+    /// The same, of what is wanted.
+    wanted: u64,
 }
 
 /// Since when a pod's ports may differ.
@@ -104,6 +106,7 @@ impl Enforcer {
             lost: None,
             looking: false,
             clock: 0,
+            wanted: 0,
         }
     }
 
@@ -117,6 +120,9 @@ impl Enforcer {
         let since = self.tick();
         let own: HashSet<PodUid> = changes.iter().filter_map(changed_pod).collect();
         let delta = self.compiler.apply(changes);
+        if !delta.is_empty() {
+            self.wanted = since;
+        }
         for (uid, change) in &delta.pods {
             if change.now.is_none() {
                 self.granted.remove(uid);
@@ -165,6 +171,12 @@ impl Enforcer {
         self.held.get(object).copied()
     }
 
+    /// Another number whenever something else is wanted: a plan made before is not to be gone on with.
+    #[must_use]
+    pub fn wanted(&self) -> u64 {
+        self.wanted
+    }
+
     /// Whether nothing is left to be done.
     #[must_use]
     pub fn is_settled(&self) -> bool {
@@ -198,6 +210,7 @@ impl Enforcer {
         let keys = self.compiler.groups(pod).map(Arc::clone).unwrap_or_default();
         let groups: BTreeSet<SecurityGroupId> = keys.iter().filter_map(|key| self.id(key)).collect();
         self.granted.insert(pod.clone(), groups.clone());
+        self.wanted = self.tick();
         Ok(groups)
     }
 
