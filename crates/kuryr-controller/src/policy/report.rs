@@ -43,7 +43,6 @@ pub(super) struct Reporter {
 
 /// What is to be written, and when.
 enum Due {
-    Now,
     Later(Duration),
     Never,
 }
@@ -65,7 +64,7 @@ impl Reporter {
             for key in touched.into_iter().chain(pending).collect::<BTreeSet<_>>() {
                 let late = due.get(&key).is_some_and(|at| *at <= now);
                 match self.look(&key, late).await {
-                    Ok(Due::Now | Due::Never) => drop(due.remove(&key)),
+                    Ok(Due::Never) => drop(due.remove(&key)),
                     Ok(Due::Later(after)) => drop(due.entry(key).or_insert(now + after)),
                     Err(error) => {
                         tracing::debug!(policy = %key, error = %error, "the KuryrNetworkPolicy was not written");

@@ -187,7 +187,9 @@ impl Enforcer {
         for id in strays {
             self.seen.set_stray(id, at);
         }
-        self.lost = self.lost.filter(|since| *since > moment);
+        // What is being worked on was passed over.
+        let unknown = found.iter().any(|key| self.seen.group(key).is_none());
+        self.lost = if unknown { Some(at) } else { self.lost.filter(|since| *since > moment) };
     }
 
     fn is_other(&self, key: &GroupKey, id: SecurityGroupId) -> bool {
