@@ -65,7 +65,11 @@ impl Reporter {
                 let late = due.get(&key).is_some_and(|at| *at <= now);
                 match self.look(&key, late).await {
                     Ok(Due::Never) => drop(due.remove(&key)),
-                    Ok(Due::Later(after)) => drop(due.entry(key).or_insert(now + after)),
+                    Ok(Due::Later(after)) => {
+                        // One that is set for later stays so, unless it is earlier now.
+                        let at = due.get(&key).filter(|at| **at > now).map_or(now + after, |at| (*at).min(now + after));
+                        due.insert(key, at);
+                    }
                     Err(error) => {
                         tracing::debug!(policy = %key, error = %error, "the KuryrNetworkPolicy was not written");
                         due.insert(key, now + RETRY);
@@ -89,7 +93,8 @@ impl Reporter {
         };
         let Some((before, after, phase)) = told else { return Ok(Due::Later(PENDING)) };
         if before == after && held.is_some() {
-            return Ok(Due::Never);
+            // What does not hold yet is looked at again.
+            return Ok(if phase == Phase::Holds { Due::Never } else { Due::Later(PENDING) });
         }
         let wait = match phase {
             Phase::Pending => Some(PENDING),
