@@ -10,7 +10,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{Resource, ResourceExt, api::ObjectMeta};
-use kuryr_model::{HOST_ANNOTATION, KuryrPort, KuryrPortSpec, ObjectKey, PodUid, kuryr_port::KuryrPortStatus};
+use kuryr_model::{HOST_ANNOTATION, Host, KuryrPort, KuryrPortSpec, ObjectKey, PodUid, kuryr_port::KuryrPortStatus};
 use kuryr_plan::{
     pod::{Pod, out_of_service},
     policy::{NamedPort, Protocol},
@@ -46,12 +46,24 @@ pub(crate) type LeanPort = Lean<KuryrPort, Value, Value>;
 /// A node.
 pub(crate) type LeanNode = Lean<KubeNode, NodeSpec, NodeStatus>;
 
+/// A `KuryrPort` that cannot be read: somebody wrote it by hand, or with another version of the definition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OddPort {
+    pub(crate) key: ObjectKey,
+    pub(crate) uid: String,
+    pub(crate) resource_version: Option<String>,
+    pub(crate) finalizers: Vec<String>,
+    pub(crate) deleting: bool,
+    /// What is wrong with it.
+    pub(crate) why: String,
+}
+
 /// What matters of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeState {
     pub(crate) name: String,
     /// What Neutron calls it.
-    pub(crate) host: String,
+    pub(crate) host: Host,
     /// The addresses from which it speaks to its pods.
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// Nothing on it will say anything any more.
@@ -219,7 +231,7 @@ impl LeanNode {
     /// None: a node always has a name.
     pub(crate) fn read(self) -> Result<NodeState, String> {
         let name = self.name_any();
-        let host = self.annotations().get(HOST_ANNOTATION).cloned().unwrap_or_else(|| name.clone());
+        let host = Host::of(&name, self.annotations().get(HOST_ANNOTATION).map(String::as_str));
         let (conditions, addresses) =
             self.status.map(|status| (status.conditions, status.addresses)).unwrap_or_default();
         let own = addresses.iter().filter(|address| matches!(address.kind.as_str(), "InternalIP" | "ExternalIP"));
@@ -268,6 +280,25 @@ fn named_ports(spec: &PodSpec) -> Vec<NamedPort> {
 }
 
 impl LeanPort {
+    /// The object, or what is known of one that cannot be read.
+    ///
+    /// # Errors
+    /// None: every object has a name.
+    pub(crate) fn sort(self) -> Result<Result<KuryrPort, OddPort>, String> {
+        let mut odd = OddPort {
+            key: ObjectKey::new(self.namespace().unwrap_or_default(), self.name_any()),
+            uid: self.metadata.uid.clone().unwrap_or_default(),
+            resource_version: self.metadata.resource_version.clone(),
+            finalizers: self.metadata.finalizers.clone().unwrap_or_default(),
+            deleting: self.metadata.deletion_timestamp.is_some(),
+            why: String::new(),
+        };
+        Ok(self.read().map_err(|why| {
+            odd.why = why;
+            odd
+        }))
+    }
+
     /// The object, with as much of its metadata as was read.
     ///
     /// # Errors
@@ -338,10 +369,8 @@ mod tests {
     fn a_node_has_its_host_and_may_be_out_of_service() {
         let read = |value: Value| serde_json::from_value::<LeanNode>(value).unwrap().read().unwrap();
         let plain = read(json!({"metadata": {"name": "n", "annotations": {"other": "x"}}}));
-        assert_eq!(
-            plain,
-            NodeState { name: "n".into(), host: "n".into(), addresses: BTreeSet::new(), out_of_service: false }
-        );
+        let addresses = BTreeSet::new();
+        assert_eq!(plain, NodeState { name: "n".into(), host: Host::of("n", None), addresses, out_of_service: false });
         let lost = read(json!({
             "metadata": {"name": "n", "annotations": {(HOST_ANNOTATION): "compute-1", "other": "x"}},
             "spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]},
@@ -351,7 +380,8 @@ mod tests {
             },
         }));
         let addresses = ["192.0.2.7".parse().unwrap()].into();
-        assert_eq!(lost, NodeState { name: "n".into(), host: "compute-1".into(), addresses, out_of_service: true });
+        let host = Host::of("n", Some("compute-1"));
+        assert_eq!(lost, NodeState { name: "n".into(), host, addresses, out_of_service: true });
     }
 
     #[test]
@@ -375,6 +405,8 @@ mod tests {
         let value = json!({"metadata": {"namespace": "a", "name": "x", "uid": "u"}, "spec": {"podUid": 7}});
         let port: LeanPort = serde_json::from_value(value).unwrap();
         assert_eq!(port.name_any(), "x");
-        assert!(port.read().unwrap_err().starts_with("spec: "));
+        let odd = port.sort().unwrap().unwrap_err();
+        assert_eq!((odd.key, &*odd.uid, odd.deleting), (ObjectKey::new("a", "x"), "u", false));
+        assert!(odd.why.starts_with("spec: "), "{}", odd.why);
     }
 }

@@ -28,6 +28,7 @@ pub mod http;
 mod index;
 mod lean;
 mod metrics;
+mod odd;
 mod policy;
 mod queue;
 mod reconcile;
@@ -35,6 +36,8 @@ mod resync;
 mod room;
 mod run;
 mod service;
+#[cfg(test)]
+mod testing;
 mod topology;
 mod watch;
 

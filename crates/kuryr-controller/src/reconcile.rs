@@ -50,6 +50,9 @@ impl Reconciler {
     /// Does the next step for `key`.
     pub(crate) async fn reconcile(&self, key: &ObjectKey) -> Outcome {
         let known = self.index.get(key);
+        if let Some(odd) = &known.odd {
+            return self.keep_apart(odd, known.pod.as_deref()).await;
+        }
         let node =
             known.port.as_ref().map_or(Node::Present, |port| self.index.node(&port.spec.node_name, Instant::now()));
         match (step(known.pod.as_deref(), known.port.as_deref(), node, self.cooldown), known) {
@@ -58,7 +61,7 @@ impl Reconciler {
             (Step::Release, Known { port: Some(port), .. }) => self.outcome(key, "release", self.release(&port).await),
             (Step::AwaitNode { again, blocks }, known) => {
                 if let (true, Some(pod), Some(port)) = (blocks, &known.pod, &known.port) {
-                    self.say_that_it_waits(pod, port).await;
+                    self.say_that_it_waits(pod, port);
                 }
                 again.map_or(Outcome::Settled, Outcome::After)
             }
@@ -71,7 +74,7 @@ impl Reconciler {
         }
     }
 
-    fn outcome(&self, key: &ObjectKey, step: &'static str, result: Result<(), PodError>) -> Outcome {
+    pub(crate) fn outcome(&self, key: &ObjectKey, step: &'static str, result: Result<(), PodError>) -> Outcome {
         match result {
             Ok(()) => Outcome::Settled,
             Err(error) => {
@@ -255,7 +258,7 @@ impl Reconciler {
         if let Err(error) = self.write_condition(pod, node, reason, &message).await {
             tracing::debug!(pod = %pod.key, error = %error, "the condition was not written");
         }
-        self.events.warn(pod, reason, format!("the pod has no network yet: {message}")).await;
+        self.events.warn(pod, reason, format!("the pod has no network yet: {message}"));
     }
 
     async fn write_condition(&self, pod: &Pod, node: &str, reason: &str, message: &str) -> Result<(), kube::Error> {
@@ -280,18 +283,19 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn say_that_it_waits(&self, pod: &Pod, port: &KuryrPort) {
+    fn say_that_it_waits(&self, pod: &Pod, port: &KuryrPort) {
         const REASON: &str = "WaitingForPreviousPod";
         if self.waiting.lock().insert(pod.key.clone(), REASON) != Some(REASON) {
             self.metrics.waiting(&self.waiting.lock());
             let node = &port.spec.node_name;
             let note =
                 format!("node {node} still holds the ports of the previous pod of this name ({})", port.spec.pod_uid);
-            self.events.warn(pod, REASON, note).await;
+            self.events.warn(pod, REASON, note);
         }
     }
 
     fn no_longer_waits(&self, key: &ObjectKey) {
+        self.events.settled(key);
         let mut waiting = self.waiting.lock();
         if waiting.remove(key).is_some() {
             self.metrics.waiting(&waiting);

@@ -4,7 +4,7 @@ use crate::{
     allocator::Allocator,
     config::ControllerConfig,
     election::{Election, ElectionError},
-    events::Events,
+    events::{Events, reasons::HOST_IGNORED},
     index::Index,
     metrics::Metrics,
     policy::{Keeper, PolicyTerm, PolicyWatches},
@@ -13,7 +13,7 @@ use crate::{
     resync::Resync,
     service::{ServiceIndex, ServiceTerm, ServiceWatches, Services, ServicesError, Subject},
     topology::{Topology, TopologyError},
-    watch::{ServicesSynced, Synced, Watches},
+    watch::{IgnoredHosts, ServicesSynced, Synced, Watches},
 };
 use ipnet::IpNet;
 use kube::Client;
@@ -113,9 +113,15 @@ pub async fn run(
     }
     let watches = PolicyWatches { keeper: policies.clone(), metrics: metrics.clone(), synced: synced.clone() };
     watches.start(&client, &stop);
-    let (seen_by, wakes) = (index.clone(), queue.clone());
-    let watches =
-        Watches { index: seen_by, queue: wakes, policies: policies.clone(), metrics: metrics.clone(), synced };
+    let (hosts, ignored) = watch::channel(IgnoredHosts::new());
+    let watches = Watches {
+        index: index.clone(),
+        queue: queue.clone(),
+        policies: policies.clone(),
+        metrics: metrics.clone(),
+        synced,
+        ignored: hosts,
+    };
     watches.start(&client, &stop);
 
     let mut election = Election::new(client.clone(), config.election.clone());
@@ -128,7 +134,10 @@ pub async fn run(
     metrics.leader(true);
 
     let services = service.map(|watches| (watches.index, watches.queue));
-    let term = Term { config, client, cloud, metrics: metrics.clone(), index, queue, policies, services };
+    let events = Events::new(client.clone(), &config.election.identity);
+    let metrics_of_term = metrics.clone();
+    let term =
+        Term { config, client, cloud, metrics: metrics_of_term, events, index, queue, policies, ignored, services };
     let result = election
         .hold(async {
             if let Err(error) = term.serve(seen, &stop).await {
@@ -148,9 +157,12 @@ struct Term {
     client: Client,
     cloud: Cloud,
     metrics: Metrics,
+    events: Events,
     index: Arc<Index>,
     queue: Arc<Queue<ObjectKey>>,
     policies: Arc<Keeper>,
+    /// Nodes that must be told that their annotation is ignored.
+    ignored: watch::Receiver<IgnoredHosts>,
     /// Index and queue of Services, if these are on.
     services: Option<(Arc<ServiceIndex>, Arc<Queue<Subject>>)>,
 }
@@ -180,7 +192,7 @@ impl Term {
             queue: self.queue.clone(),
             allocator: allocator.clone(),
             policies: self.policies.clone(),
-            events: Events::new(self.client.clone(), &config.election.identity),
+            events: self.events.clone(),
             metrics: self.metrics.clone(),
             cooldown: config.node_cooldown,
             waiting: Mutex::new(HashMap::new()),
@@ -193,7 +205,11 @@ impl Term {
             metrics: self.metrics.clone(),
             interval: config.prune_interval,
         };
-        let resync = tokio::spawn(resync.run());
+        // They end with this, be it cut off because the Lease is lost.
+        let mut background = JoinSet::new();
+        background.spawn(resync.run());
+        background.spawn(self.events.clone().run());
+        background.spawn(tell_nodes(self.ignored.clone(), self.events.clone()));
         for key in self.index.keys() {
             self.queue.add(key);
         }
@@ -208,7 +224,6 @@ impl Term {
             }
         };
         tokio::join!(pods, services, policies.serve(stop));
-        resync.abort();
         Ok(())
     }
 
@@ -220,7 +235,7 @@ impl Term {
             cluster: config.cluster.clone(),
             metrics: self.metrics.clone(),
             keeper: self.policies.clone(),
-            events: Events::new(self.client.clone(), &config.election.identity),
+            events: self.events.clone(),
             pods: self.queue.clone(),
             interval: config.prune_interval,
             open,
@@ -232,6 +247,7 @@ impl Term {
             client: self.client.clone(),
             cloud: self.cloud.clone(),
             metrics: self.metrics.clone(),
+            events: self.events.clone(),
             index: index.clone(),
             queue: queue.clone(),
         }
@@ -240,6 +256,22 @@ impl Term {
 
 fn family(net: IpNet) -> EtherType {
     if net.addr().is_ipv4() { EtherType::IPv4 } else { EtherType::IPv6 }
+}
+
+/// Says on each Node whose annotation is ignored that it is: when a term begins, and when there is something new.
+async fn tell_nodes(mut ignored: watch::Receiver<IgnoredHosts>, events: Events) {
+    let mut told = IgnoredHosts::new();
+    loop {
+        let all = ignored.borrow_and_update().clone();
+        for (node, why) in all.iter().filter(|(node, why)| told.get(*node) != Some(*why)) {
+            tracing::warn!(node, why, "the annotation is ignored");
+            events.warn_node(node, HOST_IGNORED, why.clone());
+        }
+        told = all;
+        if ignored.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Works on what comes out of a queue, on so many keys at once, until `stop` is cancelled and what was begun is done.

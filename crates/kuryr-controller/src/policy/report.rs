@@ -105,7 +105,7 @@ impl Reporter {
             return Ok(Due::Later(wait));
         }
         let Some(held) = self.hold(key, &uid, held).await? else { return Ok(Due::Later(RETRY)) };
-        self.warn(key, &uid, &before, &after, &phase).await;
+        self.warn(key, &uid, &before, &after, &phase);
         let body = Patch::Merge(patch(&before, &after));
         match self.api(key).patch_status(&key.name, &PatchParams::default(), &body).await {
             Ok(written) => self.keeper.told(written),
@@ -151,7 +151,7 @@ impl Reporter {
     }
 
     /// Warns on the NetworkPolicy of what is new for its owner.
-    async fn warn(
+    fn warn(
         &self,
         key: &ObjectKey,
         uid: &PolicyUid,
@@ -160,13 +160,13 @@ impl Reporter {
         phase: &Phase,
     ) {
         for problem in after.problems.iter().filter(|problem| !before.problems.contains(problem)) {
-            self.events.warn_policy(key, uid, &problem.reason, problem.message.clone()).await;
+            self.events.warn_policy(key, uid, &problem.reason, problem.message.clone());
         }
         if let Phase::Failed(failure) = phase
             && says(before) != says(after)
         {
             let note = format!("the policy does not hold yet: {}", failure.message);
-            self.events.warn_policy(key, uid, failure.reason, note).await;
+            self.events.warn_policy(key, uid, failure.reason, note);
         }
     }
 

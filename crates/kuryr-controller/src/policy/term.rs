@@ -82,7 +82,9 @@ impl PolicyTerm {
             events: self.events.clone(),
             metrics: self.metrics.clone(),
         };
-        let reporter = tokio::spawn(reporter.run());
+        // It ends with this, be it cut off because the Lease is lost.
+        let mut background = JoinSet::new();
+        background.spawn(reporter.run());
         let caller = Caller { cloud: self.cloud.clone(), cluster: self.cluster.clone() };
         let mut work = Work {
             term: self,
@@ -97,7 +99,6 @@ impl PolicyTerm {
             since: None,
         };
         work.run(stop).await;
-        reporter.abort();
     }
 }
 
