@@ -44,6 +44,7 @@ mod watch;
 pub use config::{ControllerConfig, ServiceClass, ServicesConfig};
 pub use election::{ElectionConfig, ElectionError};
 pub use metrics::Metrics;
+pub use policy::survey as policy_survey;
 pub use run::{Health, RunError, run};
 pub use service::{ServicesError, survey};
 pub use topology::{REQUIRED_EXTENSIONS, TopologyError};

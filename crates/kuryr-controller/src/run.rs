@@ -17,7 +17,10 @@ use crate::{
 };
 use ipnet::IpNet;
 use kube::Client;
-use kuryr_model::{ObjectKey, SecurityGroupId, neutron::EtherType};
+use kuryr_model::{
+    ObjectKey, SecurityGroupId,
+    neutron::{EtherType, Subnet},
+};
 use kuryr_openstack::Cloud;
 use kuryr_plan::policy::Settings;
 use parking_lot::Mutex;
@@ -92,8 +95,7 @@ pub async fn run(
             (false, Vec::new())
         }
     };
-    let families = topology.subnets.iter().map(|subnet| family(subnet.cidr)).collect();
-    let policies = Arc::new(Keeper::new(Settings { families, service_ranges: ranges }, topology.open_groups));
+    let policies = Arc::new(Keeper::new(policy_settings(&topology.subnets, ranges), topology.open_groups));
 
     let off = Synced { services: ServicesSynced::OFF, ..Synced::default() };
     let (synced, seen) = watch::channel(if services { Synced::default() } else { off });
@@ -254,8 +256,10 @@ impl Term {
     }
 }
 
-fn family(net: IpNet) -> EtherType {
-    if net.addr().is_ipv4() { EtherType::IPv4 } else { EtherType::IPv6 }
+/// What policies have to know of the networks.
+pub(crate) fn policy_settings(pods: &[Subnet], service_ranges: Vec<IpNet>) -> Settings {
+    let family = |subnet: &Subnet| if subnet.cidr.addr().is_ipv4() { EtherType::IPv4 } else { EtherType::IPv6 };
+    Settings { families: pods.iter().map(family).collect(), service_ranges }
 }
 
 /// Says on each Node whose annotation is ignored that it is: when a term begins, and when there is something new.

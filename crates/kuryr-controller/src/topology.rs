@@ -113,7 +113,11 @@ pub(crate) async fn pod_subnets(
 }
 
 /// One of the open groups. It alone is listed: there may be many groups, with many rules.
-async fn open_group(cloud: &Cloud, cluster: &ClusterId, base: Base) -> Result<SecurityGroupId, TopologyError> {
+pub(crate) async fn open_group(
+    cloud: &Cloud,
+    cluster: &ClusterId,
+    base: Base,
+) -> Result<SecurityGroupId, TopologyError> {
     let tag = Purpose::Base(base);
     let mark = Mark { cluster: cluster.clone(), purpose: tag.clone() };
     let found = cloud.network().security_groups().list(&Filter::new().tags(mark.tags())).await?;

@@ -310,7 +310,7 @@ impl State {
 }
 
 /// The addresses of a pod's interfaces.
-fn addresses(port: &KuryrPort) -> BTreeSet<IpAddr> {
+pub(super) fn addresses(port: &KuryrPort) -> BTreeSet<IpAddr> {
     port.spec.vifs.iter().flat_map(|vif| &vif.addresses).map(|address| address.ip).collect()
 }
 

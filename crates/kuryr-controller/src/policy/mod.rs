@@ -23,6 +23,7 @@ mod lean;
 mod report;
 mod resync;
 mod status;
+pub mod survey;
 mod term;
 mod watch;
 
