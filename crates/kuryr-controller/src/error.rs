@@ -21,6 +21,9 @@ pub(crate) enum PodError {
     /// Security groups that it is to start with are not all there.
     #[error("{0}")]
     Policies(#[from] Waits),
+    /// A policy came while its port was made, and what it forbids is not taken away from the port yet.
+    #[error("what NetworkPolicies forbid it by now is not taken away from its new port yet")]
+    WiderThanPolicies,
     /// Neutron made a port that cannot be plugged.
     #[error(transparent)]
     Vif(#[from] VifError),
@@ -77,8 +80,15 @@ impl PodError {
             Self::Policies(_) | Self::SubnetsFull(_) | Self::Vif(_) | Self::Untagged | Self::WrongNetwork(_) => {
                 Remedy::Operator
             }
-            Self::Slow | Self::Kubernetes(_) | Self::LeftOut(_) | Self::Stopping => Remedy::Time(Duration::ZERO),
+            Self::WiderThanPolicies | Self::Slow | Self::Kubernetes(_) | Self::LeftOut(_) | Self::Stopping => {
+                Remedy::Time(Duration::ZERO)
+            }
         }
+    }
+
+    /// Whether it waits only for what is just being made.
+    pub(crate) fn is_brief(&self) -> bool {
+        matches!(self, Self::Policies(waits) if waits.failure.is_none())
     }
 
     /// The least time until the next try.
@@ -99,7 +109,7 @@ impl PodError {
             },
             Self::Slow => "CloudSlow",
             Self::SubnetsFull(_) => "SubnetsFull",
-            Self::Policies(_) => "PolicyNotReady",
+            Self::Policies(_) | Self::WiderThanPolicies => "PolicyNotReady",
             Self::Vif(VifError::BindingFailed { .. } | VifError::NotBound { .. }) => "HostUnknown",
             Self::Vif(_) | Self::LeftOut(_) | Self::WrongNetwork(_) => "PortUnusable",
             Self::Untagged => "TagsDropped",

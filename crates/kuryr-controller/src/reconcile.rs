@@ -32,6 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A failure that time may mend is said on the pod only when it came this often in a row.
 const SILENT_FAILURES: u32 = 1;
 
+/// How long a pod waits for what is on its way, unless it is woken before.
+const BRIEFLY: Duration = Duration::from_secs(2);
+
 /// Does the steps.
 pub(crate) struct Reconciler {
     pub(crate) client: Client,
@@ -122,6 +125,11 @@ impl Reconciler {
     }
 
     async fn failed(&self, pod: &Pod, node: &str, error: PodError) -> Outcome {
+        if error.is_brief() && self.queue.failures(&pod.key) < SILENT_FAILURES {
+            // As with the first pod on a node that a policy isolates.
+            tracing::debug!(pod = %pod.key, reason = %error, "the pod waits");
+            return Outcome::Retry(BRIEFLY);
+        }
         let passing = matches!(error.remedy(), Remedy::Time(_));
         if !passing || self.queue.failures(&pod.key) >= SILENT_FAILURES {
             self.say_why(pod, node, &error).await;
@@ -137,7 +145,10 @@ impl Reconciler {
             return self.give_back(&pod.uid, port_id).await;
         }
         // A policy may have come while Neutron took its time.
-        self.policies.closed_enough(&pod.uid).await;
+        if timeout(PATIENCE, self.policies.closed_enough(&pod.uid)).await.is_err() {
+            self.allocator.suspect(&pod.uid);
+            return Err(PodError::WiderThanPolicies);
+        }
         let started = Instant::now();
         // As it is now: while Neutron took its time, one may have been made that says so.
         let port = self.index.get(&pod.key).port.filter(|port| port.spec.pod_uid == pod.uid);

@@ -112,7 +112,14 @@ fn problems(state: &State, key: &ObjectKey, report: &Report) -> Vec<PolicyProble
              allows nothing; is it misspelt?"
         ),
     });
-    let mut problems: Vec<PolicyProblem> = unread.chain(nameless).collect();
+    let hidden = state.enforcer.compiler().hidden_behind(key).into_iter().map(|service| PolicyProblem {
+        reason: "ClientHidden".to_owned(),
+        message: format!(
+            "pods that the policy isolates are behind Service {service}, whose load balancer hides its clients from them: nobody \
+             comes in through it unless an ipBlock lets the load balancer's own addresses in"
+        ),
+    });
+    let mut problems: Vec<PolicyProblem> = unread.chain(nameless).chain(hidden).collect();
     problems.sort();
     problems
 }

@@ -69,9 +69,9 @@ pub async fn survey(
     let mut survey = Survey::default();
     let mut changes = cluster(client, &mut survey).await?;
     changes.extend(services.services.iter().filter_map(|(key, surveyed)| {
-        let status = services.held.get(key).and_then(|held| held.status.as_ref());
-        let hides_client = status.is_none_or(|status| status.provider != "ovn");
-        Service::of(&surveyed.service, &surveyed.slices, hides_client).map(Change::Service)
+        let provider = &services.held.get(key)?.status.as_ref()?.provider;
+        let service = Service::of(&surveyed.service, &surveyed.slices, provider != "ovn");
+        service.filter(|_| !provider.is_empty()).map(Change::Service)
     }));
     let (Some(ingress), Some(egress)) =
         (open(cloud, config, Base::IngressOpen).await?, open(cloud, config, Base::EgressOpen).await?)

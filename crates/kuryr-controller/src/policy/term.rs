@@ -69,6 +69,8 @@ struct Work {
     groups_known: bool,
     ports_known: bool,
     listing_ports: bool,
+    /// A look failed: not again before.
+    look_after: Instant,
     /// Since when there has been something to do.
     since: Option<Instant>,
 }
@@ -96,6 +98,7 @@ impl PolicyTerm {
             groups_known: false,
             ports_known: false,
             listing_ports: false,
+            look_after: Instant::now(),
             since: None,
         };
         work.run(stop).await;
@@ -183,7 +186,8 @@ impl Work {
                     }
                 }
                 if failed_look {
-                    return Some(Instant::now() + RETRY);
+                    self.look_after = Instant::now() + RETRY;
+                    return Some(self.look_after);
                 }
                 again
             }
@@ -209,7 +213,8 @@ impl Work {
             let plan = state.enforcer.plan();
             self.planned = state.enforcer.wanted();
             self.ready.clear();
-            self.ready.extend(plan.into_iter().filter(|step| known || *step == Step::Look));
+            let may_look = Instant::now() >= self.look_after;
+            self.ready.extend(plan.into_iter().filter(|step| if *step == Step::Look { may_look } else { known }));
         }
         while self.running.len() < STEPS
             && let Some(step) = self.ready.pop_front()

@@ -49,14 +49,15 @@ impl ServiceWatches {
         }
     }
 
-    /// Shows a Service to policies. Only the OVN provider is known to let endpoints see the client; until it is known who
-    /// carries a load balancer out, nobody is let in for its sake.
+    /// Shows a Service to policies, once it is known who carries its load balancer out: before that nothing answers there.
+    /// Only the OVN provider is known to let endpoints see the client.
     fn show(&self, key: &ObjectKey) {
         let known = self.index.get(key);
         let status = known.load_balancer.as_ref().and_then(|held| held.status.as_ref());
-        let hides_client = status.is_none_or(|status| status.provider != "ovn");
+        let provider = status.map(|status| status.provider.as_str()).filter(|provider| !provider.is_empty());
         let slices = known.slices.iter().map(AsRef::as_ref);
-        let service = known.service.and_then(|seen| PolicyService::of(&seen.service, slices, hides_client));
+        let seen = known.service.as_ref().zip(provider);
+        let service = seen.and_then(|(seen, provider)| PolicyService::of(&seen.service, slices, provider != "ovn"));
         self.policies.service(key.clone(), service);
     }
 

@@ -66,6 +66,19 @@ impl Compiler {
         }
     }
 
+    /// The Services that pods are behind which a policy isolates for ingress, and which hide their clients from them.
+    #[must_use]
+    pub fn hidden_behind(&self, policy: &ObjectKey) -> BTreeSet<ObjectKey> {
+        let Some(id) = self.policies.get(policy) else { return BTreeSet::new() };
+        if self.grantors.get(id).is_none_or(|grantor| grantor.ingress.is_none()) {
+            return BTreeSet::new();
+        }
+        let listeners = self.listeners.values().filter(|listener| listener.hides_client);
+        let isolated = |address| self.at(address).any(|pod| pod.facts.policies.contains(id));
+        let hidden = listeners.filter(|listener| listener.endpoints.iter().any(|end| isolated(&end.address)));
+        hidden.flat_map(|listener| listener.sources.keys()).cloned().collect()
+    }
+
     fn owner(&self, id: super::state::GrantorId) -> Option<&ObjectKey> {
         match &self.grantors.get(&id)?.owner {
             Owner::Policy(policy) => Some(&policy.key),
