@@ -5,9 +5,9 @@
 
 use super::{
     keeper::Keeper,
-    status::{Phase, patch, status},
+    status::{Phase, status},
 };
-use crate::{events::Events, metrics::Metrics};
+use crate::{events::Events, metrics::Metrics, service::patch};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{

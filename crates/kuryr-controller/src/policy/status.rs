@@ -146,15 +146,6 @@ fn ready(phase: &Phase, generation: i64, before: &KuryrNetworkPolicyStatus, now:
     }
 }
 
-/// The merge patch from one status to another: what is not there any more is taken away.
-pub(super) fn patch(before: &KuryrNetworkPolicyStatus, after: &KuryrNetworkPolicyStatus) -> serde_json::Value {
-    let object = |status: &KuryrNetworkPolicyStatus| match serde_json::to_value(status) {
-        Ok(serde_json::Value::Object(map)) => map,
-        _ => serde_json::Map::new(),
-    };
-    let (before, mut after) = (object(before), object(after));
-    for key in before.into_iter().map(|(key, _)| key) {
-        after.entry(key).or_insert(serde_json::Value::Null);
-    }
-    serde_json::json!({"status": after})
-}
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;
