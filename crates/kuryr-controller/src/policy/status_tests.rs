@@ -40,6 +40,7 @@ fn keeper(spec: &Value) -> Keeper {
     let keeper = Keeper::new(Settings::default(), [id(1), id(2)]);
     let index = Index::default();
     keeper.namespace("shop".to_owned(), [].into());
+    keeper.node("n1".to_owned(), ["192.0.2.1".parse().unwrap()].into());
     for (number, (name, app)) in [("web-0", "web"), ("friend", "friend")].into_iter().enumerate() {
         let (pod, facts) = pod(name, app);
         keeper.pod(&index, &pod, facts);
