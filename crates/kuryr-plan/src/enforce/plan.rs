@@ -111,7 +111,6 @@ impl Enforcer {
             let free = !busy && !self.is_held(&Object::Group(key.clone()));
             match (self.compiler.rules(key), self.seen.group(key)) {
                 (Some(_), None) if free && self.lost.is_none() => make.push(key.clone()),
-                (Some(_), None) => {}
                 (_, Some(group)) if group.stale => {
                     if free {
                         steps.push(Step::Read(key.clone(), group.id));
@@ -137,7 +136,7 @@ impl Enforcer {
                     }
                 }
                 (None, None) if !busy => settled.push(key.clone()),
-                (None, None) => {}
+                (Some(_) | None, None) => {}
             }
         }
         for key in settled {
