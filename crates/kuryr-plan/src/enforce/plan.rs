@@ -43,8 +43,8 @@ struct PortWork {
 /// In which order ports are changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    /// It becomes a peer in groups that no port has yet: nothing passes more or less, and what is to stay allowed is not
-    /// interrupted when those groups come into force.
+    /// Nothing passes more or less. It becomes a peer in groups that no port has yet, so that what is to stay allowed is not
+    /// interrupted when those come into force.
     Harmless,
     /// Less passes.
     Narrower,
@@ -232,7 +232,7 @@ impl Enforcer {
                     self.id(key).is_some_and(|id| target.contains(&id) && !known.groups.contains(&id))
                 };
                 let gained: Vec<GroupKey> = keys.iter().filter(new).cloned().collect();
-                let rank = self.rank(known, &lost, &gained, groups);
+                let rank = self.rank(known, &target, &lost, &gained, groups);
                 let held = self.is_held(&Object::Port(port));
                 let (pod, since, own) = (pod.clone(), dirty.since, dirty.own);
                 work.push(PortWork { port, pod, since, own, rank, target, lost, gained, waits, held });
@@ -268,33 +268,36 @@ impl Enforcer {
     fn rank(
         &self,
         port: &SeenPort,
+        target: &BTreeSet<SecurityGroupId>,
         lost: &BTreeSet<SecurityGroupId>,
         gained: &[GroupKey],
         groups: &BTreeMap<GroupKey, GroupWork>,
     ) -> Rank {
-        let was_open = |direction| {
+        let is_open = |set: &BTreeSet<SecurityGroupId>, direction| {
             let key = match direction {
                 Direction::Ingress => GroupKey::IngressOpen,
                 Direction::Egress => GroupKey::EgressOpen,
             };
-            self.open.get(&key).is_some_and(|id| port.groups.contains(id))
+            self.open.get(&key).is_some_and(|id| set.contains(id))
         };
+        // What a group allows is nothing new, and no loss, to a port that is open in that direction anyway.
+        let is_named = |id| self.seen.namers(id).any(|namer| self.id(namer).is_some_and(|id| self.may_be_carried(id)));
         let widens = |key: &GroupKey| {
             let Some(group) = self.seen.group(key) else { return true };
             let coming = groups.get(key).into_iter().flat_map(|work| &work.add);
-            let named =
-                self.seen.namers(group.id).any(|namer| self.id(namer).is_some_and(|id| self.may_be_carried(id)));
-            named || !group.rules.keys().chain(coming).all(|rule| was_open(rule.direction))
+            let mut all = group.rules.keys().chain(coming);
+            is_named(group.id) || !all.all(|rule| is_open(&port.groups, rule.direction))
         };
-        let opens = gained.iter().any(|key| self.open.contains_key(key));
-        let wider = opens || gained.iter().any(widens);
-        let closes = self.open.values().any(|id| lost.contains(id));
-        let narrower = !lost.is_empty() || port.unsure;
-        match (wider, narrower) {
+        let narrows = |id: &SecurityGroupId| match self.seen.by_id(*id) {
+            Some(group) => is_named(*id) || !group.rules.keys().all(|rule| is_open(target, rule.direction)),
+            // An open group, or one that nobody knows.
+            None => true,
+        };
+        match (gained.iter().any(widens), port.unsure || lost.iter().any(narrows)) {
             (false, false) => Rank::Harmless,
             (false, true) => Rank::Narrower,
-            (true, true) if !opens || closes => Rank::Mixed,
-            (true, _) => Rank::Wider,
+            (true, true) => Rank::Mixed,
+            (true, false) => Rank::Wider,
         }
     }
 

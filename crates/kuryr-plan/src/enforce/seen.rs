@@ -35,6 +35,7 @@ pub struct SeenPort {
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     groups: HashMap<GroupKey, SeenGroup>,
+    keys: HashMap<SecurityGroupId, GroupKey>,
     strays: BTreeMap<SecurityGroupId, u64>,
     ports: HashMap<PortId, SeenPort>,
     of_pod: HashMap<PodUid, Vec<PortId>>,
@@ -49,6 +50,10 @@ impl Seen {
         self.groups.get(key)
     }
 
+    pub(super) fn by_id(&self, id: SecurityGroupId) -> Option<&SeenGroup> {
+        self.keys.get(&id).and_then(|key| self.groups.get(key))
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = &GroupKey> {
         self.groups.keys()
     }
@@ -59,6 +64,7 @@ impl Seen {
             self.named_by.entry(remote).or_default().insert(key.clone());
         }
         self.strays.remove(&group.id);
+        self.keys.insert(group.id, key.clone());
         self.groups.insert(key, group);
     }
 
@@ -72,6 +78,7 @@ impl Seen {
 
     pub(super) fn remove_group(&mut self, key: &GroupKey) -> Option<SeenGroup> {
         let group = self.groups.remove(key)?;
+        self.keys.remove(&group.id);
         for remote in group.rules.keys().filter_map(|rule| rule.remote_group_id) {
             if let Some(namers) = self.named_by.get_mut(&remote) {
                 namers.remove(key);
