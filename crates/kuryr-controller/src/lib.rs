@@ -23,6 +23,8 @@ mod config;
 mod election;
 mod error;
 mod events;
+#[cfg(test)]
+mod fake;
 mod gather;
 pub mod http;
 mod index;
@@ -33,7 +35,6 @@ mod policy;
 mod queue;
 mod reconcile;
 mod resync;
-mod room;
 mod run;
 mod service;
 #[cfg(test)]

@@ -6,7 +6,11 @@
 //! more is a stray like others.
 
 use crate::{
-    error::PodError, events::reasons::KURYR_PORT_UNREADABLE, lean::OddPort, queue::Outcome, reconcile::Reconciler,
+    error::{PodError, Reason},
+    events::reasons::KURYR_PORT_UNREADABLE,
+    lean::OddPort,
+    queue::Outcome,
+    reconcile::Reconciler,
 };
 use kube::{
     Api,
@@ -22,7 +26,7 @@ impl Reconciler {
     pub(crate) async fn keep_apart(&self, odd: &OddPort, pod: Option<&Pod>) -> Outcome {
         if let Some(pod) = pod {
             // When this object goes, the pod's port is looked for before another one is made.
-            self.allocator.suspect(&pod.uid);
+            self.allocator.suspect(&pod.key, &pod.uid);
         }
         let OddPort { key, uid, why, .. } = odd;
         if !odd.deleting {
@@ -34,7 +38,9 @@ impl Reconciler {
         if odd.finalizers.iter().any(|finalizer| finalizer == PORT_FINALIZER)
             && let Err(error) = self.let_go(odd).await
         {
-            return self.outcome(key, "release", Err(PodError::Kubernetes(Arc::new(error))));
+            tracing::warn!(pod = %key, error = %error, "a KuryrPort that cannot be read cannot be let go; trying again");
+            self.metrics.step_failed("release", Reason::KubernetesRefused.as_str());
+            return Outcome::Retry(PodError::Kubernetes(Arc::new(error)).retry_after());
         }
         tracing::info!(pod = %key, "let go a KuryrPort that cannot be read");
         self.index.remove_port(key, Some(uid));

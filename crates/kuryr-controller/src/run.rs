@@ -24,11 +24,11 @@ use kuryr_model::{
 use kuryr_openstack::Cloud;
 use kuryr_plan::policy::Settings;
 use parking_lot::Mutex;
-use std::{collections::HashMap, hash::Hash, sync::Arc, time::Duration};
+use std::{hash::Hash, sync::Arc, time::Duration};
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -197,7 +197,9 @@ impl Term {
             events: self.events.clone(),
             metrics: self.metrics.clone(),
             cooldown: config.node_cooldown,
-            waiting: Mutex::new(HashMap::new()),
+            waiting: Mutex::default(),
+            refusals: Mutex::default(),
+            began: Instant::now(),
         });
         let resync = Resync {
             client: self.client.clone(),

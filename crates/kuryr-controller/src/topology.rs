@@ -121,8 +121,8 @@ pub(crate) async fn open_group(
     let tag = Purpose::Base(base);
     let mark = Mark { cluster: cluster.clone(), purpose: tag.clone() };
     let found = cloud.network().security_groups().list(&Filter::new().tags(mark.tags())).await?;
-    let group = found.first().ok_or_else(|| TopologyError::NoGroup { tag, cluster: cluster.clone() })?;
-    Ok(group.id)
+    let group = found.iter().find(|group| Mark::read(cluster, &group.tags).as_ref() == Some(&mark));
+    group.map(|group| group.id).ok_or_else(|| TopologyError::NoGroup { tag, cluster: cluster.clone() })
 }
 
 fn ours(cluster: &ClusterId) -> Filter {

@@ -237,12 +237,9 @@ impl Keeper {
         }
     }
 
-    /// No port is being made for the pod any more.
+    /// No port is being made for the pod any more, for it failed.
     pub(crate) fn ungrant(&self, pod: &PodUid) {
-        let mut state = self.state.lock();
-        state.enforcer.ungrant(pod);
-        state.waiting.remove(pod);
-        drop(state);
+        self.state.lock().enforcer.ungrant(pod);
         self.changed.notify_one();
     }
 
