@@ -364,7 +364,7 @@ mod tests {
         for number in 0..100 {
             let name = format!("spot-{number}");
             let host = Host::of(&name, None);
-            index.apply_node(NodeState { name: name.clone(), host, out_of_service: false }, now);
+            index.apply_node(NodeState { name: name.clone(), host, addresses: [].into(), out_of_service: false }, now);
             index.remove_node(&name, now);
         }
         let gone = || index.state.read().gone.keys().cloned().collect::<Vec<_>>();

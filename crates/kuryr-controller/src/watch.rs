@@ -299,6 +299,7 @@ mod tests {
         Watches {
             index: Arc::default(),
             queue: Arc::new(Queue::new()),
+            policies: crate::fake::keeper(),
             metrics: Metrics::new(&mut Registry::default()),
             synced: watch::Sender::default(),
             ignored: watch::Sender::default(),

@@ -41,7 +41,7 @@ impl State {
             (Step::Read(key, _), Answer::Read(Ok(group))) => {
                 self.enforcer.read(cluster, key, group.as_ref());
             }
-            (Step::Read(key, _), Answer::Read(Err(error))) => {
+            (Step::Read(key, _), Answer::Read(Err(error))) | (Step::Delete(key, _), Answer::Deleted(Err(error))) => {
                 self.fail(Object::Group(key.clone()), step, &error, &mut again);
             }
             (Step::Group(group), Answer::Group(done)) => {
@@ -92,9 +92,6 @@ impl State {
                 self.failures.remove(&Object::Group(key.clone()));
                 self.enforcer.vanished(key);
                 self.enforcer.release_closed();
-            }
-            (Step::Delete(key, _), Answer::Deleted(Err(error))) => {
-                self.fail(Object::Group(key.clone()), step, &error, &mut again);
             }
             (Step::DeleteStray(id), Answer::Deleted(Ok(()))) => {
                 self.failures.remove(&Object::Stray(*id));

@@ -35,6 +35,7 @@ pub(crate) fn namespace(object: LeanNamespace) -> Result<(String, Labels), Strin
 ///
 /// # Errors
 /// It has no name or UID, which no API server sends.
+#[expect(clippy::needless_pass_by_value, reason = "as watches and lists hand it over")]
 pub(crate) fn policy(object: NetworkPolicy) -> Result<SeenPolicy, String> {
     let generation = object.metadata.generation.unwrap_or_default();
     let policy = Policy::read(&object).map_err(|error| error.to_string())?;

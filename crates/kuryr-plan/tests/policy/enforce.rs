@@ -289,7 +289,7 @@ impl Executor<'_, '_> {
                 self.go(&mut flight, &call);
                 self.flights.push(flight);
             }
-            None => self.end(flight),
+            None => self.end(&flight),
         }
         true
     }
@@ -353,7 +353,7 @@ impl Executor<'_, '_> {
         }
     }
 
-    fn end(&mut self, flight: Flight) {
+    fn end(&mut self, flight: &Flight) {
         if let Some(hold) = flight.failed {
             for object in flight.step.objects() {
                 self.enforcer.hold(object.clone(), hold);
