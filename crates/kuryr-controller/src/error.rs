@@ -77,15 +77,39 @@ pub(crate) enum Remedy {
 /// Time between two tries of what waits for an operator. A freed address or port cuts it short.
 pub(crate) const OPERATOR_RETRY: Duration = Duration::from_secs(30);
 
+impl Remedy {
+    /// What can be done about an error of OpenStack.
+    pub(crate) fn of(error: &CloudError) -> Self {
+        match error.class() {
+            Class::RetryNow => Self::Time(Duration::ZERO),
+            Class::RetryLater { after } => Self::Time(after.unwrap_or_default()),
+            Class::Operator(_) | Class::Owner | Class::Bug => Self::Operator,
+        }
+    }
+
+    /// The least time until the next try.
+    pub(crate) fn retry_after(self) -> Duration {
+        match self {
+            Self::Time(after) => after,
+            Self::Operator => OPERATOR_RETRY,
+        }
+    }
+}
+
+/// One word for an error of OpenStack.
+pub(crate) fn cloud_reason(error: &CloudError) -> Reason {
+    match error.class() {
+        _ if error.is_quota() => Reason::QuotaExceeded,
+        Class::RetryNow | Class::RetryLater { .. } => Reason::CloudUnavailable,
+        Class::Operator(_) | Class::Owner | Class::Bug => Reason::CloudRefused,
+    }
+}
+
 impl PodError {
     /// What can be done about it.
     pub(crate) fn remedy(&self) -> Remedy {
         match self {
-            Self::Cloud(error) => match error.class() {
-                Class::RetryNow => Remedy::Time(Duration::ZERO),
-                Class::RetryLater { after } => Remedy::Time(after.unwrap_or_default()),
-                Class::Operator(_) | Class::Owner | Class::Bug => Remedy::Operator,
-            },
+            Self::Cloud(error) => Remedy::of(error),
             // It is worked on again when they are there.
             Self::Policies(waits) if waits.failure.is_none() => Remedy::Time(Duration::ZERO),
             Self::Policies(_)
@@ -111,20 +135,13 @@ impl PodError {
         if let Self::Refused { again, .. } = self {
             return *again;
         }
-        match self.remedy() {
-            Remedy::Time(after) => after,
-            Remedy::Operator => OPERATOR_RETRY,
-        }
+        self.remedy().retry_after()
     }
 
     /// For conditions, Events and metrics.
     pub(crate) fn reason(&self) -> Reason {
         match self {
-            Self::Cloud(error) if error.is_quota() => Reason::QuotaExceeded,
-            Self::Cloud(error) => match error.class() {
-                Class::RetryNow | Class::RetryLater { .. } => Reason::CloudUnavailable,
-                Class::Operator(_) | Class::Owner | Class::Bug => Reason::CloudRefused,
-            },
+            Self::Cloud(error) => cloud_reason(error),
             Self::Slow => Reason::CloudSlow,
             Self::Policies(_) | Self::WiderThanPolicies => Reason::PolicyNotReady,
             Self::QuotaUsedUp => Reason::QuotaExceeded,

@@ -47,5 +47,5 @@ pub use election::{ElectionConfig, ElectionError};
 pub use metrics::Metrics;
 pub use policy::survey as policy_survey;
 pub use run::{Health, RunError, run};
-pub use service::{ServicesError, survey};
+pub use service::{ServicesError, remove, survey};
 pub use topology::{REQUIRED_EXTENSIONS, TopologyError};

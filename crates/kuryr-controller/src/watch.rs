@@ -393,7 +393,8 @@ mod tests {
 
     #[test]
     fn what_is_not_listed_yet_is_named() {
-        let some = Synced { pods: true, services: ServicesSynced::OFF, ..Synced::default() };
+        let policies = PoliciesSynced { namespaces: true, policies: true, held: true };
+        let some = Synced { pods: true, services: ServicesSynced::OFF, policies, ..Synced::default() };
         assert_eq!((some.missing(), some.all()), (vec!["kuryrports", "nodes"], false));
         assert!(Synced { ports: true, nodes: true, ..some }.all());
     }

@@ -79,6 +79,7 @@ fn every_reason_is_explained() {
     let service = include_str!("../../kuryr-controller/src/service/error.rs");
     reasons.extend(quoted(service, "fn reason(&self)", "\n    }"));
     let status = include_str!("../../kuryr-controller/src/service/status.rs");
+    reasons.extend(quoted(status, "const PENDING: &str =", ";"));
     let ready = quoted(status, "fn ready(", "\n}");
     reasons.extend(ready.into_iter().filter(|word| word.len() > 5 && word.starts_with(char::is_uppercase)));
     let policies = include_str!("../../kuryr-controller/src/policy/error.rs");

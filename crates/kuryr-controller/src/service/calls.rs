@@ -156,7 +156,7 @@ fn new_load_balancer(tree: &Tree) -> NewLoadBalancer {
         flavor_id: tree.flavor,
         availability_zone: tree.availability_zone.clone(),
         tags: tree.tags.clone(),
-        listeners: tree.listeners.iter().map(|listener| listener_tree(listener, &tree.tags)).collect(),
+        listeners: tree.listeners.iter().map(|listener| listener_tree(listener, tree)).collect(),
         ..NewLoadBalancer::default()
     };
     match &tree.place {
@@ -179,11 +179,13 @@ fn new_load_balancer(tree: &Tree) -> NewLoadBalancer {
     new
 }
 
-fn listener_tree(listener: &plan::Listener, tags: &[String]) -> ListenerTree {
+fn listener_tree(listener: &plan::Listener, tree: &Tree) -> ListenerTree {
+    let tags = &tree.tags;
+    let monitor = listener.pool.monitor.as_ref().filter(|_| !tree.monitors_follow);
     let pool = PoolTree {
         pool: new_pool(&listener.pool, tags),
         members: listener.pool.members.iter().map(new_member).collect(),
-        monitor: listener.pool.monitor.as_ref().map(|monitor| new_monitor(monitor, tags)),
+        monitor: monitor.map(|monitor| new_monitor(monitor, tags)),
     };
     ListenerTree { listener: new_listener(listener, tags), default_pool: Some(pool) }
 }

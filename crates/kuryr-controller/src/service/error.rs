@@ -1,6 +1,6 @@
 //! Why a Service's load balancer is not as it should be, for programs and for people.
 
-use crate::error::{OPERATOR_RETRY, Remedy};
+use crate::error::{Remedy, cloud_reason};
 use kuryr_model::{LoadBalancerId, PortId, lb::Provisioning};
 use kuryr_openstack::{Class, Error as CloudError};
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -66,11 +66,7 @@ impl ServiceError {
     /// What can be done about it.
     pub(crate) fn remedy(&self) -> Remedy {
         match self {
-            Self::Cloud(error) => match error.class() {
-                Class::RetryNow => Remedy::Time(Duration::ZERO),
-                Class::RetryLater { after } => Remedy::Time(after.unwrap_or_default()),
-                Class::Operator(_) | Class::Owner | Class::Bug => Remedy::Operator,
-            },
+            Self::Cloud(error) => Remedy::of(error),
             Self::VipTaken { passing: true, .. } | Self::Kubernetes(..) | Self::LeftOut(_) | Self::Slow(..) => {
                 Remedy::Time(Duration::ZERO)
             }
@@ -85,20 +81,13 @@ impl ServiceError {
 
     /// The least time until the next try.
     pub(crate) fn retry_after(&self) -> Duration {
-        match self.remedy() {
-            Remedy::Time(after) => after,
-            Remedy::Operator => OPERATOR_RETRY,
-        }
+        self.remedy().retry_after()
     }
 
     /// One word for conditions, Events and metrics. Each is explained in docs/operating.md.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::Cloud(error) if error.is_quota() => "QuotaExceeded",
-            Self::Cloud(error) => match error.class() {
-                Class::RetryNow | Class::RetryLater { .. } => "CloudUnavailable",
-                Class::Operator(_) | Class::Owner | Class::Bug => "CloudRefused",
-            },
+            Self::Cloud(error) => cloud_reason(error).as_str(),
             Self::NotListed(_) => "CloudUnavailable",
             Self::ProviderRefuses(_) => "ProviderRefused",
             Self::VipTaken { .. } => "VipTaken",

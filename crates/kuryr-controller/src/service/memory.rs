@@ -4,7 +4,7 @@
 //! it is forgotten. Once all that carries our mark was listed, a Service of which nothing is known has nothing there,
 //! unless it is a *suspect*: of one whose call was lost it is asked.
 
-use super::wait::Pace;
+use super::wait::{Arriving, Pace};
 use kuryr_model::{LoadBalancerId, ObjectKey, ServiceUid};
 use kuryr_plan::service::{Observed, ObservedTree, Problem};
 use parking_lot::Mutex;
@@ -23,6 +23,8 @@ pub(crate) struct Memory {
     pub(crate) work: HashMap<LoadBalancerId, Work>,
     /// How often members were changed lately.
     pub(crate) pace: Pace,
+    /// When a floating IP of a load balancer of OVN was last led somewhere else.
+    pub(crate) led: Option<Instant>,
     /// How often a load balancer in `ERROR` was repaired since all was well, and when last.
     pub(crate) repairs: Option<(u32, Instant)>,
     /// The members that were applied last, as a digest.
@@ -31,6 +33,8 @@ pub(crate) struct Memory {
     pub(crate) problems: Vec<Problem>,
     /// Addresses and load balancers of others that were asked for, so that they are not asked for again.
     pub(crate) asked: HashSet<String>,
+    /// How far its `EndpointSlice`s had come when its load balancer was to be made.
+    pub(crate) arriving: Option<Arriving>,
     /// Since when it is on its way to what is wanted.
     pub(crate) busy: Option<Instant>,
     /// Grows with every change that was made.

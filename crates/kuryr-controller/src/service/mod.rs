@@ -17,6 +17,7 @@
 //!   is asked for anew, before anything else is made. With nothing changing nothing is asked.
 //! - The `KuryrLoadBalancer` is there before the load balancer, and goes after it.
 
+mod bring;
 mod calls;
 mod error;
 mod forward;
@@ -25,11 +26,14 @@ mod lean;
 mod memory;
 mod observe;
 mod reconcile;
+mod refuse;
+pub mod remove;
 mod report;
 mod resync;
 mod status;
 mod step;
 pub mod survey;
+mod tell;
 mod topology;
 mod wait;
 mod watch;

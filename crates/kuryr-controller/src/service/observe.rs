@@ -9,7 +9,7 @@ use kuryr_model::{
 };
 use kuryr_openstack::{
     Cloud, Error as CloudError, Filter, Network,
-    load_balancer::{LoadBalancing, StatusTree},
+    load_balancer::{LoadBalancing, PoolStatus, StatusTree},
 };
 use kuryr_plan::service::{Observed, ObservedTree, Vip, gather, observed::Listed};
 use std::{
@@ -129,7 +129,7 @@ impl Observer {
     /// listener pools and members are, and a change that meets it then leaves members in OVN that nobody takes away.
     pub(crate) async fn whole(&self, id: LoadBalancerId) -> Result<Option<LoadBalancer>, CloudError> {
         let Some(mut seen) = self.load_balancer(id).await? else { return Ok(None) };
-        if seen.provider == "ovn" && seen.provisioning_status == Provisioning::Active {
+        if seen.is_of_ovn() && seen.provisioning_status == Provisioning::Active {
             match self.octavia.status(id).await {
                 Ok(tree) if is_at_work_below(&tree) => seen.provisioning_status = Provisioning::PendingUpdate,
                 Err(error) if !error.is_not_found() => return Err(error),
@@ -176,14 +176,15 @@ impl Observer {
     }
 }
 
-/// Whether a listener pool or a member is not done. Listeners do not count, nor what is below a health monitor: after an operation
-/// on one of those, the OVN provider leaves its listeners pending for good.
+/// Whether something below a load balancer is not done. A listener counts only until it is made: after an operation on a health
+/// monitor, the OVN provider leaves the pool's listeners `PENDING_UPDATE` for good, which hinders nothing.
 fn is_at_work_below(tree: &StatusTree) -> bool {
-    let pools = tree.listeners.iter().flat_map(|listener| &listener.pools);
-    let mut plain = pools.filter(|pool| pool.health_monitor.is_none());
-    plain.any(|pool| {
-        pool.provisioning_status.is_pending()
-            || pool.members.iter().any(|member| member.provisioning_status.is_pending())
+    tree.listeners.iter().any(|listener| {
+        let pool_at_work = |pool: &PoolStatus| {
+            pool.provisioning_status.is_pending()
+                || pool.members.iter().any(|member| member.provisioning_status.is_pending())
+        };
+        listener.provisioning_status == Provisioning::PendingCreate || listener.pools.iter().any(pool_at_work)
     })
 }
 

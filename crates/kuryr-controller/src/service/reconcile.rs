@@ -1,31 +1,24 @@
 //! From what is known of a Service to what is done for it.
 
 use super::{
-    calls::{self, Answer, call},
+    bring::{Progress, Target},
     error::ServiceError,
-    forward::{bring_forward, is_at_work, looked_at},
-    index::{Known, ServiceIndex},
-    memory::{Memories, Memory, Recall, Work},
-    observe::{Observer, add_floating},
+    index::ServiceIndex,
+    memory::{Memories, Memory, Recall},
+    observe::Observer,
     report::Reporter,
-    status::{Facts, Phase, members},
+    status::Phase,
     step::{Step as Hold, step},
+    tell::PATIENCE,
     topology::SiteState,
-    wait::{next_look, next_repair},
 };
 use crate::{
-    error::Remedy,
     metrics::Metrics,
     queue::{Outcome, Queue},
 };
-use jiff::Timestamp;
-use kuryr_model::{KuryrLoadBalancer, LoadBalancerId, ObjectKey, ServiceUid, lb::Provisioning};
-use kuryr_openstack::Error as CloudError;
-use kuryr_plan::service::{
-    Desired, Feature, Floating, Kind, Members, Place, Problem, Provider, Slice, Step, Tree, Vip, desired, digest,
-    ingress, plan, step::Why, summary,
-};
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use kuryr_model::{KuryrLoadBalancer, ObjectKey, ServiceUid};
+use kuryr_plan::service::Desired;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// What the queue of Services is about.
@@ -36,18 +29,6 @@ pub(crate) enum Subject {
     /// What carries the mark of a Service that is gone, with nothing in Kubernetes that tells of it.
     Stray(ServiceUid),
 }
-
-/// How long Octavia is waited for before that is said.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long Octavia may be at work before somebody should look at it.
-const SLOW: Duration = Duration::from_secs(5 * 60);
-
-/// A failure that time may mend is said only when it came this often in a row.
-const SILENT_FAILURES: u32 = 1;
-
-/// More steps than any plan has: so many without an end means that they have no effect.
-const MOST_STEPS: usize = 1000;
 
 /// Does the steps.
 pub(crate) struct ServiceReconciler {
@@ -62,39 +43,6 @@ pub(crate) struct ServiceReconciler {
     pub(crate) first: tokio::sync::Mutex<()>,
 }
 
-/// How far a Service was brought.
-enum Progress {
-    /// There is nothing left to do.
-    Settled,
-    /// Octavia is at work: look again after this time.
-    Waiting(Duration),
-    /// What is wanted is not what it was: begin anew.
-    Changed,
-}
-
-/// For whom things are brought to what they should be.
-#[derive(Clone, Copy)]
-enum Target<'a> {
-    /// The Service of this key, as long as it has this UID.
-    Service(&'a ObjectKey, &'a ServiceUid),
-    /// Nobody: all that there is of this Service goes.
-    Nobody(&'a ServiceUid),
-}
-
-impl Target<'_> {
-    fn uid(&self) -> &ServiceUid {
-        match self {
-            Self::Service(_, uid) | Self::Nobody(uid) => uid,
-        }
-    }
-}
-
-/// What is wanted for a target, and from what that follows.
-struct Wish {
-    desired: Desired,
-    slices: Vec<Arc<Slice>>,
-}
-
 impl ServiceReconciler {
     /// Does what is to be done for a subject that has waited for this long.
     pub(crate) async fn reconcile(&self, subject: &Subject, waited: Duration) -> Outcome {
@@ -104,13 +52,6 @@ impl ServiceReconciler {
             Subject::Service(key) => self.service(key, since).await,
             Subject::Stray(uid) => self.stray(uid).await,
         }
-    }
-
-    fn wish(&self, known: &Known) -> Option<Desired> {
-        let seen = known.service.as_ref()?;
-        let slices: Vec<Slice> = known.slices.iter().map(|slice| Slice::clone(slice)).collect();
-        let site = self.site.with_nodes(self.index.nodes());
-        Some(desired(&seen.service, &slices, &site))
     }
 
     async fn service(&self, key: &ObjectKey, since: Option<Instant>) -> Outcome {
@@ -296,393 +237,6 @@ impl ServiceReconciler {
         }
     }
 
-    fn failed(&self, subject: &Subject, step: &'static str, error: &ServiceError) -> Outcome {
-        let (reason, after) = (error.reason(), error.retry_after());
-        match subject {
-            Subject::Service(key) => {
-                tracing::warn!(service = %key, step, reason, error = %error, "the step failed and is tried again");
-            }
-            Subject::Stray(uid) => {
-                tracing::warn!(%uid, step, reason, error = %error, "a load balancer that nobody wants stays for now");
-            }
-        }
-        self.metrics.service_step_failed(step, reason);
-        Outcome::Retry(after)
-    }
-
-    async fn serve_failed(
-        &self,
-        key: &ObjectKey,
-        held: &KuryrLoadBalancer,
-        memory: &Memory,
-        error: &ServiceError,
-    ) -> Outcome {
-        let subject = Subject::Service(key.clone());
-        let passing = matches!(error.remedy(), Remedy::Time(_));
-        if !passing || self.queue.failures(&subject) >= SILENT_FAILURES {
-            let told = self.tell_all(key, &held.spec.service_uid, held, memory, Phase::Failed(error)).await;
-            if let Err(error) = told {
-                tracing::debug!(service = %key, error = %error, "the status was not written");
-            }
-        }
-        self.failed(&subject, "serve", error)
-    }
-
-    /// What is wanted now. `None`: not what was wanted when this began.
-    fn wanted(&self, target: Target<'_>) -> Option<Wish> {
-        let (key, uid) = match target {
-            Target::Nobody(uid) => {
-                return Some(Wish { desired: Desired::gone(self.site.cluster(), uid.clone()), slices: Vec::new() });
-            }
-            Target::Service(key, uid) => (key, uid),
-        };
-        let known = self.index.get(key);
-        let desired = self.wish(&known).filter(|desired| desired.uid == *uid)?;
-        let same = step(Some(&desired), known.load_balancer.as_deref()) == Hold::Serve;
-        same.then_some(Wish { desired, slices: known.slices })
-    }
-
-    /// Does step after step until there is none left, or one has to be waited for.
-    async fn bring(
-        &self,
-        target: Target<'_>,
-        memory: &mut Memory,
-        since: Option<Instant>,
-    ) -> Result<Progress, ServiceError> {
-        let mut reaction = since;
-        for _ in 0..MOST_STEPS {
-            // As it is now: what came while the last step was done is part of the next one.
-            let Some(Wish { desired, .. }) = self.wanted(target) else { return Ok(Progress::Changed) };
-            self.look_up(&desired, memory).await?;
-            let plan = plan(&desired, &memory.observed);
-            memory.problems = plan.problems;
-            let Some(next) = plan.steps.first() else {
-                memory.applied = digest(&desired);
-                memory.repairs = None;
-                memory.work.clear();
-                return Ok(Progress::Settled);
-            };
-            let now = Instant::now();
-            match next {
-                Step::Wait { .. } => {
-                    let pending = plan.steps.iter().filter_map(Step::load_balancer).collect::<Vec<_>>();
-                    if let Some(after) = self.look(&pending, memory).await? {
-                        return Ok(Progress::Waiting(after));
-                    }
-                    continue;
-                }
-                Step::SetMembers { .. } => {
-                    if let Some(after) = memory.pace.wait(now) {
-                        return Ok(Progress::Waiting(after));
-                    }
-                    memory.pace.made(now);
-                }
-                Step::Failover { load_balancer } | Step::DeleteTree { load_balancer, why: Why::Error } => {
-                    let (repairs, last) = memory.repairs.unwrap_or((0, now));
-                    let wait = next_repair(repairs).saturating_sub(now.saturating_duration_since(last));
-                    if !wait.is_zero() {
-                        return Err(ServiceError::Broken(*load_balancer, wait));
-                    }
-                    memory.repairs = Some((repairs + 1, now));
-                }
-                _ => {}
-            }
-            memory.busy.get_or_insert(now);
-            if let Some(since) = reaction.take() {
-                self.metrics.service_step("react", since.elapsed());
-            }
-            self.execute(target, &desired, next, memory).await?;
-        }
-        Err(ServiceError::LeftOut("any effect of a plan's steps"))
-    }
-
-    /// Does one step.
-    async fn execute(
-        &self,
-        target: Target<'_>,
-        desired: &Desired,
-        next: &Step,
-        memory: &mut Memory,
-    ) -> Result<(), ServiceError> {
-        let bare;
-        let (mut next, mut alone) = (next, None);
-        if let Step::CreateTree(tree) = next
-            && tree.provider == Provider::Default
-            && !self.site.knows_default_provider()
-        {
-            alone = Some(self.first.lock().await);
-            if self.site.knows_default_provider() {
-                // What it can do may not be what was planned.
-                return Ok(());
-            }
-            bare = Step::CreateTree(Box::new(Tree { listeners: Vec::new(), ..(**tree).clone() }));
-            next = &bare;
-        }
-        let started = Instant::now();
-        memory.version += 1;
-        let answer = call(&self.observer.octavia, &self.observer.network, next).await;
-        memory.version += 1;
-        let uid = target.uid();
-        match answer {
-            Ok(answer) => {
-                self.metrics.service_step(calls::name(next), started.elapsed());
-                tracing::info!(service = name(target), %uid, step = %next, "done");
-                let result = self.accept(desired, next, answer, memory).await;
-                drop(alone);
-                result
-            }
-            Err(error) => {
-                tracing::info!(service = name(target), %uid, step = %next, error = %error, "refused");
-                self.refused(uid, desired, next, error, memory).await
-            }
-        }
-    }
-
-    async fn accept(
-        &self,
-        desired: &Desired,
-        next: &Step,
-        answer: Answer,
-        memory: &mut Memory,
-    ) -> Result<(), ServiceError> {
-        if let (Step::CreateTree(wanted), Answer::Tree(made)) = (next, &answer) {
-            let tags = &made.load_balancer.tags;
-            if !wanted.tags.iter().all(|tag| tags.contains(tag)) {
-                let id = made.load_balancer.id;
-                self.observer.octavia.load_balancers().delete(id).await.map_err(ServiceError::cloud)?;
-                return Err(ServiceError::Untagged);
-            }
-            if wanted.provider == Provider::Default && self.site.default_provider(&made.load_balancer.provider) {
-                self.wake_all();
-            }
-        }
-        if let Some(id) = next.load_balancer().or_else(|| made(&answer)) {
-            let now = Instant::now();
-            memory.work.insert(id, Work { since: now, next: now + next_look(Duration::ZERO, self.memories.waiting()) });
-        }
-        bring_forward(&mut memory.observed, next, answer);
-        if let Step::SetMembers { .. } = next {
-            memory.applied = digest(desired);
-        }
-        Ok(())
-    }
-
-    /// A step was refused. `Ok`: what is known is now truer than it was, and the next plan does better.
-    async fn refused(
-        &self,
-        uid: &ServiceUid,
-        desired: &Desired,
-        next: &Step,
-        error: CloudError,
-        memory: &mut Memory,
-    ) -> Result<(), ServiceError> {
-        if error.is_immutable()
-            && let Some(id) = next.load_balancer()
-        {
-            // Somebody else has it changed, or it is broken: only a look tells.
-            is_at_work(&mut memory.observed, id);
-            let now = Instant::now();
-            memory.work.entry(id).or_insert(Work { since: now, next: now });
-            return Ok(());
-        }
-        if let Step::CreateTree(tree) = next {
-            let freed = self.free_vips(uid, tree, &error).await?;
-            if freed && error.is_address_in_use() {
-                return Ok(());
-            }
-        }
-        if error.is_unsupported() {
-            if let Step::Failover { load_balancer } = next {
-                memory
-                    .observed
-                    .trees
-                    .iter_mut()
-                    .filter(|tree| tree.load_balancer.id == *load_balancer)
-                    .for_each(|tree| tree.failed_over = true);
-                return Ok(());
-            }
-            let message = error.refusal().map(|refusal| refusal.message.clone()).unwrap_or_default();
-            let provider = provider(desired, next, memory);
-            if let Some(feature) = Feature::refused(&message)
-                && self.site.learn(provider.clone(), feature)
-            {
-                tracing::warn!(%provider, %feature, "the provider cannot do this; going on without it");
-                return Ok(());
-            }
-            return Err(ServiceError::ProviderRefuses(error));
-        }
-        if let Step::CreateTree(tree) = next
-            && error.is_address_in_use()
-            && let Some((vip, ip)) = vips(tree).next()
-        {
-            return Err(self.observer.holder(&vip, ip, error).await);
-        }
-        Err(ServiceError::cloud(error))
-    }
-
-    /// Deletes the ports that a refused create left behind at the addresses of a tree: nothing else can have these. Whether there
-    /// were any.
-    async fn free_vips(&self, uid: &ServiceUid, tree: &Tree, error: &CloudError) -> Result<bool, ServiceError> {
-        if ServiceError::cloud(error.clone()).leaves_doubt() {
-            self.memories.lost(uid);
-            return Ok(false);
-        }
-        if self.memories.may_be_in_flight(uid) {
-            return Ok(false);
-        }
-        let mut freed = false;
-        for (vip, ip) in vips(tree) {
-            for port in self.observer.left_behind(&vip, ip).await.map_err(ServiceError::cloud)? {
-                tracing::warn!(%uid, %port, %ip, "deleting the port that Octavia left behind when it refused a load balancer");
-                self.observer.network.ports().delete(port).await.map_err(ServiceError::cloud)?;
-                freed = true;
-            }
-        }
-        Ok(freed)
-    }
-
-    /// Asks for what a plan needs and nothing has told yet.
-    async fn look_up(&self, desired: &Desired, memory: &mut Memory) -> Result<(), ServiceError> {
-        for tree in &desired.trees {
-            if let Place::Existing(id) = tree.place
-                && memory.asked.insert(format!("load balancer {id}"))
-                && memory.observed.trees.iter().all(|there| there.load_balancer.id != id)
-            {
-                let found = self.observer.tree(id).await.map_err(ServiceError::cloud)?;
-                memory.observed.trees.extend(found);
-            }
-        }
-        if let Floating::Wanted(wanted) = &desired.floating
-            && let Some(address) = wanted.address
-            && memory.asked.insert(format!("floating IP {address}"))
-            && memory.observed.floating.iter().all(|ip| ip.floating_ip_address != address)
-            && let Some(ip) = self.observer.floating(address).await.map_err(ServiceError::cloud)?
-        {
-            add_floating(&mut memory.observed, ip);
-        }
-        let applied = Some(memory.applied.as_str()).filter(|applied| !applied.is_empty());
-        for id in memory.observed.unsure(desired, applied) {
-            let members = self.observer.members(id).await.map_err(ServiceError::cloud)?;
-            let pools = memory.observed.trees.iter_mut().flat_map(|tree| &mut tree.pools);
-            for pool in pools.filter(|pool| pool.pool.id == id) {
-                pool.members = Members::Known(members.clone());
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks at those load balancers whose time has come. When to look again, if Octavia is still at work on all of them.
-    async fn look(&self, pending: &[LoadBalancerId], memory: &mut Memory) -> Result<Option<Duration>, ServiceError> {
-        memory.work.retain(|id, _| pending.contains(id));
-        let mut changed = false;
-        for id in pending {
-            let now = Instant::now();
-            let work = *memory.work.entry(*id).or_insert(Work { since: now, next: now });
-            if work.next > now {
-                continue;
-            }
-            let seen = self.observer.whole(*id).await.map_err(ServiceError::cloud)?;
-            let status = seen.as_ref().map(|seen| seen.provisioning_status);
-            memory.version += 1;
-            if status.is_some_and(is_pending) {
-                let now = Instant::now();
-                let next = now + next_look(now.saturating_duration_since(work.since), self.memories.waiting());
-                memory.work.insert(*id, Work { next, ..work });
-            } else {
-                self.metrics.service_step("wait", work.since.elapsed());
-                memory.work.remove(id);
-                changed = true;
-            }
-            looked_at(&mut memory.observed, *id, seen);
-            // What of it is broken, only a list of all that is below it tells.
-            if status == Some(Provisioning::Error)
-                && let Some(mut tree) = self.observer.tree(*id).await.map_err(ServiceError::cloud)?
-                && let Some(there) = memory.observed.trees.iter_mut().find(|there| there.load_balancer.id == *id)
-            {
-                tree.failed_over = there.failed_over;
-                *there = tree;
-            }
-        }
-        if changed { Ok(None) } else { Ok(Some(memory.next_look(Instant::now()).unwrap_or_default())) }
-    }
-
-    /// Says what is the case: on the `KuryrLoadBalancer`, and in the Service's own status.
-    async fn tell_all(
-        &self,
-        key: &ObjectKey,
-        uid: &ServiceUid,
-        held: &KuryrLoadBalancer,
-        memory: &Memory,
-        phase: Phase<'_>,
-    ) -> Result<(), ServiceError> {
-        let Some(Wish { desired, slices }) = self.wanted(Target::Service(key, uid)) else { return Ok(()) };
-        self.tell(held, &desired, &slices, &memory.problems, memory, phase).await?;
-        let Some(seen) = self.index.get(key).service.filter(|seen| seen.service.uid == *uid) else { return Ok(()) };
-        if !desired.exposed.ours || seen.service.kind != Kind::LoadBalancer {
-            return Ok(());
-        }
-        let wanted = ingress(&desired, &memory.observed);
-        // While something is repaired, what was told stays: addresses are kept, and others act on them.
-        let settled = matches!(phase, Phase::Settled);
-        if seen.ingress != wanted && (settled || !wanted.is_empty()) {
-            self.reporter.show(key, &wanted).await?;
-        }
-        Ok(())
-    }
-
-    async fn tell(
-        &self,
-        held: &KuryrLoadBalancer,
-        desired: &Desired,
-        slices: &[Arc<Slice>],
-        problems: &[Problem],
-        memory: &Memory,
-        phase: Phase<'_>,
-    ) -> Result<(), ServiceError> {
-        // As it is now: it may have been written since this began.
-        let known = self.index.get(&held.key()).load_balancer;
-        let held = known.as_deref().filter(|known| known.metadata.uid == held.metadata.uid).unwrap_or(held);
-        let mut all: Vec<Problem> = desired.problems.iter().chain(problems).cloned().collect();
-        all.sort();
-        all.dedup();
-        let facts = Facts {
-            held,
-            desired,
-            summary: &summary(desired, &memory.observed),
-            problems: &all,
-            members: members(slices.iter().map(AsRef::as_ref)),
-            applied: &memory.applied,
-            phase,
-            now: Timestamp::now(),
-        };
-        if let Some(written) = self.reporter.tell(&facts).await? {
-            self.index.apply_load_balancer(written);
-        }
-        Ok(())
-    }
-
-    async fn tell_that_it_waits(
-        &self,
-        key: &ObjectKey,
-        uid: &ServiceUid,
-        held: &KuryrLoadBalancer,
-        memory: &Memory,
-    ) -> Result<(), ServiceError> {
-        let longest = memory.work.iter().min_by_key(|(_, work)| work.since);
-        let Some((id, since)) =
-            longest.map(|(id, work)| (*id, work.since)).filter(|(_, since)| since.elapsed() > PATIENCE)
-        else {
-            return Ok(());
-        };
-        let status = memory.observed.trees.iter().find(|tree| tree.load_balancer.id == id);
-        let status = status.map(|tree| tree.load_balancer.provisioning_status).unwrap_or_default();
-        if since.elapsed() > SLOW {
-            self.tell_all(key, uid, held, memory, Phase::Failed(&ServiceError::Slow(id, status))).await
-        } else {
-            self.tell_all(key, uid, held, memory, Phase::Working).await
-        }
-    }
-
     /// There is room again: those that wait for it need not wait for their next try.
     fn wake_starved(&self) {
         for key in self.reporter.starved() {
@@ -690,47 +244,9 @@ impl ServiceReconciler {
         }
     }
 
-    fn wake_all(&self) {
+    pub(super) fn wake_all(&self) {
         for key in self.index.keys() {
             self.queue.add(Subject::Service(key));
         }
     }
-}
-
-fn name(target: Target<'_>) -> String {
-    match target {
-        Target::Service(key, _) => key.to_string(),
-        Target::Nobody(_) => String::new(),
-    }
-}
-
-fn is_pending(status: Provisioning) -> bool {
-    status.is_pending() || status == Provisioning::Other
-}
-
-fn made(answer: &Answer) -> Option<LoadBalancerId> {
-    match answer {
-        Answer::Tree(tree) => Some(tree.load_balancer.id),
-        _ => None,
-    }
-}
-
-/// Who was asked: of a new load balancer the provider as it is asked for, of another one its own.
-fn provider(desired: &Desired, step: &Step, memory: &Memory) -> Provider {
-    if let Step::CreateTree(tree) = step {
-        return tree.provider.clone();
-    }
-    let id = step.load_balancer();
-    let there = memory.observed.trees.iter().find(|tree| Some(tree.load_balancer.id) == id);
-    let named = there.map(|tree| Provider::named(&tree.load_balancer.provider));
-    named.or_else(|| desired.trees.first().map(|tree| tree.provider.clone())).unwrap_or_default()
-}
-
-/// The addresses that a tree must have.
-fn vips(tree: &Tree) -> impl Iterator<Item = (Vip, IpAddr)> {
-    let vips: &[Vip] = match &tree.place {
-        Place::Vips(vips) => vips,
-        Place::Port(_) | Place::Existing(_) => &[],
-    };
-    vips.iter().filter_map(|vip| Some((*vip, vip.address?)))
 }

@@ -2,7 +2,7 @@
 
 use super::{
     error::ServiceError,
-    status::{Facts, Phase, patch, status},
+    status::{Facts, PENDING, Phase, patch, status},
 };
 use crate::{events::Events, metrics::Metrics};
 use k8s_openapi::{api::core::v1::Service as KubeService, apimachinery::pkg::apis::meta::v1::OwnerReference};
@@ -157,7 +157,8 @@ impl Reporter {
             self.events.warn_service(key, uid, &problem.reason, problem.message.clone());
         }
         let failure = |status: &KuryrLoadBalancerStatus| {
-            let failed = status.conditions.iter().find(|c| c.status == "False" && !c.message.is_empty());
+            let failed =
+                status.conditions.iter().find(|c| c.status == "False" && c.reason != PENDING && !c.message.is_empty());
             failed.map(|condition| (condition.reason.clone(), condition.message.clone()))
         };
         if let Some((reason, message)) = failure(after).filter(|now| failure(before).as_ref() != Some(now))

@@ -8,8 +8,11 @@ use kuryr_model::{
     kuryr_load_balancer::{CONDITION_READY, ListenerRef, LoadBalancerRef, LoadBalancerState, Members, Problem},
     lb::Provisioning,
 };
-use kuryr_plan::service::{Desired, Effect, Place, Problem as PlanProblem, Slice, Summary, summary::TreeSummary};
+use kuryr_plan::service::{Desired, Effect, Place, Problem as PlanProblem, Slice, Step, Summary, summary::TreeSummary};
 use std::collections::BTreeMap;
+
+/// The reason of `Ready` = `False` while all goes as it should.
+pub(crate) const PENDING: &str = "Pending";
 
 /// How a look at a Service ended.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +21,8 @@ pub(crate) enum Phase<'a> {
     Settled,
     /// Octavia is at work.
     Working,
+    /// A request is not answered yet.
+    Asking(&'a Step),
     /// It is being deleted.
     Deleting,
     /// It does not go on, for this reason.
@@ -62,7 +67,7 @@ pub(crate) fn status(facts: &Facts<'_>) -> KuryrLoadBalancerStatus {
         })
     });
     let mut load_balancers: Vec<LoadBalancerRef> = load_balancers.collect();
-    if matches!(facts.phase, Phase::Settled | Phase::Working) {
+    if matches!(facts.phase, Phase::Settled | Phase::Working | Phase::Asking(_)) {
         calm(&mut load_balancers);
     }
     KuryrLoadBalancerStatus {
@@ -124,16 +129,21 @@ fn state(facts: &Facts<'_>) -> LoadBalancerState {
     match facts.phase {
         Phase::Deleting => LoadBalancerState::Deleting,
         _ if all_active => LoadBalancerState::Active,
-        Phase::Working => LoadBalancerState::Pending,
+        Phase::Working | Phase::Asking(_) => LoadBalancerState::Pending,
         Phase::Settled | Phase::Failed(_) => LoadBalancerState::Error,
     }
+}
+
+fn unanswered(step: &Step) -> String {
+    format!("OpenStack has not answered yet: {step}")
 }
 
 fn ready(facts: &Facts<'_>) -> Condition {
     let (status, reason, message) = match facts.phase {
         Phase::Deleting => ("False", "Deleting", String::new()),
         Phase::Failed(error) => ("False", error.reason(), error.to_string()),
-        Phase::Working => ("False", "Pending", String::new()),
+        Phase::Working => ("False", PENDING, String::new()),
+        Phase::Asking(step) => ("False", PENDING, unanswered(step)),
         Phase::Settled => match severe(facts.problems) {
             Some(problem) => ("False", problem.reason.as_str(), problem.message.clone()),
             None => ("True", "Active", String::new()),
@@ -245,6 +255,17 @@ mod tests {
         assert_eq!(status.load_balancers[0].provisioning_status, Provisioning::Active);
         let made = of(&one_tree(Provisioning::PendingCreate), &[], Phase::Working, &held(&json!({})));
         assert_eq!(made.state, Some(LoadBalancerState::Pending));
+    }
+
+    #[test]
+    fn a_request_that_is_not_answered_is_told_with_the_address_that_it_is_about() {
+        let mut asked = one_tree(Provisioning::PendingCreate);
+        (asked.trees[0].id, asked.trees[0].state, asked.trees[0].listeners[0].id) = (None, None, None);
+        let step = Step::DeleteFloating { id: id(7).parse().unwrap() };
+        let told = of(&asked, &[], Phase::Asking(&step), &held(&json!({})));
+        assert_eq!((told.state, told.vips.len()), (Some(LoadBalancerState::Pending), 1));
+        assert_eq!((told.conditions[0].status.as_str(), told.conditions[0].reason.as_str()), ("False", "Pending"));
+        assert!(told.conditions[0].message.ends_with(&step.to_string()), "{}", told.conditions[0].message);
     }
 
     #[test]

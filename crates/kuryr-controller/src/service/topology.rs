@@ -13,7 +13,10 @@ use kuryr_openstack::{
 };
 use kuryr_plan::service::{Class, ExternalSubnet, Provider, Refusals, Site, SiteSubnet};
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// What is to become of Services.
 #[derive(Debug)]
@@ -115,7 +118,7 @@ impl Finder<'_> {
             }
             subnets
         };
-        self.octavia(config).await?;
+        let provider = self.octavia(config).await?;
         let network = self.cloud.network();
         let external = network.networks().list(&Filter::new().with("router:external", true)).await?;
         let floating_network = match (&config.floating_network, &external[..]) {
@@ -139,7 +142,7 @@ impl Finder<'_> {
             nodes: Vec::new(),
             floating_network,
             external_subnets,
-            provider: config.provider.as_deref().map(Provider::named).unwrap_or_default(),
+            provider,
             default_provider: None,
             load_balancer_class: config.load_balancer_class.clone(),
             classes,
@@ -147,8 +150,8 @@ impl Finder<'_> {
         })
     }
 
-    /// An Octavia that is just away is waited for later: pods do not need it.
-    async fn octavia(&self, config: &ServicesConfig) -> Result<(), ServicesError> {
+    /// Whom to ask for load balancers. An Octavia that is just away is waited for later: pods do not need it.
+    async fn octavia(&self, config: &ServicesConfig) -> Result<Provider, ServicesError> {
         let octavia = self.cloud.load_balancing();
         let away = |error: &CloudError| tracing::warn!(error = %chain(error), "Octavia does not answer; going on");
         match octavia.api_version().await {
@@ -156,17 +159,18 @@ impl Finder<'_> {
             Ok(_) => {}
             Err(error) => away(&error),
         }
-        let Some(name) = &config.provider else { return Ok(()) };
-        match octavia.providers().await {
-            Ok(there) if there.iter().any(|provider| provider.name == *name) => Ok(()),
-            Ok(there) => {
-                let there = there.into_iter().map(|provider| provider.name).collect();
-                Err(ServicesError::NoProvider { name: name.clone(), there })
-            }
+        let asked = config.provider.as_deref().map(Provider::named).unwrap_or_default();
+        let there: Vec<String> = match octavia.providers().await {
+            Ok(there) => there.into_iter().map(|provider| provider.name).collect(),
             Err(error) => {
                 away(&error);
-                Ok(())
+                return Ok(asked);
             }
+        };
+        match &config.provider {
+            Some(name) if !there.contains(name) => Err(ServicesError::NoProvider { name: name.clone(), there }),
+            Some(_) => Ok(asked),
+            None => Ok(only_one(&there)),
         }
     }
 
@@ -210,6 +214,16 @@ impl Finder<'_> {
         let by = if name.parse::<NetworkId>().is_ok() { "id" } else { "name" };
         let found: Vec<Network> = self.cloud.network().networks().list(&Filter::new().with(by, name)).await?;
         only("network", setting, name, found).map(|network| network.id)
+    }
+}
+
+/// The provider that Octavia has, if there is but one: then what it can do is known before anything is asked of it.
+fn only_one(names: &[String]) -> Provider {
+    let providers: BTreeSet<Provider> = names.iter().map(|name| Provider::named(name)).collect();
+    let mut providers = providers.into_iter();
+    match (providers.next(), providers.next()) {
+        (Some(one), None) if names.iter().any(|name| one.as_str() == Some(name)) => one,
+        _ => Provider::Default,
     }
 }
 
@@ -293,6 +307,15 @@ mod tests {
         assert!(many.contains("there are 2 networks of that name; give the id of one"), "{many}");
         let old = ServicesError::OldOctavia(ApiVersion(2, 4)).to_string();
         assert!(old.contains("2.4") && old.contains("2.5 or later"), "{old}");
+    }
+
+    #[test]
+    fn the_only_provider_is_asked_for_by_its_name() {
+        let of = |names: &[&str]| only_one(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(of(&["amphora", "octavia", "amphorav2"]), Provider::Amphora, "one, by several names");
+        assert_eq!(of(&["ovn"]), Provider::Ovn);
+        assert_eq!(of(&["octavia"]), Provider::Default, "which is not called amphora there");
+        assert_eq!((of(&["amphora", "ovn"]), of(&[])), (Provider::Default, Provider::Default));
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! When to ask Octavia again, and how often to change something: pure.
 
-use std::{collections::VecDeque, time::Duration};
+use kuryr_plan::service::{Family, Service, Slice};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// The first and the longest time between two looks at a load balancer on which Octavia is at work.
@@ -61,9 +66,94 @@ impl Pace {
     }
 }
 
+/// How long a new Service waits for its `EndpointSlice`s, which come by another watch and a little later: a load balancer that is made
+/// with its members is one request less, and one time less that Octavia is at work. Kubernetes makes at least an empty one for
+/// each family of a Service with a selector, at 20 requests a second.
+const ARRIVAL: Duration = Duration::from_secs(3);
+
+/// So many endpoints are in a slice at most (`--max-endpoints-per-slice` of kube-controller-manager, unless set): after a full one
+/// comes another, this soon.
+const FULL: usize = 100;
+const NEXT: Duration = Duration::from_millis(200);
+
+/// What has come of the `EndpointSlice`s of a new Service.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arriving {
+    since: Instant,
+    slices: usize,
+    last: Instant,
+}
+
+impl Arriving {
+    /// The Service is to be served from now on.
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { since: now, slices: 0, last: now }
+    }
+
+    /// How long its load balancer has to wait, given the slices that are there; `None`: not at all. Every slice that comes is a
+    /// reason to ask again.
+    pub(crate) fn wait(&mut self, service: &Service, slices: &[Arc<Slice>], now: Instant) -> Option<Duration> {
+        if slices.len() > self.slices {
+            (self.slices, self.last) = (slices.len(), now);
+        }
+        let families: BTreeSet<Family> = service.cluster_ips.iter().map(|ip| Family::of(*ip)).collect();
+        let end = self.since + ARRIVAL;
+        let until = if !service.selector {
+            now
+        } else if slices.len() < families.len() {
+            end
+        } else if slices.iter().all(|slice| slice.endpoints.len() >= FULL) {
+            end.min(self.last + NEXT)
+        } else {
+            now
+        };
+        let left = until.saturating_duration_since(now);
+        (!left.is_zero()).then_some(left)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::lean::tests::{seen, seen_slice};
+    use serde_json::json;
+
+    fn slices(sizes: &[usize]) -> Vec<Arc<Slice>> {
+        let addresses: Vec<String> = (0..FULL).map(|n| format!("10.0.0.{n}")).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        sizes.iter().map(|size| Arc::new(seen_slice(&addresses[..*size]).slice)).collect()
+    }
+
+    #[test]
+    fn a_new_service_waits_a_little_for_its_slices() {
+        let (start, ms) = (Instant::now(), Duration::from_millis);
+        let web = seen(&json!({"clusterIP": "10.96.0.9", "selector": {"app": "web"}})).service;
+        let mut arriving = Arriving::new(start);
+        assert_eq!(arriving.wait(&web, &[], start + ms(500)), Some(ARRIVAL - ms(500)));
+        assert_eq!(
+            arriving.wait(&web, &slices(&[0]), start + ms(500)),
+            None,
+            "an empty slice says that there is nobody"
+        );
+        assert_eq!(Arriving::new(start).wait(&web, &slices(&[3]), start), None);
+        assert_eq!(Arriving::new(start).wait(&web, &[], start + ARRIVAL), None, "not for ever");
+        let hand = seen(&json!({"clusterIP": "10.96.0.9"})).service;
+        assert_eq!(Arriving::new(start).wait(&hand, &[], start), None, "nobody makes slices but by hand");
+        let dual = json!({"clusterIPs": ["10.96.0.9", "fd00::9"], "selector": {"app": "web"}});
+        assert_eq!(Arriving::new(start).wait(&seen(&dual).service, &slices(&[1]), start), Some(ARRIVAL));
+        assert_eq!(Arriving::new(start).wait(&seen(&dual).service, &slices(&[1, 0]), start), None);
+    }
+
+    #[test]
+    fn after_a_full_slice_another_is_waited_for() {
+        let (start, ms) = (Instant::now(), Duration::from_millis);
+        let web = seen(&json!({"clusterIP": "10.96.0.9", "selector": {"app": "web"}})).service;
+        let mut arriving = Arriving::new(start);
+        assert_eq!(arriving.wait(&web, &slices(&[FULL]), start), Some(NEXT));
+        assert_eq!(arriving.wait(&web, &slices(&[FULL, FULL]), start + ms(150)), Some(NEXT), "each anew");
+        assert_eq!(arriving.wait(&web, &slices(&[FULL, FULL, 7]), start + ms(160)), None);
+        assert_eq!(arriving.wait(&web, &slices(&[FULL, FULL]), start + ms(400)), None, "no more have come since");
+    }
 
     #[test]
     fn looks_begin_at_a_tenth_of_a_second_and_become_rarer() {

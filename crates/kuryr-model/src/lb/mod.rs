@@ -206,6 +206,12 @@ impl LoadBalancer {
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.vip_address.into_iter().chain(self.additional_vips.iter().filter_map(|vip| vip.ip_address))
     }
+
+    /// Whether OVN carries it, in the network itself.
+    #[must_use]
+    pub fn is_of_ovn(&self) -> bool {
+        self.provider == "ovn"
+    }
 }
 
 /// A further address of a load balancer. It lies in the same network as the first one.

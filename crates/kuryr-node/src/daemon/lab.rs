@@ -175,6 +175,24 @@ pub(super) async fn ask(netns: Option<&Path>, protocol: Protocol, target: &str) 
     netns::spawn(move || Session::open(netns.as_deref(), protocol, &target)?.ask()).await.unwrap()
 }
 
+/// The answer to an HTTP request, as it comes.
+pub(super) async fn get(netns: Option<&Path>, target: &str) -> io::Result<String> {
+    let (netns, target) = (netns.map(Path::to_owned), target.to_owned());
+    let work = move || {
+        let open = || TcpStream::connect(&target);
+        let mut stream = match &netns {
+            Some(netns) => netns::run(netns, open).map_err(io::Error::other)??,
+            None => open()?,
+        };
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    netns::spawn(work).await.unwrap()
+}
+
 /// The same until the answer is the one that is wanted.
 pub(super) async fn ask_until(netns: Option<&Path>, protocol: Protocol, target: &str, wanted: &str) {
     let asking = async {

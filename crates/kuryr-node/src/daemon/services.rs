@@ -3,7 +3,7 @@
 use super::{
     api_server::{Api, api_server},
     harness::{Daemon, request},
-    lab::{Lab, PROTOCOLS, Protocol, Session, ask, ask_until, serve},
+    lab::{Lab, PROTOCOLS, Protocol, Session, ask, ask_until, get, serve},
 };
 use crate::{
     config::NodePorts,
@@ -212,6 +212,101 @@ fn with_a_local_policy_only_this_nodes_pods_answer_and_they_see_the_client() {
         for n in 1..=2 {
             let wanted = format!("198.18.0.2 10.1.0.{n}");
             ask_until(world.client(), Protocol::Udp, "198.18.0.1:30080", &wanted).await;
+        }
+        daemon.stop().await;
+    });
+}
+
+/// Waits until the kernel remembers the clients of so many endpoints.
+async fn knows_clients_of(endpoints: usize) {
+    let known = async {
+        loop {
+            let answer = nft::list().await.unwrap().unwrap_or_default();
+            let table: Value = serde_json::from_slice(&answer).unwrap_or_default();
+            let objects = table["nftables"].as_array().cloned().unwrap_or_default();
+            let names = objects.iter().filter_map(|object| object["set"]["name"].as_str());
+            if names.filter(|name| name.starts_with("clients-")).count() == endpoints {
+                return;
+            }
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(20), known).await.is_ok(), "not of {endpoints}");
+}
+
+#[test]
+fn a_health_check_tells_whether_the_node_has_endpoints() {
+    on_a_node("a_health_check_tells_whether_the_node_has_endpoints", |world| async move {
+        let daemon = world.daemon().await;
+        let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30999});
+        world.api.put(&service("web", 30080, &spec));
+        let says = async |address: &str, wanted: &[&str]| {
+            let asked = async {
+                loop {
+                    let answer = get(world.client(), address).await.unwrap_or_default();
+                    if wanted.iter().all(|part| answer.contains(part)) {
+                        return;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            let in_time = tokio::time::timeout(Duration::from_secs(20), asked).await.is_ok();
+            assert!(in_time, "{address} does not say {wanted:?}: {:?}", get(world.client(), address).await);
+        };
+        let nobody = ["503 ", r#""localEndpoints":0"#, r#""serviceProxyHealthy":true"#, r#""namespace":"shop""#];
+        says("198.18.0.1:30999", &nobody).await;
+        world.api.put(&slice("web", "IPv4", &[("10.1.0.9", "node-2"), ("10.1.0.1", "node-1")]));
+        for address in ["198.18.0.1:30999", "[fd00:c::1]:30999"] {
+            says(address, &["200 ", r#""localEndpoints":1"#, "application/json"]).await;
+        }
+        world.api.put(&slice("web", "IPv4", &[("10.1.0.9", "node-2")]));
+        says("198.18.0.1:30999", &nobody).await;
+        // With another policy nobody asks any more.
+        world.api.change("MODIFIED", service("web", 30080, &json!({"type": "LoadBalancer"})));
+        let closed = async {
+            while get(world.client(), "198.18.0.1:30999").await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(20), closed).await.is_ok(), "it still answers");
+        daemon.stop().await;
+    });
+}
+
+#[test]
+fn a_client_that_is_bound_stays_with_its_endpoint_for_its_time_and_no_longer() {
+    on_a_node("a_client_that_is_bound_stays_with_its_endpoint_for_its_time_and_no_longer", |world| async move {
+        let daemon = world.daemon().await;
+        for n in 1..=2 {
+            world.pod(&daemon, n).await;
+        }
+        let bound = |seconds: u32| {
+            let config = json!({"clientIP": {"timeoutSeconds": seconds}});
+            let affinity = json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": config});
+            let mut spec = json!({"externalTrafficPolicy": "Local"});
+            spec.as_object_mut().unwrap().extend(affinity.as_object().unwrap().clone());
+            service("web", 30080, &spec)
+        };
+        let endpoint = |n: u64| (format!("10.1.0.{n}"), format!("198.18.0.2 10.1.0.{n}"));
+        let (first, second) = (endpoint(1), endpoint(2));
+        world.api.put(&bound(600));
+        world.api.put(&slice("web", "IPv4", &[(&first.0, "node-1")]));
+        ask_until(world.client(), Protocol::Tcp, "198.18.0.1:30080", &first.1).await;
+        // Another one comes: whoever has one keeps it.
+        world.api.put(&slice("web", "IPv4", &[(&first.0, "node-1"), (&second.0, "node-1")]));
+        knows_clients_of(2).await;
+        for _ in 0..20 {
+            assert_eq!(ask(world.client(), Protocol::Tcp, "198.18.0.1:30080").await.unwrap(), first.1);
+        }
+        // It goes: its clients get the other one.
+        world.api.put(&slice("web", "IPv4", &[(&second.0, "node-1")]));
+        ask_until(world.client(), Protocol::Tcp, "198.18.0.1:30080", &second.1).await;
+        // A client that stays away for longer is a new one.
+        world.api.change("MODIFIED", bound(1));
+        world.api.put(&slice("web", "IPv4", &[(&first.0, "node-1"), (&second.0, "node-1")]));
+        let mut seen = std::collections::BTreeSet::new();
+        while seen.len() < 2 {
+            seen.insert(ask(world.client(), Protocol::Tcp, "198.18.0.1:30080").await.unwrap());
+            tokio::time::sleep(Duration::from_millis(1100)).await;
         }
         daemon.stop().await;
     });

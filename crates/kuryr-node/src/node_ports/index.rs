@@ -1,6 +1,6 @@
 //! What the daemon knows of Services: as little as node ports need.
 
-use super::ruleset::Ruleset;
+use super::{health::Check, ruleset::Ruleset};
 use k8s_openapi::api::{core::v1::Service as KubeService, discovery::v1::EndpointSlice};
 use kube::ResourceExt;
 use kuryr_model::ObjectKey;
@@ -19,6 +19,8 @@ pub struct Index {
     state: Mutex<State>,
     /// Told when rules may have to change.
     pub changed: Notify,
+    /// The same for who answers health checks.
+    told: watch::Sender<()>,
     /// Whether any Service wants endpoints of the node that its traffic comes to.
     local: watch::Sender<bool>,
 }
@@ -33,7 +35,7 @@ struct State {
     slices_listed: bool,
 }
 
-/// A Service as far as it is kept; `None` if it has nothing to be translated.
+/// A Service as far as it is kept; `None` if it has nothing to be translated, and nobody asks for its health.
 #[must_use]
 pub fn kept_service(object: KubeService) -> Option<(ObjectKey, Service)> {
     let key = key(&object);
@@ -44,7 +46,9 @@ pub fn kept_service(object: KubeService) -> Option<(ObjectKey, Service)> {
             return None;
         }
     };
-    let wanted = service.ports.iter().any(|port| port.node_port.is_some()) || !service.external_ips.is_empty();
+    let wanted = service.ports.iter().any(|port| port.node_port.is_some())
+        || !service.external_ips.is_empty()
+        || service.health_check_port.is_some();
     if !wanted || service.cluster_ips.is_empty() || service.kind == Kind::ExternalName {
         return None;
     }
@@ -77,7 +81,8 @@ impl Index {
     #[must_use]
     pub fn new(node: &str) -> Self {
         let (state, changed) = (Mutex::default(), Notify::new());
-        Self { node: node.to_owned(), state, changed, local: watch::channel(false).0 }
+        let (told, local) = (watch::Sender::new(()), watch::Sender::new(false));
+        Self { node: node.to_owned(), state, changed, told, local }
     }
 
     /// The node that this is.
@@ -137,7 +142,13 @@ impl Index {
             let local = state.services.values().any(is_local);
             self.local.send_if_modified(|known| std::mem::replace(known, local) != local);
             self.changed.notify_one();
+            self.told.send_replace(());
         }
+    }
+
+    /// Told of every change.
+    pub fn told(&self) -> watch::Receiver<()> {
+        self.told.subscribe()
     }
 
     /// What this node has to translate; `None` as long as not all is known that this depends on. `routed` tells which
@@ -166,6 +177,35 @@ impl Index {
             node_ports(service, slices, &ThisNode { name: self.node.clone(), answers_return })
         });
         Some(Ruleset::new(rules))
+    }
+}
+
+impl Index {
+    /// At which port numbers of the node who asks for the health of which Service; `None` as long as not all is known that
+    /// the answer depends on. Where two Services have one number, the first counts.
+    #[must_use]
+    pub fn health_checks(&self) -> Option<BTreeMap<u16, Check>> {
+        let state = self.lock();
+        let known = state.services_listed && (state.slices_listed || !state.services.values().any(is_local));
+        known.then(|| {
+            let mut checks = BTreeMap::new();
+            for (key, service) in &state.services {
+                let Some(number) = service.health_check_port else { continue };
+                checks.entry(number).or_insert_with(|| Check { service: key.clone(), endpoints: state.ready(key) });
+            }
+            checks
+        })
+    }
+}
+
+impl State {
+    /// How many ready endpoints of a Service this node has. A pod with addresses of both families is one.
+    fn ready(&self, key: &ObjectKey) -> usize {
+        let of = self.slices.values().filter(|(service, _)| service == key);
+        let ready = of.flat_map(|(_, slice)| &slice.endpoints).filter(|endpoint| endpoint.ready);
+        let addresses: HashSet<IpAddr> = ready.map(|endpoint| endpoint.address).collect();
+        let v4 = addresses.iter().filter(|address| address.is_ipv4()).count();
+        v4.max(addresses.len() - v4)
     }
 }
 
@@ -209,6 +249,11 @@ mod tests {
         let (_, kept) =
             service(&json!({"clusterIP": "10.96.0.9", "ports": port, "externalIPs": ["192.0.2.1"]})).unwrap();
         assert!(kept.annotations.is_empty());
+        let asked = json!({
+            "clusterIP": "10.96.0.9", "ports": port, "type": "LoadBalancer", "externalTrafficPolicy": "Local",
+            "healthCheckNodePort": 30999, "allocateLoadBalancerNodePorts": false,
+        });
+        assert!(service(&asked).is_some(), "asked for its health without a node port");
         assert_eq!(slice("there"), None);
         assert_eq!(slice("here").unwrap().1.endpoints.len(), 1);
     }
@@ -228,6 +273,31 @@ mod tests {
         assert_eq!(rules(None), None, "it is not known how pods answer");
         let masked = |routed: &[&str]| rules(Some(routed)).unwrap().masked.len();
         assert_eq!((masked(&["10.0.0.1"]), masked(&["10.0.0.9"])), (1, 2));
+    }
+
+    #[test]
+    fn a_health_check_counts_the_ready_endpoints_of_this_node() {
+        let index = Index::new("here");
+        let ports = json!([{"port": 80, "nodePort": 30080}]);
+        let spec = json!({
+            "clusterIP": "10.96.0.9", "ports": ports, "type": "LoadBalancer", "externalTrafficPolicy": "Local",
+            "healthCheckNodePort": 30999,
+        });
+        index.replace_services(service(&spec).into_iter().collect());
+        assert_eq!(index.health_checks(), None, "EndpointSlices are not listed");
+        index.replace_slices(HashMap::new());
+        let counted = || index.health_checks().unwrap()[&30999].endpoints;
+        assert_eq!(counted(), 0);
+        index.put_slice(ObjectKey::new("a", "web-1"), slice("here"));
+        assert_eq!(counted(), 1);
+        let mut v6 = slice("here").unwrap();
+        v6.1.endpoints[0].address = "fd00::1".parse().unwrap();
+        index.put_slice(ObjectKey::new("a", "web-2"), Some(v6.clone()));
+        assert_eq!(counted(), 1, "the same pod in both families");
+        v6.1.endpoints[0].address = "10.0.0.7".parse().unwrap();
+        v6.1.endpoints[0].ready = false;
+        index.put_slice(ObjectKey::new("a", "web-2"), Some(v6));
+        assert_eq!(counted(), 1, "one that is not ready");
     }
 
     #[test]

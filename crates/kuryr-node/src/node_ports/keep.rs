@@ -1,7 +1,7 @@
 //! Keeps the kernel's table as it has to be.
 
 use super::{
-    forwarding,
+    forwarding, health,
     index::Index,
     listing, nft,
     ruleset::Ruleset,
@@ -42,7 +42,12 @@ pub async fn keep<P>(node: &Node<P>, client: Client) {
     let index = Index::new(&node.name);
     let report = Report { metrics: &node.metrics, state: &node.node_ports };
     let keeper = Keeper { node, index: &index, applied: None, repairs: 0 };
-    tokio::join!(watch::services(&client, &index, report), watch::slices(&client, &index, report), keeper.run());
+    tokio::join!(
+        watch::services(&client, &index, report),
+        watch::slices(&client, &index, report),
+        health::serve(&index, &node.node_ports),
+        keeper.run()
+    );
 }
 
 /// Takes away the rules that a daemon with other settings has left.
@@ -103,6 +108,7 @@ impl<P> Keeper<'_, P> {
                     apply_at = None;
                     let settled = self.settle(check).await;
                     not_before = Instant::now() + PACE;
+                    self.node.node_ports.set_works(settled.is_ok() && self.applied.is_some());
                     failures = if settled.is_ok() { 0 } else { failures + 1 };
                     if failures > 0 {
                         apply_at = Some(Instant::now() + delay(SETTLE, failures - 1));

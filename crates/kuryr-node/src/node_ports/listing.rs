@@ -9,7 +9,11 @@ use serde::{
     de::{SeqAccess, Visitor},
 };
 use serde_json::Value;
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 /// The answer of `nft -j -n list table`.
 #[derive(Deserialize)]
@@ -31,6 +35,8 @@ struct Elements {
     name: String,
     #[serde(default, deserialize_with = "elements")]
     elem: BTreeMap<String, String>,
+    /// Seconds; only of sets of clients. (Of flags, nft's JSON does not tell all.)
+    timeout: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -43,12 +49,13 @@ struct Rule {
     chain: String,
 }
 
-/// What counts of a table: all elements, and which chains there are with how many rules. What a choice is, is in its
-/// chain's name.
+/// What counts of a table: all elements, which chains there are with how many rules, and which sets of clients. What a choice
+/// is, is in its chain's name; which clients there are, is the kernel's matter.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Contents {
     sets: BTreeMap<String, BTreeMap<String, String>>,
     chains: BTreeMap<String, usize>,
+    clients: BTreeSet<String>,
 }
 
 /// Whether the table that `nft` lists as `answer` is the one for `ruleset`.
@@ -62,16 +69,18 @@ pub fn is(answer: &[u8], ruleset: &Ruleset) -> Result<bool, serde_json::Error> {
 fn expected(ruleset: &Ruleset) -> Contents {
     let table = Table::of(ruleset);
     let mut chains = template_chains();
-    chains.extend(table.choices.into_keys().map(|name| (name, 1)));
-    Contents { sets: table.sets, chains }
+    chains.extend(table.chains.into_iter().map(|(name, rules)| (name, rules.len())));
+    Contents { sets: table.sets, chains, clients: table.clients.into_keys().collect() }
 }
 
 fn read(answer: Answer) -> Contents {
     let mut contents = Contents::default();
     for object in answer.nftables {
-        for Elements { name, elem } in [object.map, object.set].into_iter().flatten() {
-            if !elem.is_empty() {
-                contents.sets.insert(name, elem);
+        for elements in [object.map, object.set].into_iter().flatten() {
+            if elements.timeout.is_some() {
+                contents.clients.insert(elements.name);
+            } else if !elements.elem.is_empty() {
+                contents.sets.insert(elements.name, elements.elem);
             }
         }
         if let Some(Chain { name }) = object.chain {

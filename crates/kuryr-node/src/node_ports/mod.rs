@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!  Services ──────▶ index ──node_ports()──▶ Ruleset ──script──▶ nft ──▶ table inet kuryr_node_ports
-//!  EndpointSlices ──▶                          └──listing──▶ is it what we made? ◀── nft ◀── changes, every minute
+//!  EndpointSlices ──▶   │                      └──listing──▶ is it what we made? ◀── nft ◀── changes, every minute
+//!                       └──health_checks()──▶ who asks at a healthCheckNodePort
 //! ```
 //!
 //! Invariants
@@ -13,6 +14,7 @@
 //! - With nothing to translate there is no table, and `nft` need not be installed.
 
 pub mod forwarding;
+pub mod health;
 pub mod index;
 pub mod keep;
 pub mod listing;

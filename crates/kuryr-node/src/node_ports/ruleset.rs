@@ -30,8 +30,18 @@ pub struct Choice {
     pub transport: Transport,
     /// One of them for each connection, all of one family; none: packets are dropped.
     pub to: Vec<Target>,
-    /// Whether a client always gets the same one.
-    pub sticky: bool,
+    /// How long a client keeps the one that it got.
+    pub bound: Option<Bound>,
+}
+
+/// Clients keep their endpoint for a time after each connection, as in Kubernetes' own proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bound {
+    /// The port of the Service, by its place at the cluster IP: whoever asks at a node port and at an external address of it
+    /// gets the same endpoint.
+    pub port: Target,
+    /// For so many seconds.
+    pub seconds: u32,
 }
 
 impl Ruleset {
@@ -54,9 +64,8 @@ impl Ruleset {
             if masquerade {
                 ruleset.masked.extend(to.iter().map(|(ip, number)| (*ip, transport, *number)));
             }
-            // With one place to go there is nothing to choose, and nothing to hold on to.
-            let sticky = affinity.is_some() && to.len() > 1;
-            ruleset.outside.insert(key, Choice { transport, to, sticky });
+            let bound = affinity.filter(|_| !to.is_empty()).map(|seconds| Bound { port: inside, seconds });
+            ruleset.outside.insert(key, Choice { transport, to, bound });
         }
         ruleset
     }

@@ -39,6 +39,8 @@ fn service(name: &str) -> Service {
         internal_policy: TrafficPolicy::Cluster,
         session_affinity: None,
         publish_not_ready: false,
+        selector: true,
+        health_check_port: None,
         annotations: BTreeMap::new(),
         deleting: false,
         generation: 0,
@@ -126,8 +128,22 @@ fn a_local_policy_sends_outsiders_to_this_nodes_endpoints_only_and_insiders_anyw
         assert_eq!(added(&script, "masked4").len(), masked, "the client's address is kept where answers return");
         assert_eq!(added(&script, "outside-ports6"), ["6 . 30080 : drop"], "there are none of IPv6");
     }
-    web.session_affinity = Some(60);
-    assert!(fresh(&of(&[web], &slices, true)).contains(" to jhash ip saddr mod 2 map "));
+}
+
+#[test]
+fn a_client_that_is_bound_keeps_its_endpoint_while_others_come_and_go() {
+    let mut web = service("web");
+    (web.external_policy, web.session_affinity) = (TrafficPolicy::Local, Some(60));
+    let with = |endpoints: &[(&str, &str)]| of(from_ref(&web), &[slice(endpoints)], true);
+    let (one, two) = (with(&[("10.0.0.1", "here")]), with(&[("10.0.0.1", "here"), ("10.0.0.2", "here")]));
+    let script = fresh(&one);
+    assert!(script.contains("{ type ipv4_addr; flags dynamic,timeout; timeout 60s; }"), "{script}");
+    assert!(script.contains("{ ip saddr } meta l4proto 6 dnat ip to 10.0.0.1:8080\n"), "{script}");
+    // The kernel remembers the clients of an endpoint as long as there is its set.
+    let more = changes(&one, &two);
+    assert!(!more.contains("delete set") && more.matches("add set").count() == 1, "{more}");
+    assert!(more.contains("numgen random mod 2 vmap"), "{more}");
+    assert_eq!(changes(&two, &one).matches("delete set").count(), 1);
 }
 
 #[test]
@@ -220,13 +236,17 @@ fn a_changed_table_is_the_same_as_a_new_one() {
 fn whatever_is_changed_by_hand_is_noticed() {
     with_nft("whatever_is_changed_by_hand_is_noticed", || async {
         let mut web = service("web");
-        web.external_policy = TrafficPolicy::Local;
+        (web.external_policy, web.session_affinity) = (TrafficPolicy::Local, Some(60));
         let slices = [slice(&[("10.0.0.1", "here"), ("fd00::1", "here")])];
         let ruleset = of(&[web], &slices, true);
-        let choice = script::Table::of(&ruleset).choices.into_keys().next().unwrap();
+        let clients = script::Table::of(&ruleset).clients;
+        let (clients, _) = clients.iter().find(|(_, kind)| kind.contains("ipv4_addr")).unwrap();
+        let choice = script::Table::of(&ruleset).chains.into_keys().next().unwrap();
         for (tampering, noticed) in [
             (String::new(), false),
             (format!("add table inet {TABLE}"), false),
+            (format!("add element inet {TABLE} {clients} {{ 192.0.2.9 }}"), false),
+            (format!("add set inet {TABLE} mine {{ type ipv4_addr; flags dynamic,timeout; timeout 60s; }}"), true),
             (format!("flush chain inet {TABLE} arriving"), true),
             (format!("flush chain inet {TABLE} {choice}"), true),
             (format!("add rule inet {TABLE} leaving drop"), true),

@@ -1,12 +1,12 @@
 //! Rules as text for `nft`: pure.
 
-use super::ruleset::{Choice, Key, Ruleset, Target};
+use super::ruleset::{Bound, Choice, Key, Ruleset, Target};
 use kuryr_plan::service::{At, Family, Transport};
 use std::{
     collections::BTreeMap,
     fmt::{self, Write},
     hash::{DefaultHasher, Hash, Hasher},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 /// The name of our table, of family `inet`. Nobody else's is ever touched.
@@ -20,8 +20,10 @@ const TEMPLATE: &str = include_str!("table.nft");
 pub(super) struct Table {
     /// Elements of sets and maps, with what a map makes of them; those without elements are left out.
     pub(super) sets: BTreeMap<String, BTreeMap<String, String>>,
-    /// The chains of choices, which have one rule each.
-    pub(super) choices: BTreeMap<String, String>,
+    /// The chains of choices and those of endpoints that keep their clients, with their rules. A chain goes to later ones only.
+    pub(super) chains: BTreeMap<String, Vec<String>>,
+    /// Sets of clients, which the kernel fills: how they are made.
+    pub(super) clients: BTreeMap<String, String>,
 }
 
 /// Takes the table away; that it is not there is no error.
@@ -41,9 +43,15 @@ pub fn fresh(ruleset: &Ruleset) -> String {
 pub fn changes(old: &Ruleset, new: &Ruleset) -> String {
     let (old, new) = (Table::of(old), Table::of(new));
     let mut script = Script::default();
-    for (name, rule) in new.choices.iter().filter(|(name, _)| !old.choices.contains_key(*name)) {
+    for (name, kind) in new.clients.iter().filter(|(name, _)| !old.clients.contains_key(*name)) {
+        script.line(format_args!("add set inet {TABLE} {name} {kind}"));
+    }
+    // Those that others go to are there first, and go last.
+    for (name, rules) in new.chains.iter().filter(|(name, _)| !old.chains.contains_key(*name)).rev() {
         script.line(format_args!("add chain inet {TABLE} {name}"));
-        script.line(format_args!("add rule inet {TABLE} {name} {rule}"));
+        for rule in rules {
+            script.line(format_args!("add rule inet {TABLE} {name} {rule}"));
+        }
     }
     let nothing = BTreeMap::new();
     for (name, elements) in &old.sets {
@@ -54,9 +62,12 @@ pub fn changes(old: &Ruleset, new: &Ruleset) -> String {
         let before = old.sets.get(name).unwrap_or(&nothing);
         script.elements("add", name, elements.iter().filter(|(key, value)| before.get(*key) != Some(*value)));
     }
-    for name in old.choices.keys().filter(|name| !new.choices.contains_key(*name)) {
+    for name in old.chains.keys().filter(|name| !new.chains.contains_key(*name)) {
         script.line(format_args!("flush chain inet {TABLE} {name}"));
         script.line(format_args!("delete chain inet {TABLE} {name}"));
+    }
+    for name in old.clients.keys().filter(|name| !new.clients.contains_key(*name)) {
+        script.line(format_args!("delete set inet {TABLE} {name}"));
     }
     script.0
 }
@@ -79,14 +90,8 @@ impl Table {
             table.add(&set("", key), element(key), format!("{ip} . {number}"));
         }
         for (key, choice) in &ruleset.outside {
-            let verdict = if choice.to.is_empty() {
-                "drop".to_owned()
-            } else {
-                let name = chain(choice);
-                let verdict = format!("goto {name}");
-                table.choices.entry(name).or_insert_with(|| rule(choice));
-                verdict
-            };
+            let verdict =
+                if choice.to.is_empty() { "drop".to_owned() } else { format!("goto {}", table.choice(choice)) };
             table.add(&set("outside-", key), element(key), verdict);
         }
         for (ip, transport, number) in &ruleset.masked {
@@ -94,6 +99,40 @@ impl Table {
             table.add(&format!("masked{}", version(*ip)), element, String::new());
         }
         table
+    }
+
+    /// The chain that makes a choice.
+    fn choice(&mut self, choice: &Choice) -> String {
+        let name = named("choice", choice);
+        let rules = match choice.bound {
+            None => vec![spread(choice)],
+            Some(bound) => self.keep(choice, bound),
+        };
+        self.chains.insert(name.clone(), rules);
+        name
+    }
+
+    /// The rules of a choice that a client makes once: those whom an endpoint knows go there, others get one.
+    fn keep(&mut self, choice: &Choice, bound: Bound) -> Vec<String> {
+        let (protocol, ip) = (protocol(choice.transport), family(choice));
+        let mut endpoints = Vec::with_capacity(choice.to.len());
+        for endpoint in &choice.to {
+            let of = (choice.transport, bound, endpoint);
+            let (clients, chain) = (named("clients", of), named("endpoint", of));
+            let kind = if ip == "ip" { "ipv4_addr" } else { "ipv6_addr" };
+            let kind = format!("{{ type {kind}; flags dynamic,timeout; timeout {}s; }}", bound.seconds);
+            let to = SocketAddr::from(*endpoint);
+            let rule = format!("update @{clients} {{ {ip} saddr }} meta l4proto {protocol} dnat {ip} to {to}");
+            self.clients.insert(clients.clone(), kind);
+            self.chains.insert(chain.clone(), vec![rule]);
+            endpoints.push((clients, chain));
+        }
+        let mut rules: Vec<String> =
+            endpoints.iter().map(|(clients, chain)| format!("{ip} saddr @{clients} goto {chain}")).collect();
+        let places = endpoints.iter().enumerate().map(|(place, (_, chain))| format!("{place} : goto {chain}"));
+        let places: Vec<String> = places.collect();
+        rules.push(format!("numgen random mod {} vmap {{ {} }}", places.len(), places.join(", ")));
+        rules
     }
 
     fn add(&mut self, set: &str, key: String, value: String) {
@@ -129,21 +168,25 @@ pub(super) fn protocol(transport: Transport) -> u8 {
     }
 }
 
-/// The name of the chain that makes a choice: the same choice, the same name.
-fn chain(choice: &Choice) -> String {
+/// A name for what is about these things: the same things, the same name.
+fn named(what: &str, things: impl Hash) -> String {
     let mut hasher = DefaultHasher::new();
-    choice.hash(&mut hasher);
-    format!("to-{:016x}", hasher.finish())
+    things.hash(&mut hasher);
+    format!("{what}-{:016x}", hasher.finish())
 }
 
-fn rule(choice: &Choice) -> String {
-    let v6 = choice.to.iter().any(|(ip, _)| ip.is_ipv6());
-    let ip = if v6 { "ip6" } else { "ip" };
-    let which = if choice.sticky { format!("jhash {ip} saddr") } else { "numgen random".to_owned() };
+fn family(choice: &Choice) -> &'static str {
+    if choice.to.iter().any(|(ip, _)| ip.is_ipv6()) { "ip6" } else { "ip" }
+}
+
+/// The rule that gives each connection one of several places.
+fn spread(choice: &Choice) -> String {
+    let ip = family(choice);
     let place = |(place, (ip, number)): (usize, &Target)| format!("{place} : {ip} . {number}");
     let places: Vec<String> = choice.to.iter().enumerate().map(place).collect();
     let (protocol, count) = (protocol(choice.transport), places.len());
-    format!("meta l4proto {protocol} dnat {ip} to {which} mod {count} map {{ {} }}", places.join(", "))
+    let places = places.join(", ");
+    format!("meta l4proto {protocol} dnat {ip} to numgen random mod {count} map {{ {places} }}")
 }
 
 #[derive(Default)]

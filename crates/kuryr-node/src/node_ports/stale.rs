@@ -57,7 +57,7 @@ mod tests {
         let target = |ip: &str| (ip.parse().unwrap(), 53);
         let to = outside.iter().map(|ip| target(ip)).collect();
         let mut ruleset = Ruleset { anyone: [(key, target(anyone))].into(), ..Ruleset::default() };
-        ruleset.outside.insert(key, Choice { transport: Transport::Udp, to, sticky: false });
+        ruleset.outside.insert(key, Choice { transport: Transport::Udp, to, bound: None });
         ruleset
     }
 

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
+use tokio::sync::watch;
 
 /// What can be out of order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +15,8 @@ pub enum Part {
     Slices,
     /// The rules in the kernel.
     Rules,
+    /// The port numbers at which health checks are answered.
+    HealthChecks,
 }
 
 impl Part {
@@ -24,6 +27,7 @@ impl Part {
             Self::Services => "Services",
             Self::Slices => "EndpointSlices",
             Self::Rules => "rules",
+            Self::HealthChecks => "health checks",
         }
     }
 }
@@ -32,6 +36,8 @@ impl Part {
 #[derive(Debug, Default)]
 pub struct State {
     problems: Mutex<BTreeMap<Part, String>>,
+    /// Whether the kernel has the rules that it is to have.
+    works: watch::Sender<bool>,
 }
 
 impl State {
@@ -58,6 +64,16 @@ impl State {
                 false
             }
         }
+    }
+
+    /// Says whether the kernel has the rules that it is to have.
+    pub fn set_works(&self, works: bool) {
+        self.works.send_if_modified(|known| std::mem::replace(known, works) != works);
+    }
+
+    /// Whether the kernel has the rules that it is to have; not so at first.
+    pub fn works(&self) -> watch::Receiver<bool> {
+        self.works.subscribe()
     }
 
     /// All problems, each a sentence.

@@ -31,7 +31,7 @@ pub use load_balancers::{LoadBalancerUpdate, NewLoadBalancer};
 pub use members::NewMember;
 pub use pools::{NewPool, PoolTree, PoolUpdate};
 pub use quotas::Quotas;
-pub use statuses::StatusTree;
+pub use statuses::{PoolStatus, StatusTree};
 pub use versions::{ApiVersion, Feature};
 
 use crate::{

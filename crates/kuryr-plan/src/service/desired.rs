@@ -242,6 +242,7 @@ impl Builder<'_> {
             families: families.to_vec(),
             place,
             apart,
+            monitors_follow: !self.abilities.does(Feature::MonitorAtOnce),
         }
     }
 

@@ -79,6 +79,8 @@ pub(crate) fn service() -> Service {
         internal_policy: TrafficPolicy::Cluster,
         session_affinity: None,
         publish_not_ready: false,
+        selector: true,
+        health_check_port: None,
         annotations: BTreeMap::new(),
         deleting: false,
         generation: 1,

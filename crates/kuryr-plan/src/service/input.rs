@@ -33,6 +33,10 @@ pub struct Service {
     pub session_affinity: Option<u32>,
     /// `spec.publishNotReadyAddresses`.
     pub publish_not_ready: bool,
+    /// `spec.selector` is there, so Kubernetes itself makes the `EndpointSlice`s, be they empty.
+    pub selector: bool,
+    /// `spec.healthCheckNodePort`, where it counts: of a `LoadBalancer` whose external policy is `Local`.
+    pub health_check_port: Option<u16>,
     /// `metadata.annotations`; only those of [`crate::service::annotations::ALL`] are looked at.
     pub annotations: BTreeMap<String, String>,
     /// It is being deleted.

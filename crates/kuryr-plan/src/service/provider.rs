@@ -77,6 +77,8 @@ pub enum Feature {
     AdditionalVips,
     /// A way to find out the health of members.
     Monitor(MonitorType),
+    /// A health monitor that comes with its load balancer, in one request.
+    MonitorAtOnce,
     /// Members that keep their connections and get no new ones (weight 0).
     Draining,
     /// Binding clients to members.
@@ -108,9 +110,11 @@ pub enum Can {
 
 fn ovn(feature: Feature) -> Can {
     match feature {
-        // It takes any weight and any persistence, and has no use for them: tried.
+        // It takes any weight and any persistence, and has no use for them: tried. A health monitor that comes with its load
+        // balancer stays PENDING_CREATE for ever, and a change of it locks the load balancer.
         Feature::Timeouts
         | Feature::ConnectionLimit
+        | Feature::MonitorAtOnce
         | Feature::Draining
         | Feature::Persistence
         | Feature::PersistenceTimeout => Can::NoEffect,
@@ -209,6 +213,7 @@ impl fmt::Display for Feature {
             Self::Protocol(protocol) => write!(f, "the protocol {protocol}"),
             Self::AdditionalVips => f.write_str("several addresses in one load balancer"),
             Self::Monitor(kind) => write!(f, "health monitors of type {kind}"),
+            Self::MonitorAtOnce => f.write_str("health monitors that come with their load balancer"),
             Self::Draining => f.write_str("members that only keep their connections"),
             Self::Persistence => f.write_str("binding clients to members"),
             Self::PersistenceTimeout => f.write_str("binding clients to members for a given time"),

@@ -23,15 +23,19 @@ pub fn service(object: KubeService) -> Result<Service, String> {
     let key = ObjectKey::new(metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default());
     let spec = object.spec.unwrap_or_default();
     let generation = metadata.generation.unwrap_or(0);
+    let kind = match spec.type_.as_deref() {
+        Some("NodePort") => Kind::NodePort,
+        Some("LoadBalancer") => Kind::LoadBalancer,
+        Some("ExternalName") => Kind::ExternalName,
+        _ => Kind::ClusterIp,
+    };
+    let external_policy = policy(spec.external_traffic_policy.as_deref());
+    let checked = kind == Kind::LoadBalancer && external_policy == TrafficPolicy::Local;
+    let health_check_port = spec.health_check_node_port.filter(|number| checked && *number != 0);
     Ok(Service {
         key,
         uid: ServiceUid(metadata.uid.ok_or("it has no UID")?),
-        kind: match spec.type_.as_deref() {
-            Some("NodePort") => Kind::NodePort,
-            Some("LoadBalancer") => Kind::LoadBalancer,
-            Some("ExternalName") => Kind::ExternalName,
-            _ => Kind::ClusterIp,
-        },
+        kind,
         cluster_ips: cluster_ips(&spec),
         ports: spec.ports.iter().flatten().map(port).collect::<Result<_, _>>()?,
         external_ips: addresses(spec.external_ips.iter().flatten()),
@@ -39,9 +43,11 @@ pub fn service(object: KubeService) -> Result<Service, String> {
         load_balancer_ip: spec.load_balancer_ip.filter(|ip| !ip.is_empty()),
         load_balancer_class: spec.load_balancer_class,
         source_ranges: spec.load_balancer_source_ranges.unwrap_or_default(),
-        external_policy: policy(spec.external_traffic_policy.as_deref()),
+        external_policy,
         internal_policy: policy(spec.internal_traffic_policy.as_deref()),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
+        selector: spec.selector.is_some_and(|labels| !labels.is_empty()),
+        health_check_port: health_check_port.map(number).transpose()?,
         annotations: metadata.annotations.unwrap_or_default(),
         deleting: metadata.deletion_timestamp.is_some(),
         generation,
@@ -165,6 +171,21 @@ mod tests {
         assert_eq!((read.cluster_ips.len(), read.annotations.len()), (2, 1));
         assert_eq!((read.session_affinity, read.load_balancer_ip), (Some(10_800), None));
         assert_eq!(read.external_policy, TrafficPolicy::Local);
+        assert!(!read.selector);
+    }
+
+    #[test]
+    fn a_health_check_has_a_port_only_where_endpoints_of_the_node_count() {
+        let port = |kind: &str, policy: &str| {
+            let spec = json!({
+                "type": kind, "externalTrafficPolicy": policy, "healthCheckNodePort": 30999, "selector": {"app": "web"},
+            });
+            let read = read(&json!({"metadata": {"namespace": "a", "name": "web", "uid": "s"}, "spec": spec}));
+            assert!(read.selector);
+            read.health_check_port
+        };
+        assert_eq!(port("LoadBalancer", "Local"), Some(30999));
+        assert_eq!((port("LoadBalancer", "Cluster"), port("NodePort", "Local")), (None, None));
     }
 
     #[test]

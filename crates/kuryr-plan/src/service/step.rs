@@ -9,7 +9,8 @@ use std::fmt;
 /// What to do next. Everything in a desired object that a call does not take is for logs, or for the steps after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Make a load balancer with all that is below it, in one fully populated POST.
+    /// Make a load balancer with all that is below it, in one fully populated POST; without health monitors if they are to
+    /// follow ([`Tree::monitors_follow`]).
     CreateTree(Box<Tree>),
     /// Make a listener pool without listener, and without members and health monitor: they follow.
     CreatePool {
@@ -210,6 +211,26 @@ impl Step {
             | Self::TagFloating { .. }
             | Self::ReleaseFloating { .. }
             | Self::DeleteFloating { .. } => None,
+        }
+    }
+
+    /// Whether it changes what a load balancer that stays leads to.
+    #[must_use]
+    pub fn changes_load_balancer(&self) -> bool {
+        let stays = !matches!(self, Self::DeleteTree { .. } | Self::Failover { .. } | Self::Wait { .. });
+        stays && self.load_balancer().is_some()
+    }
+
+    /// Whether it changes where a floating IP leads.
+    #[must_use]
+    pub fn leads_floating(&self) -> bool {
+        match self {
+            Self::CreateFloating { port, .. } => port.is_some(),
+            Self::AssociateFloating { .. }
+            | Self::DisassociateFloating { .. }
+            | Self::ReleaseFloating { .. }
+            | Self::DeleteFloating { .. } => true,
+            _ => false,
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct Tree {
     pub families: Vec<Family>,
     /// The provider cannot have several addresses in one load balancer: make one for each.
     pub apart: bool,
+    /// The provider overlooks health monitors that come with their load balancer: they follow, each by itself.
+    pub monitors_follow: bool,
 }
 
 /// Which of its Service's trees one is.

@@ -4,6 +4,7 @@ use super::{
     figure::{Budget, Figure, Unit},
     lab::{self, NAMESPACE, Scale},
     machine::{Usage, usage},
+    metrics,
     seen::Seen,
 };
 use crate::{
@@ -54,6 +55,7 @@ pub(super) async fn measure(scale: &Scale) -> anyhow::Result<Vec<Figure>> {
     let mut figures = life(scale, quick, scale.samples(30), "cloud without latency").await?;
     let slow = provisioning(CREATE, BATCH);
     figures.extend(life(scale, slow, scale.samples(10), "Octavia as slow as a real one").await?);
+    figures.push(reaction(scale).await?);
     figures.extend(many(scale).await?);
     Ok(figures)
 }
@@ -196,6 +198,65 @@ async fn answers(from: &Path, target: SocketAddr, wanted: impl Fn(&str) -> bool)
         ensure!(started.elapsed() < PATIENCE, "no answer from {target} within {PATIENCE:?}");
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// How often endpoints of how many Services change, each of them less often than what would be slowed down.
+const CHANGED: usize = 50;
+const CHANGES: usize = 4;
+
+/// From a change of endpoints to the request that tells Octavia, as the API server and Octavia see it: what is between is the
+/// controller's.
+async fn reaction(scale: &Scale) -> anyhow::Result<Figure> {
+    let mut world = lab::world_of(config(scale, 0, provisioning(Duration::ZERO, Duration::ZERO))).await?;
+    let measured = reactions(&mut world, scale.samples(CHANGED)).await;
+    world.shut_down().await?;
+    let (samples, own) = measured?;
+    Ok(Figure::new(GROUP, "EndpointSlice changed -> request at Octavia".to_owned(), Unit::Milliseconds, samples)
+        .budget(Budget::most(20.0))
+        .note(format!(
+            "from the request that changes the EndpointSlice; from the event to the request the controller itself says {own:.2} ms on \
+             average"
+        )))
+}
+
+async fn reactions(world: &mut World, services: usize) -> anyhow::Result<(Vec<f64>, f64)> {
+    let calls = world.inside()?.cloud.calls().clone();
+    let number = world.kuryr.start_controller().await?;
+    world.leader_elected().await?;
+    own_service(world).await?;
+    let of = world.services();
+    let addresses = |count: usize| slice((1..=count).map(|host| format!("10.10.1.{host}")));
+    for number in 0..services {
+        let name = format!("web-{number}");
+        of.create_slice(&format!("{name}-hand"), &name, addresses(1)).await?;
+        of.create(&name, json!({"selector": null})).await?;
+        of.ready(&name, 1).await?;
+    }
+    let before = world.kuryr.controller_metrics(number).await?;
+    let mut samples = Vec::new();
+    for change in 0..CHANGES {
+        for number in 0..services {
+            let (name, endpoints) = (format!("web-{number}"), 2 + change);
+            let hand = format!("{name}-hand");
+            calls.reset();
+            let asked = Instant::now();
+            let put = calls.wait_for(|call| call.method == Method::PUT && call.path.ends_with("/members"));
+            let (changed, put) = tokio::join!(
+                of.change_slice(&hand, addresses(endpoints)),
+                tokio::time::timeout(PATIENCE, async {
+                    let put = put.await;
+                    // It was recorded when it was done.
+                    asked.elapsed().saturating_sub(put.duration)
+                })
+            );
+            changed?;
+            samples.push(put.context("endpoints changed, and Octavia was not told")?.as_secs_f64() * 1000.0);
+            of.ready(&name, u32::try_from(endpoints)?).await?;
+        }
+    }
+    let after = world.kuryr.controller_metrics(number).await?;
+    let own = metrics::mean_ms(&before, &after, "kuryr_service_step_duration_seconds", &["step=\"react\""]);
+    Ok((samples, own))
 }
 
 /// A thousand Services, and a controller that is started anew with them.

@@ -37,6 +37,8 @@ pub enum Effect {
     Drop,
     /// The call is worked on, then the connection is closed without an answer.
     LoseAnswer,
+    /// The call is worked on, and answered once the rule is removed.
+    HoldAnswer,
 }
 
 type Predicate = Arc<dyn Fn(&Call) -> bool + Send + Sync>;
@@ -138,6 +140,12 @@ impl Fault {
         Self::new(Effect::LoseAnswer)
     }
 
+    /// Does the work and answers when the rule is removed.
+    #[must_use]
+    pub fn hold_answer() -> Self {
+        Self::new(Effect::HoldAnswer)
+    }
+
     /// Only calls of this service.
     #[must_use]
     pub fn service(mut self, service: Service) -> Self {
@@ -201,6 +209,7 @@ struct Entry {
     fault: Fault,
     seen: usize,
     hits: usize,
+    done: usize,
 }
 
 #[derive(Default)]
@@ -238,7 +247,7 @@ impl Faults {
         let mut rules = self.lock();
         rules.next += 1;
         let id = FaultId(rules.next);
-        rules.entries.push(Entry { id, fault, seen: 0, hits: 0 });
+        rules.entries.push(Entry { id, fault, seen: 0, hits: 0, done: 0 });
         id
     }
 
@@ -278,6 +287,19 @@ impl Faults {
                 return;
             }
         }
+    }
+
+    /// Waits until so many calls that the rule holds the answers of are done, or it is gone.
+    pub async fn wait_for_done(&self, id: FaultId, done: usize) {
+        self.wait_until(|rules| rules.entries.iter().all(|entry| entry.id != id || entry.done >= done)).await;
+    }
+
+    /// A call was worked on, and its answer is held.
+    pub(super) fn done(&self, id: FaultId) {
+        if let Some(entry) = self.lock().entries.iter_mut().find(|entry| entry.id == id) {
+            entry.done += 1;
+        }
+        self.changed.send_replace(());
     }
 
     /// Finds the rule for a call and counts it.

@@ -205,6 +205,12 @@ async fn suffer(cloud: &Cloud, call: &Call, id: FaultId, effect: Effect) -> Opti
             serve_call(cloud, call).await;
             None
         }
+        Effect::HoldAnswer => {
+            let answer = serve_call(cloud, call).await;
+            cloud.0.faults.done(id);
+            cloud.0.faults.gone(id).await;
+            Some(answer)
+        }
     }
 }
 

@@ -82,7 +82,7 @@ pub const ALL: &[Clause] = clauses! {
     floating_ips::floating_ips_are_found_by_tag_and_description;
     load_balancers::the_api_tells_its_version;
     load_balancers::a_tree_is_made_in_one_request;
-    load_balancers::nothing_changes_while_a_load_balancer_is_pending;
+    load_balancers::a_change_of_a_pending_load_balancer_is_refused_or_done;
     load_balancers::one_number_serves_each_transport_once;
     load_balancers::a_batch_makes_the_members_those_that_it_names;
     load_balancers::what_the_provider_cannot_do_is_told_and_changes_nothing;

@@ -127,6 +127,21 @@ pub async fn who(netns: &Path, target: SocketAddr, patience: Duration) -> Result
     connect(netns, target, patience).await?.who(patience).await
 }
 
+/// Asks an HTTP server for whatever it has, and gives the status of its answer.
+///
+/// # Errors
+/// As of [`connect`].
+pub async fn http_status(netns: &Path, target: SocketAddr, patience: Duration) -> Result<u16, Error> {
+    let ask = async |stream: &mut TcpStream| {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is no HTTP"))
+    };
+    connect(netns, target, patience).await?.within(patience, ask).await
+}
+
 impl Session {
     /// Has one word echoed over the open connection.
     ///

@@ -87,6 +87,7 @@ pub(super) async fn a_node_is_deleted_while_watches_lag(world: &mut World) -> an
         verb: Some("watch".to_owned()),
         resource: Some("kuryrports".to_owned()),
         user_agent: Some("kuryr-controller".to_owned()),
+        after: 0,
         times: None,
         effect: Some(FaultEffect::Delay(Duration::from_secs(5))),
     };

@@ -119,6 +119,11 @@ pub(super) async fn octavia_answers_500(world: &mut World) -> anyhow::Result<()>
     live_despite(world, Fault::internal_error().times(4)).await
 }
 
+pub(super) async fn octavia_answers_409(world: &mut World) -> anyhow::Result<()> {
+    let message = "Load Balancer 5ad1d3a5-1b25-4c6a-a5a4-5f8c1d1b0c11 is immutable and cannot be updated.";
+    live_despite(world, Fault::answer(409, "", message).times(6)).await
+}
+
 pub(super) async fn the_answer_of_a_new_load_balancer_is_lost(world: &mut World) -> anyhow::Result<()> {
     live_despite(world, Fault::lose_answer().times(3)).await
 }
@@ -250,6 +255,48 @@ pub(super) async fn a_load_balancer_goes_error(world: &mut World) -> anyhow::Res
     cast.serves(world, "web", ip).await?;
     ensure!(world.services().ingress("web").await? == outside, "it has another address outside");
     cast.reach(&world.outside(), outside).await
+}
+
+/// An amphora is failed over; if that does not help, it is made anew. Its addresses stay.
+pub(super) async fn an_amphora_goes_error_and_is_failed_over(world: &mut World) -> anyhow::Result<()> {
+    let cast = Cast::new(world).await?;
+    world.use_controller_settings(LOOKS).await?;
+    let services = world.services();
+    let amphora = json!({"loadbalancer.openstack.org/lb-provider": "amphora"});
+    let spec = json!({"selector": {"app": "web"}, "type": "LoadBalancer"});
+    let ip = cluster_ip(&services.create_with("web", spec, amphora).await?)?;
+    cast.serves(world, "web", ip).await?;
+    let outside = services.ingress("web").await?;
+    let cloud = world.inside()?.cloud.clone();
+    let there = only(world, "web")?;
+    let failover = |call: &crate::cloud::CallRecord| call.path.ends_with("/failover");
+    cloud.calls().reset();
+    ensure!(cloud.load_balancing().fail(there.id), "there is no load balancer");
+    tokio::time::timeout(PATIENCE, cloud.calls().wait_for(failover)).await.context("it was not failed over")?;
+    cast.serves(world, "web", ip).await?;
+    ensure!(only(world, "web")?.id == there.id, "it was made anew, although it could be failed over");
+    cloud.load_balancing().fail_failovers(1);
+    ensure!(cloud.load_balancing().fail(there.id), "there is no load balancer");
+    until_replaced(world, "web", &there).await?;
+    cast.serves(world, "web", ip).await?;
+    ensure!(services.ingress("web").await? == outside, "it has another address outside");
+    cast.reach(&world.outside(), outside).await
+}
+
+/// A request that is not answered is told of, with the address that it is about.
+pub(super) async fn octavia_takes_long_to_answer(world: &mut World) -> anyhow::Result<()> {
+    let cast = Cast::new(world).await?;
+    let faults = world.inside()?.cloud.faults().clone();
+    let id = faults.add(Fault::hang().service(Service::LoadBalancer).on(Method::POST, BALANCERS).times(1));
+    let ip = cast.ask(world, "web", json!({})).await?;
+    let told = move |held: Option<&KuryrLoadBalancer>| {
+        let Some(held) = held else { return false };
+        let ready = held.ready().is_some_and(|ready| ready.reason == "Pending" && ready.message.contains("create"));
+        ready && held.status.as_ref().is_some_and(|status| status.vips == [ip])
+    };
+    world.services().when("web", "Pending with its address", PATIENCE, told).await?;
+    faults.remove(id);
+    cast.serves(world, "web", ip).await
 }
 
 pub(super) async fn a_load_balancer_is_deleted_behind_our_back(world: &mut World) -> anyhow::Result<()> {

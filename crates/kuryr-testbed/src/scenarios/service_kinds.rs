@@ -2,13 +2,14 @@
 
 use super::{
     connectivity::WITHIN,
-    services::{all_answer, client, names},
+    services::{SOON, all_answer, client, names},
 };
 use crate::{
     dataplane::probe,
     world::{NewPod, World, cluster_ip, node_port, services::SERVED},
 };
 use anyhow::{Context, ensure};
+use http::Method;
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::{
     Api, ResourceExt,
@@ -59,10 +60,11 @@ pub(super) async fn a_service_changes_its_type_in_place(world: &mut World) -> an
         services.when("web", "without an address for the outside", crate::world::pods::PATIENCE, no_address).await?;
         session.exchange(WITHIN).await.with_context(|| format!("to {kind}"))?;
     }
-    ensure!(
-        probe::reach(&world.outside(), (outside, 80).into(), Duration::from_secs(2)).await.is_err(),
-        "{outside} still answers"
-    );
+    // Packets see a little later what Neutron says.
+    let deadline = tokio::time::Instant::now() + SOON;
+    while probe::reach(&world.outside(), (outside, 80).into(), Duration::from_secs(2)).await.is_ok() {
+        ensure!(tokio::time::Instant::now() < deadline, "{outside} still answers");
+    }
     ensure!(ids(&services.ready("web", 2).await?) == before, "another load balancer was made");
     Ok(())
 }
@@ -93,7 +95,7 @@ pub(super) async fn a_node_port_of_every_node_leads_to_a_service(world: &mut Wor
 pub(super) async fn a_local_node_port_leads_to_pods_of_its_node_only(world: &mut World) -> anyhow::Result<()> {
     let services = world.services();
     let (here, there) = (world.nodes[0].clone(), world.nodes[1].clone());
-    let spec = json!({"type": "NodePort", "externalTrafficPolicy": "Local"});
+    let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"});
     let on = |name: &str| NewPod::new(name).app("web").on(&here);
     let (one, other, service) = tokio::try_join!(
         world.backend_of(on("web-one"), &[SERVED]),
@@ -105,6 +107,13 @@ pub(super) async fn a_local_node_port_leads_to_pods_of_its_node_only(world: &mut
     all_answer(&world.outside(), (node_address(world, &here).await?, number).into(), &names(&[one, other])).await?;
     let nobody = (node_address(world, &there).await?, number).into();
     ensure!(probe::reach(&world.outside(), nobody, Duration::from_secs(2)).await.is_err(), "{nobody} answers");
+    // Whoever balances over nodes from outside is told which of them have endpoints.
+    let check = service.spec.as_ref().and_then(|spec| spec.health_check_node_port).context("no health check")?;
+    for (node, status) in [(&here, 200), (&there, 503)] {
+        let health = SocketAddr::new(node_address(world, node).await?, check.try_into()?);
+        let said = probe::http_status(&world.outside(), health, WITHIN).await?;
+        ensure!(said == status, "the health check of {node} says {said}");
+    }
     Ok(())
 }
 
@@ -180,10 +189,31 @@ pub(super) async fn a_service_is_recreated_at_once(world: &mut World) -> anyhow:
 
 pub(super) async fn a_service_goes_before_it_is_ready(world: &mut World) -> anyhow::Result<()> {
     let services = world.services();
+    let Ok(inside) = world.inside() else {
+        services.create("web", json!({})).await?;
+        let there = |held: Option<&kuryr_model::KuryrLoadBalancer>| held.is_some();
+        services.when("web", "there", crate::world::pods::PATIENCE, there).await?;
+        services.delete("web").await?;
+        return services.gone("web").await;
+    };
+    // What Kubernetes brings of its own is not to be held up.
+    crate::world::Services::new(&world.client, "default").ready("kubernetes", 1).await?;
+    let (calls, balancing) = (inside.cloud.calls(), inside.cloud.load_balancing());
+    let of_balancers = |method: Method| {
+        move |call: &crate::cloud::CallRecord| call.method == method && call.path.contains("/loadbalancers")
+    };
+    calls.reset();
+    balancing.hold_new(true);
     services.create("web", json!({})).await?;
-    let there = |held: Option<&kuryr_model::KuryrLoadBalancer>| held.is_some();
-    services.when("web", "there", crate::world::pods::PATIENCE, there).await?;
+    timeout(crate::world::pods::PATIENCE, calls.wait_for(of_balancers(Method::POST))).await?;
+    balancing.hold_new(false);
     services.delete("web").await?;
+    // Octavia deletes nothing that it is at work on, so it is asked for its state until it is not.
+    calls.reset();
+    timeout(crate::world::pods::PATIENCE, calls.wait_for(of_balancers(Method::GET))).await?;
+    for one in balancing.all() {
+        balancing.release(one.id);
+    }
     services.gone("web").await
 }
 
@@ -223,4 +253,67 @@ pub(super) async fn a_wrong_annotation_is_told_and_holds_up_nothing_else(world: 
     services.when("bad", "told what is wrong", crate::world::pods::PATIENCE, told).await?;
     let serves = BTreeSet::from_iter(names(&backends));
     all_answer(&from, SocketAddr::new(cluster_ip(&bad)?, 80), &serves).await
+}
+
+pub(super) async fn a_service_of_both_families_has_a_vip_for_each(world: &mut World) -> anyhow::Result<()> {
+    world.set_up_ipv6_services().await?;
+    let (backends, from) = tokio::try_join!(world.backends("web", 0..2), client(world))?;
+    let services = world.services();
+    let spec = |policy: &str| json!({"selector": {"app": "web"}, "ipFamilyPolicy": policy});
+    let both = services.create("web", spec("RequireDualStack")).await?;
+    let held = services.ready("web", 2).await?;
+    let vips: Vec<IpAddr> = held.status.map(|status| status.vips).unwrap_or_default();
+    let own = both.spec.as_ref().and_then(|spec| spec.cluster_ips.clone()).context("no cluster IPs")?;
+    let own = own.iter().map(|ip| ip.parse()).collect::<Result<Vec<IpAddr>, _>>()?;
+    ensure!(own.len() == 2 && vips == own, "VIPs {vips:?} for {own:?}");
+    for ip in own {
+        all_answer(&from, SocketAddr::new(ip, 80), &names(&backends)).await.with_context(|| ip.to_string())?;
+    }
+    // One family more, later: what it has stays as it is.
+    let one = services.create("later", spec("SingleStack")).await?;
+    services.ready("later", 2).await?;
+    let mut session = probe::connect(&from, SocketAddr::new(cluster_ip(&one)?, 80), WITHIN).await?;
+    services.change("later", json!({"spec": {"ipFamilyPolicy": "PreferDualStack"}})).await?;
+    let two = |held: Option<&kuryr_model::KuryrLoadBalancer>| {
+        held.and_then(|held| held.status.as_ref()).is_some_and(|status| status.vips.len() == 2)
+    };
+    services.when("later", "with two VIPs", crate::world::pods::PATIENCE, two).await?;
+    let held = services.ready("later", 2).await?;
+    let second = held.status.and_then(|status| status.vips.get(1).copied()).context("no second VIP")?;
+    all_answer(&from, SocketAddr::new(second, 80), &names(&backends)).await?;
+    session.exchange(WITHIN).await.context("a connection to the first family")?;
+    Ok(())
+}
+
+pub(super) async fn sctp_goes_to_the_endpoints(world: &mut World) -> anyhow::Result<()> {
+    let (backends, from) = tokio::try_join!(world.backends("web", 0..1), client(world))?;
+    let _server = probe::sctp::listen(&backends[0].netns, SocketAddr::new(backends[0].address, SERVED)).await?;
+    let services = world.services();
+    let ports = json!([{"name": "sctp", "port": 80, "protocol": "SCTP", "targetPort": SERVED}]);
+    let service = services.create("web", json!({"ports": ports})).await?;
+    services.ready("web", 1).await?;
+    probe::sctp::reach(&from, SocketAddr::new(cluster_ip(&service)?, 80), WITHIN).await?;
+    Ok(())
+}
+
+pub(super) async fn endpoints_that_are_not_ready_serve_where_that_is_asked_for(
+    world: &mut World,
+) -> anyhow::Result<()> {
+    let (backends, from) = tokio::try_join!(world.backends("other", 0..1), client(world))?;
+    let services = world.services();
+    let endpoint = json!({"addresses": [backends[0].address.to_string()], "conditions": {"ready": false}});
+    let slice = json!({"endpoints": [endpoint], "ports": [{"port": SERVED}]});
+    for (name, publish) in [("all", true), ("ready", false)] {
+        services.create_slice(&format!("{name}-hand"), name, slice.clone()).await?;
+        let service = services.create(name, json!({"selector": null, "publishNotReadyAddresses": publish})).await?;
+        services.ready_of(name, 0, 1).await?;
+        let target = SocketAddr::new(cluster_ip(&service)?, 80);
+        if publish {
+            all_answer(&from, target, &names(&backends)).await?;
+        } else {
+            let reached = probe::reach(&from, target, Duration::from_secs(1)).await;
+            ensure!(reached.is_err(), "an endpoint that is not ready answers");
+        }
+    }
+    Ok(())
 }

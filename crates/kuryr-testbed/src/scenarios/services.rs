@@ -93,6 +93,13 @@ pub(super) async fn a_service_leads_to_all_its_endpoints(world: &mut World) -> a
         answer.name
     );
     ensure!(probe::ping(&from, backends[0].address, WITHIN).await.is_ok(), "the pod behind it is not pinged");
+    let name = format!("{}/web", world.namespace());
+    let args = ["describe", "service", &name].map(str::to_owned).to_vec();
+    let (code, told) = world.kuryr.run(args).await?;
+    let id = status.load_balancers.first().context("no load balancer")?.id.to_string();
+    let all = backends.iter().map(|backend| backend.address.to_string()).chain([id, target.ip().to_string()]);
+    let missing: Vec<String> = all.filter(|part| !told.contains(part)).collect();
+    ensure!(code == Some(0) && missing.is_empty(), "kuryr describe does not tell of {missing:?}: {told}");
     Ok(())
 }
 
@@ -237,9 +244,37 @@ pub(super) async fn many_services_at_once(world: &mut World) -> anyhow::Result<(
     Ok(())
 }
 
-pub(super) async fn endpoints_that_flap_come_to_rest(world: &mut World) -> anyhow::Result<()> {
-    const FLAPS: u32 = 100;
+/// Whatever its size, with all its endpoints.
+pub(super) async fn a_new_service_is_one_request(world: &mut World) -> anyhow::Result<()> {
+    const MANY: usize = 20;
     let services = world.services();
+    // What Kubernetes brings of its own is not counted.
+    crate::world::Services::new(&world.client, "default").ready("kubernetes", 1).await?;
+    let (backends, from) = tokio::try_join!(world.backends("web", 0..3), client(world))?;
+    let cloud = world.inside()?.cloud.clone();
+    cloud.calls().reset();
+    let ports: Vec<_> =
+        (0..5).map(|n| json!({"name": format!("p{n}"), "port": 80 + n, "targetPort": SERVED})).collect();
+    let spec = json!({"selector": {"app": "web"}, "ports": ports});
+    let all = try_join_all((0..MANY).map(|number| {
+        let (services, spec) = (services.clone(), spec.clone());
+        async move { services.create(&format!("web-{number}"), spec).await }
+    }))
+    .await?;
+    for (number, service) in all.iter().enumerate() {
+        services.ready(&format!("web-{number}"), 3).await?;
+        all_answer(&from, SocketAddr::new(cluster_ip(service)?, 84), &names(&backends)).await?;
+    }
+    let writes = cloud.calls().writes(crate::cloud::Service::LoadBalancer);
+    let posts = writes.iter().filter(|call| call.method == "POST").count();
+    ensure!((posts, writes.len()) == (MANY, MANY), "{posts} POSTs of {} writes for {MANY} Services", writes.len());
+    Ok(())
+}
+
+pub(super) async fn endpoints_that_flap_come_to_rest(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    // For thirty seconds; where each change takes seconds, a third of that says as much.
+    let flaps: u32 = if world.inside().is_ok() { 300 } else { 100 };
     let (backends, from) = tokio::try_join!(world.backends("web", 0..2), client(world))?;
     let service = services.create("web", json!({"selector": null})).await?;
     let slice = |count: usize| {
@@ -251,7 +286,7 @@ pub(super) async fn endpoints_that_flap_come_to_rest(world: &mut World) -> anyho
     services.ready("web", 2).await?;
     let before = batches(world);
     let mut tick = tokio::time::interval(Duration::from_millis(100));
-    for flap in 0..FLAPS {
+    for flap in 0..flaps {
         tick.tick().await;
         services.change_slice("web-hand", slice(if flap % 2 == 0 { 1 } else { 2 })).await?;
     }
@@ -259,7 +294,7 @@ pub(super) async fn endpoints_that_flap_come_to_rest(world: &mut World) -> anyho
     services.ready("web", 2).await?;
     come_to_answer(&from, target, &names(&backends)).await?;
     if let (Some(before), Some(after)) = (before, batches(world)) {
-        ensure!(after - before <= FLAPS as usize / 5, "{} batches for {FLAPS} changes", after - before);
+        ensure!(after - before <= flaps as usize / 5, "{} batches for {flaps} changes", after - before);
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What scenarios do to a world besides making pods.
 
-use super::{Ground, World, process::Process, process::Program, process::executable};
+use super::{Ground, SERVICE_CIDR_V6, World, process::Process, process::Program, process::executable};
 use crate::{
     cloud::PortStatus,
     dataplane::{Vm as Machine, VmPort},
@@ -251,6 +251,18 @@ impl World {
     /// Something refuses.
     pub async fn set_up_ipv6(&mut self) -> anyhow::Result<()> {
         let (code, output) = self.kuryr.run(vec!["setup".to_owned(), format!("--pod-cidr={POD_CIDR_V6}")]).await?;
+        ensure!(code == Some(0), "kuryr setup ended with {code:?}: {output}");
+        self.renew_controllers().await
+    }
+
+    /// Adds IPv6 subnets for pods and for Services, as an operator does, and has the controller use them.
+    ///
+    /// # Errors
+    /// Something refuses.
+    pub async fn set_up_ipv6_services(&mut self) -> anyhow::Result<()> {
+        let cidrs = [format!("--pod-cidr={POD_CIDR_V6}"), format!("--service-cidr={SERVICE_CIDR_V6}")];
+        let args = ["setup".to_owned()].into_iter().chain(cidrs).collect();
+        let (code, output) = self.kuryr.run(args).await?;
         ensure!(code == Some(0), "kuryr setup ended with {code:?}: {output}");
         self.renew_controllers().await
     }

@@ -34,6 +34,23 @@ const EXTERNAL_CIDR: &str = "198.18.0.0/24";
 /// Where Services get their cluster IPs from, unless said otherwise.
 pub const SERVICE_CIDR: &str = "10.96.0.0/16";
 
+/// Where they get them from in the second family, once Kuryr is set up for that.
+pub const SERVICE_CIDR_V6: &str = "fd00:96::/112";
+
+/// A flavor of amphorae and an availability zone that Octavia has.
+pub const FLAVOR: &str = "5f0c1a52-6d0e-4d1c-8a40-0d7c5a3c1f01";
+/// See [`FLAVOR`].
+pub const AVAILABILITY_ZONE: &str = "az1";
+
+fn load_balancing() -> anyhow::Result<cloud::LoadBalancingConfig> {
+    let flavor = cloud::Flavor { id: FLAVOR.parse()?, name: "small".into(), provider: "amphora".into(), enabled: true };
+    Ok(cloud::LoadBalancingConfig {
+        flavors: vec![flavor],
+        availability_zones: vec![AVAILABILITY_ZONE.to_owned()],
+        ..cloud::LoadBalancingConfig::default()
+    })
+}
+
 /// How an embedded world is made.
 #[derive(Clone, Debug)]
 pub struct EmbeddedConfig {
@@ -67,7 +84,8 @@ impl EmbeddedConfig {
             latency: Latency::default(),
             pod_cidrs: vec!["10.10.0.0/20".to_owned()],
             service_cidrs: vec![SERVICE_CIDR.to_owned()],
-            load_balancing: cloud::LoadBalancingConfig::default(),
+            // The id is one.
+            load_balancing: load_balancing().unwrap_or_default(),
             settings: String::new(),
             set_up: true,
             start_kuryr: true,
@@ -120,7 +138,8 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
         cloud.add_host(name, HostKind::Tap);
     }
     let cloud_server = cloud.serve(TcpListener::bind((CORE, 0)).await?)?;
-    let service_cidrs = config.service_cidrs.iter().map(|cidr| cidr.parse()).collect::<Result<_, _>>()?;
+    let service_cidrs = config.service_cidrs.iter().map(String::as_str).chain([SERVICE_CIDR_V6]);
+    let service_cidrs = service_cidrs.map(str::parse).collect::<Result<_, _>>()?;
     let api = ApiServer::with_config(ApiServerConfig { service_cidrs, ..ApiServerConfig::default() });
     let api_server = api.serve(TcpListener::bind((CORE, 0)).await?)?;
 

@@ -18,7 +18,9 @@ pub mod services;
 mod wiring;
 
 pub use actions::{CniAnswer, Vm, mtu};
-pub use embedded::{EXTERNAL, Embedded, EmbeddedConfig, SERVICE_CIDR, set_up};
+pub use embedded::{
+    AVAILABILITY_ZONE, EXTERNAL, Embedded, EmbeddedConfig, FLAVOR, SERVICE_CIDR, SERVICE_CIDR_V6, set_up,
+};
 pub use kuryr::{Kuryr, Settings};
 pub use pods::{NewPod, Pods, addresses};
 pub use real::{Real, RealConfig};

@@ -171,6 +171,8 @@ mod tests {
             publish_not_ready: false,
             annotations: [].into(),
             deleting: false,
+            selector: false,
+            health_check_port: None,
             generation: 0,
         };
         let desired = Desired { nothing: Some(Nothing::Headless), ..Desired::gone("c1".into(), "s".into()) };

@@ -100,7 +100,7 @@ async fn teardown(
 ) -> anyhow::Result<()> {
     // Refused before anything is gone.
     let mut found = observe::observe(&cloud.network(), cluster).await?;
-    let vips = balancers::vip_ports(cloud, cluster).await?;
+    let vips = kuryr_controller::remove::vip_ports(cloud, cluster).await?;
     found.ports.retain(|port| !vips.contains(&port.id));
     teardown::plan(&found)?;
     balancers::remove(cloud, cluster, progress).await?;

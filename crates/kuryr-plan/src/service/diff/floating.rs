@@ -33,11 +33,18 @@ impl Planner<'_> {
     }
 
     /// The port that the floating IP is to lead to, if it can: the data plane must have the load balancer, since the OVN
-    /// provider overlooks a floating IP that comes before it.
+    /// provider overlooks a floating IP that comes before it. And it writes all that a load balancer leads to anew, from
+    /// what it knew a moment ago, for a floating IP as for a change of members: of two at once, one would be lost. So there
+    /// the floating IP is the last thing to come.
     fn vip_port(&self, pairs: &Pairs<'_>, wanted: &WantedFloating) -> Option<PortId> {
         let lb = &pairs.at(wanted.to, Family::V4)?.load_balancer;
-        let there = matches!(lb.provisioning_status, Provisioning::Active | Provisioning::PendingUpdate);
-        lb.vip_port_id.filter(|_| there)
+        let there = match lb.provisioning_status {
+            Provisioning::Active => true,
+            Provisioning::PendingUpdate => !lb.is_of_ovn(),
+            _ => false,
+        };
+        let first = |(_, step): &(Turn, Step)| step.load_balancer() == Some(lb.id);
+        lb.vip_port_id.filter(|_| there && !(lb.is_of_ovn() && self.steps.iter().any(first)))
     }
 
     fn wanted(&mut self, wanted: &WantedFloating, port: PortId, ours: &[&FloatingIp], observed: &Observed) {

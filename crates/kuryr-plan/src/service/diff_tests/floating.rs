@@ -2,7 +2,7 @@
 
 use super::{done, made, octavia::Octavia, want};
 use crate::service::{
-    Desired, Feature, Ingress, Kind, Provider, Reason, Service, Site, annotations, desired,
+    Desired, Feature, Ingress, Kind, Provider, Reason, Service, Site, Step, annotations, desired,
     fixtures::{self, PUBLIC, id, ip, load_balancer, ready, service},
     ingress, plan,
     tree::{ADOPTED_TAG, KEEP_TAG},
@@ -30,6 +30,24 @@ fn a_floating_ip_waits_for_the_data_plane_to_have_the_load_balancer() {
     octavia.apply(&waiting[0]);
     assert_eq!(done(&mut octavia, &desired), ["create floating IP"]);
     assert_eq!(shown(&desired, &octavia), [Some(octavia.there.floating[0].floating_ip_address)]);
+}
+
+#[test]
+fn a_floating_ip_of_ovn_comes_when_nothing_else_is_under_way() {
+    for (provider, last) in [(Provider::Ovn, true), (Provider::Amphora, false)] {
+        let site = fixtures::site(provider.clone());
+        let mut octavia = made(&desired(&service(), &fixtures::pods(&[ready("10.10.0.1")]), &site));
+        let endpoints = fixtures::pods(&[ready("10.10.0.1"), ready("10.10.0.2")]);
+        let desired = desired(&load_balancer(&[]), &endpoints, &site);
+        let first = plan(&desired, &octavia.there).steps;
+        let floating = first.iter().position(Step::leads_floating);
+        assert!(first[0].changes_load_balancer() && floating.is_none() == last, "{provider:?}: {first:?}");
+        octavia.apply(&first[0]);
+        let pending = plan(&desired, &octavia.there).steps;
+        assert_eq!(pending.iter().any(Step::leads_floating), !last, "{provider:?}: {pending:?}");
+        let done = done(&mut octavia, &desired);
+        assert!(done.iter().any(|step| step == "create floating IP"), "{provider:?}: {done:?}");
+    }
 }
 
 #[test]

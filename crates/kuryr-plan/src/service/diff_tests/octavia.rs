@@ -5,7 +5,7 @@ use super::objects::{
     check_ranges, find_monitor, find_pool, lb_listener, lb_monitor, lb_pool, pair, set_listener, set_members,
 };
 use crate::service::{
-    Family, Members, Observed, ObservedPool, ObservedTree, Place, Step, Tree,
+    Family, Members, Observed, ObservedPool, ObservedTree, Place, Provider, Step, Tree,
     fixtures::{PUBLIC, id},
 };
 use kuryr_model::{
@@ -221,7 +221,8 @@ impl Octavia {
             };
             set_members(&mut pool, &listener.pool.members, self.next);
             self.next += u32::try_from(listener.pool.members.len()).unwrap();
-            if let Some(monitor) = &listener.pool.monitor {
+            if let Some(monitor) = listener.pool.monitor.as_ref().filter(|_| !tree.monitors_follow) {
+                assert_ne!(tree.provider, Provider::Ovn, "a health monitor that is lost");
                 let id: HealthMonitorId = self.id();
                 pool.pool.healthmonitor_id = Some(id);
                 pool.monitor = Some(lb_monitor(id, monitor, &tree.tags, new_pool, pool.pool.protocol));

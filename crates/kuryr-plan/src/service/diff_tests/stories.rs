@@ -131,6 +131,20 @@ fn settings_change_in_place() {
 }
 
 #[test]
+fn on_ovn_health_monitors_follow_their_load_balancer() {
+    let watched = load_balancer(&[(annotations::ENABLE_HEALTH_MONITOR, "true")]);
+    let desired = |site| desired(&watched, &pods(&addresses(2)), &site);
+    let mut octavia = Octavia::new();
+    let all = done(&mut octavia, &desired(site(Provider::Ovn)));
+    assert_eq!(
+        all[..2],
+        ["create load balancer shop/web at 10.96.0.10, TCP:80 with 2 members", "create health monitor shop/web:TCP:80"]
+    );
+    let at_once = done(&mut Octavia::new(), &desired(site(Provider::Amphora)));
+    assert!(!at_once.iter().any(|step| step.contains("monitor")), "{at_once:?}");
+}
+
+#[test]
 fn what_members_speak_changes_behind_a_listener_that_stays() {
     let mut octavia = made(&want(&load_balancer(&[]), &addresses(2)));
     let listener = octavia.there.trees[0].listeners[0].id;

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
+
 use super::status::ApiError;
 
 /// What happens to a call that a rule selects.
@@ -26,6 +28,8 @@ pub enum FaultEffect {
     Hang,
     /// Its work is done, then the connection breaks instead of an answer.
     LoseAnswer,
+    /// Its work is done, and it is never answered.
+    HoldAnswer,
 }
 
 /// A rule: the calls it selects and what happens to them. What is `None` selects everything.
@@ -37,6 +41,8 @@ pub struct Fault {
     pub resource: Option<String>,
     /// A part of the `User-Agent`.
     pub user_agent: Option<String>,
+    /// How many calls it lets pass first.
+    pub after: u32,
     /// How many calls it hits before it is used up.
     pub times: Option<u32>,
     /// What happens; refused with 500 if `None`.
@@ -48,6 +54,7 @@ pub struct Fault {
 pub struct Faults {
     rules: Arc<Mutex<Vec<(u64, Fault)>>>,
     next: Arc<AtomicU64>,
+    held: watch::Sender<u64>,
 }
 
 /// Ends a fault rule when dropped.
@@ -56,6 +63,13 @@ pub struct Faults {
 pub struct FaultGuard {
     faults: Faults,
     id: u64,
+}
+
+impl FaultGuard {
+    /// Whether it has hit as many calls as it was to.
+    pub fn is_used_up(&self) -> bool {
+        self.faults.lock().iter().any(|(id, fault)| *id == self.id && fault.times == Some(0))
+    }
 }
 
 impl Drop for FaultGuard {
@@ -81,6 +95,16 @@ impl Faults {
         self.lock().clear();
     }
 
+    /// How many calls were worked on whose answers are held, over all rules and from the begin.
+    pub fn held(&self) -> watch::Receiver<u64> {
+        self.held.subscribe()
+    }
+
+    /// A call was worked on, and its answer is held.
+    pub(crate) fn holds(&self) {
+        self.held.send_modify(|held| *held += 1);
+    }
+
     /// What happens to this call, if anything.
     pub(crate) fn hit(&self, verb: &str, resource: &str, user_agent: &str) -> Option<FaultEffect> {
         let mut rules = self.lock();
@@ -91,6 +115,10 @@ impl Faults {
                 && rule.times != Some(0)
         };
         let rule = rules.iter_mut().map(|(_, rule)| rule).find(|rule| selects(rule))?;
+        if rule.after > 0 {
+            rule.after -= 1;
+            return None;
+        }
         if let Some(times) = &mut rule.times {
             *times -= 1;
         }

@@ -46,13 +46,17 @@ pub(crate) async fn handle(State(server): State<Arc<Shared>>, request: Request) 
         Some(FaultEffect::Fail { code, retry_after }) => return faults::refusal(code, retry_after).into_response(),
         Some(FaultEffect::Delay(time)) => tokio::time::sleep(time).await,
         Some(FaultEffect::Hang) => std::future::pending().await,
-        Some(FaultEffect::LoseAnswer) | None => {}
+        Some(FaultEffect::LoseAnswer | FaultEffect::HoldAnswer) | None => {}
     }
     let result = match axum::body::to_bytes(body, BODY_LIMIT).await {
         Ok(body) => serve(&server, &target, &query, verb, &parts, &body),
         Err(error) => Err(ApiError::new(413, "RequestEntityTooLarge", format!("cannot read the request: {error}"))),
     };
     let response = result.unwrap_or_else(IntoResponse::into_response);
+    if fault == Some(FaultEffect::HoldAnswer) {
+        server.faults.holds();
+        std::future::pending::<()>().await;
+    }
     if fault == Some(FaultEffect::LoseAnswer) {
         let broken = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("the answer is lost")) });
         return Response::new(Body::from_stream(broken));
