@@ -35,7 +35,7 @@ impl State {
             (_, Answer::Looked(moment, Ok(groups))) => self.enforcer.looked(cluster, moment, &groups),
             // Asked again with the next plan.
             (_, Answer::Looked(_, Err(error))) => {
-                tracing::warn!(error = %error, "the security groups cannot be listed")
+                tracing::warn!(error = %error, "the security groups cannot be listed");
             }
             (Step::Make(keys), Answer::Made(made)) => self.made(keys, made, &mut again),
             (Step::Read(key, _), Answer::Read(Ok(group))) => {
