@@ -1,5 +1,6 @@
 //! Why a pod has no ports yet, for programs and for people.
 
+use crate::policy::Waits;
 use kuryr_model::{NetworkId, ObjectKey};
 use kuryr_openstack::{Class, Error as CloudError};
 use kuryr_plan::vif::VifError;
@@ -20,6 +21,12 @@ pub(crate) enum PodError {
     /// No pod subnet has an address left.
     #[error("{} no free address", list(.0))]
     SubnetsFull(Vec<String>),
+    /// Security groups that it is to start with are not all there.
+    #[error("{0}")]
+    Policies(#[from] Waits),
+    /// A policy came while its port was made, and what it forbids is not taken away from the port yet.
+    #[error("what NetworkPolicies forbid it by now is not taken away from its new port yet")]
+    WiderThanPolicies,
     /// Neutron made a port that cannot be plugged.
     #[error(transparent)]
     Vif(#[from] VifError),
@@ -103,14 +110,24 @@ impl PodError {
     pub(crate) fn remedy(&self) -> Remedy {
         match self {
             Self::Cloud(error) => Remedy::of(error),
-            Self::QuotaUsedUp
+            // It is worked on again when they are there.
+            Self::Policies(waits) if waits.failure.is_none() => Remedy::Time(Duration::ZERO),
+            Self::Policies(_)
+            | Self::QuotaUsedUp
             | Self::Refused { .. }
             | Self::SubnetsFull(_)
             | Self::Vif(_)
             | Self::Untagged
             | Self::WrongNetwork(_) => Remedy::Operator,
-            Self::Slow | Self::Kubernetes(_) | Self::LeftOut(_) | Self::Stopping => Remedy::Time(Duration::ZERO),
+            Self::WiderThanPolicies | Self::Slow | Self::Kubernetes(_) | Self::LeftOut(_) | Self::Stopping => {
+                Remedy::Time(Duration::ZERO)
+            }
         }
+    }
+
+    /// Whether it waits only for what is just being made.
+    pub(crate) fn is_brief(&self) -> bool {
+        matches!(self, Self::Policies(waits) if waits.failure.is_none())
     }
 
     /// The least time until the next try.
@@ -126,6 +143,7 @@ impl PodError {
         match self {
             Self::Cloud(error) => cloud_reason(error),
             Self::Slow => Reason::CloudSlow,
+            Self::Policies(_) | Self::WiderThanPolicies => Reason::PolicyNotReady,
             Self::QuotaUsedUp => Reason::QuotaExceeded,
             Self::SubnetsFull(_) => Reason::SubnetsFull,
             Self::Vif(VifError::BindingFailed { .. } | VifError::NotBound { .. }) => Reason::HostUnknown,
@@ -165,6 +183,7 @@ pub(crate) enum Reason {
     CloudRefused,
     QuotaExceeded,
     SubnetsFull,
+    PolicyNotReady,
     HostUnknown,
     PortUnusable,
     TagsDropped,
@@ -181,6 +200,7 @@ impl Reason {
             Self::CloudRefused => "CloudRefused",
             Self::QuotaExceeded => "QuotaExceeded",
             Self::SubnetsFull => "SubnetsFull",
+            Self::PolicyNotReady => "PolicyNotReady",
             Self::HostUnknown => "HostUnknown",
             Self::PortUnusable => "PortUnusable",
             Self::TagsDropped => "TagsDropped",

@@ -22,7 +22,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
-use kuryr_model::{GROUP, ObjectKey, ServiceUid, note::shorten};
+use kuryr_model::{GROUP, ObjectKey, PolicyUid, ServiceUid, note::shorten};
 use kuryr_plan::pod::Pod;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -71,9 +71,13 @@ impl About {
     }
 
     fn reference(&self) -> ObjectReference {
-        let own = self.kind.starts_with("Kuryr");
+        let api_version = match self.kind {
+            "NetworkPolicy" => "networking.k8s.io/v1".to_owned(),
+            kind if kind.starts_with("Kuryr") => format!("{GROUP}/v1"),
+            _ => "v1".to_owned(),
+        };
         ObjectReference {
-            api_version: Some(if own { format!("{GROUP}/v1") } else { "v1".to_owned() }),
+            api_version: Some(api_version),
             kind: Some(self.kind.to_owned()),
             namespace: self.namespace.clone(),
             name: Some(self.name.clone()),
@@ -87,6 +91,7 @@ impl About {
         match self.kind {
             "Pod" => "AllocatePorts",
             "Service" => "KeepLoadBalancer",
+            "NetworkPolicy" => "EnforcePolicy",
             "Node" => "ReadAnnotation",
             _ => "ReadObject",
         }
@@ -198,6 +203,11 @@ impl Events {
     /// Warns on a Service, at once. For what is news only.
     pub(crate) fn warn_service(&self, key: &ObjectKey, uid: &ServiceUid, reason: &str, note: String) {
         self.news(About::namespaced("Service", key, uid.as_str()), reason, note);
+    }
+
+    /// Warns on a NetworkPolicy, at once. For what is news only.
+    pub(crate) fn warn_policy(&self, key: &ObjectKey, uid: &PolicyUid, reason: &str, note: String) {
+        self.news(About::namespaced("NetworkPolicy", key, uid.as_str()), reason, note);
     }
 
     /// Warns on a `KuryrPort`, at once. For what is news only.

@@ -1,6 +1,6 @@
 //! A Neutron and an API server for unit tests: in memory, and as careless as a test wants.
 
-use crate::topology::Topology;
+use crate::{policy::Keeper, topology::Topology};
 use axum::{
     Router,
     body::Bytes,
@@ -11,7 +11,7 @@ use axum::{
 use kube::client::Body;
 use kuryr_model::{NetworkId, neutron};
 use kuryr_openstack::{Cloud, CloudConfig};
-use kuryr_plan::subnets::choices;
+use kuryr_plan::{policy::Settings, subnets::choices};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{
@@ -21,6 +21,7 @@ use std::{
 
 const NETWORK: &str = "00000000-0000-0000-0000-0000000000aa";
 const SUBNET: &str = "00000000-0000-0000-0000-000000000001";
+const OPEN_GROUPS: [&str; 2] = ["00000000-0000-0000-0000-000000000002", "00000000-0000-0000-0000-000000000003"];
 
 /// What becomes of a create of ports.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -188,7 +189,13 @@ pub(crate) fn topology() -> Topology {
     .unwrap();
     let subnets = vec![subnet];
     let networks = [(NETWORK.parse::<NetworkId>().unwrap(), network)].into();
-    Topology { choices: choices(&subnets), subnets, networks, open_groups: Vec::new(), tells_room: false }
+    let open_groups = OPEN_GROUPS.map(|id| id.parse().unwrap());
+    Topology { choices: choices(&subnets), subnets, networks, open_groups, tells_room: false }
+}
+
+/// What is known of policies: nothing, so that every pod is open.
+pub(crate) fn keeper() -> Arc<Keeper> {
+    Arc::new(Keeper::new(Settings::default(), OPEN_GROUPS.map(|id| id.parse().unwrap())))
 }
 
 /// What becomes of a write.

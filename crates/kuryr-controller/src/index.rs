@@ -159,7 +159,7 @@ impl Index {
 
     /// Takes over a node, and gives the keys of the `KuryrPort`s on it if it is out of service from now on.
     pub(crate) fn apply_node(&self, node: NodeState, now: Instant) -> Vec<ObjectKey> {
-        let NodeState { name, host, out_of_service } = node;
+        let NodeState { name, host, addresses: _, out_of_service } = node;
         let mut state = self.state.write();
         state.hosts.insert(name.clone(), host.name);
         if !out_of_service {
@@ -237,7 +237,7 @@ mod tests {
     use std::time::Duration;
 
     fn pod(value: serde_json::Value) -> Pod {
-        serde_json::from_value::<LeanPod>(value).unwrap().read().unwrap()
+        serde_json::from_value::<LeanPod>(value).unwrap().read().unwrap().0
     }
 
     fn port(version: &str, uid: &str) -> KuryrPort {
@@ -278,7 +278,8 @@ mod tests {
     }
 
     fn node9(out_of_service: bool) -> NodeState {
-        NodeState { name: "node9".into(), host: Host::of("node9", Some("compute-9")), out_of_service }
+        let (name, host) = ("node9".into(), Host::of("node9", Some("compute-9")));
+        NodeState { name, host, addresses: [].into(), out_of_service }
     }
 
     #[test]
@@ -363,7 +364,7 @@ mod tests {
         for number in 0..100 {
             let name = format!("spot-{number}");
             let host = Host::of(&name, None);
-            index.apply_node(NodeState { name: name.clone(), host, out_of_service: false }, now);
+            index.apply_node(NodeState { name: name.clone(), host, addresses: [].into(), out_of_service: false }, now);
             index.remove_node(&name, now);
         }
         let gone = || index.state.read().gone.keys().cloned().collect::<Vec<_>>();

@@ -4,16 +4,25 @@
 //! ten thousand costs hundreds of megabytes for a moment and seconds to begin with; what is left out here is skipped in
 //! the answer's text.
 
+use crate::policy::PodFacts;
 use k8s_openapi::{
     api::core::v1::{Node as KubeNode, Pod as KubePod},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{Resource, ResourceExt, api::ObjectMeta};
 use kuryr_model::{HOST_ANNOTATION, Host, KuryrPort, KuryrPortSpec, ObjectKey, PodUid, kuryr_port::KuryrPortStatus};
-use kuryr_plan::pod::{Pod, out_of_service};
+use kuryr_plan::{
+    pod::{Pod, out_of_service},
+    policy::{NamedPort, Protocol},
+};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use std::{borrow::Cow, marker::PhantomData};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    marker::PhantomData,
+    net::IpAddr,
+};
 
 /// A `K` of which spec and status are read as `S` and `T`.
 #[derive(Clone, Debug, Deserialize)]
@@ -55,6 +64,8 @@ pub(crate) struct NodeState {
     pub(crate) name: String,
     /// What Neutron calls it.
     pub(crate) host: Host,
+    /// The addresses from which it speaks to its pods.
+    pub(crate) addresses: BTreeSet<IpAddr>,
     /// Nothing on it will say anything any more.
     pub(crate) out_of_service: bool,
 }
@@ -74,6 +85,15 @@ struct Taint {
 pub(crate) struct NodeStatus {
     #[serde(default)]
     conditions: Vec<NodeCondition>,
+    #[serde(default)]
+    addresses: Vec<NodeAddress>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct NodeAddress {
+    #[serde(rename = "type")]
+    kind: String,
+    address: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -88,6 +108,26 @@ struct NodeCondition {
 pub(crate) struct PodSpec {
     node_name: Option<String>,
     host_network: Option<bool>,
+    #[serde(default)]
+    containers: Vec<Container>,
+    #[serde(default)]
+    init_containers: Vec<Container>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Container {
+    #[serde(default)]
+    ports: Vec<ContainerPort>,
+    restart_policy: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerPort {
+    name: Option<String>,
+    protocol: Option<String>,
+    container_port: i32,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -107,6 +147,7 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         generation: Option<i64>,
         deletion_timestamp: Option<Time>,
         finalizers: Option<Vec<String>>,
+        labels: Option<BTreeMap<String, String>>,
         annotations: Option<Annotations>,
     }
     // Of the others even the text is skipped.
@@ -115,12 +156,31 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         #[serde(rename = "kuryr.openstack.org/host")]
         host: Option<String>,
     }
-    let Metadata { name, namespace, uid, resource_version, generation, deletion_timestamp, finalizers, annotations } =
-        Metadata::deserialize(deserializer)?;
+    let Metadata {
+        name,
+        namespace,
+        uid,
+        resource_version,
+        generation,
+        deletion_timestamp,
+        finalizers,
+        labels,
+        annotations,
+    } = Metadata::deserialize(deserializer)?;
     let host = annotations.and_then(|annotations| annotations.host);
     let annotations = host.map(|host| [(HOST_ANNOTATION.to_owned(), host)].into());
     let rest = ObjectMeta { annotations, ..ObjectMeta::default() };
-    Ok(ObjectMeta { name, namespace, uid, resource_version, generation, deletion_timestamp, finalizers, ..rest })
+    Ok(ObjectMeta {
+        name,
+        namespace,
+        uid,
+        resource_version,
+        generation,
+        deletion_timestamp,
+        finalizers,
+        labels,
+        ..rest
+    })
 }
 
 impl<K: Resource, S, T> Resource for Lean<K, S, T> {
@@ -172,32 +232,51 @@ impl LeanNode {
     pub(crate) fn read(self) -> Result<NodeState, String> {
         let name = self.name_any();
         let host = Host::of(&name, self.annotations().get(HOST_ANNOTATION).map(String::as_str));
-        let conditions = self.status.map(|status| status.conditions).unwrap_or_default();
+        let (conditions, addresses) =
+            self.status.map(|status| (status.conditions, status.addresses)).unwrap_or_default();
+        let own = addresses.iter().filter(|address| matches!(address.kind.as_str(), "InternalIP" | "ExternalIP"));
+        let addresses = own.filter_map(|address| address.address.parse().ok()).collect();
         let ready = conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True");
         let taints = self.spec.map(|spec| spec.taints).unwrap_or_default();
         let out_of_service = out_of_service(ready, taints.iter().map(|taint| &*taint.key));
-        Ok(NodeState { name, host, out_of_service })
+        Ok(NodeState { name, host, addresses, out_of_service })
     }
 }
 
 impl LeanPod {
-    /// What matters of it.
+    /// What matters of it, and what of it only policies look at.
     ///
     /// # Errors
     /// It has no UID, which no API server sends.
-    pub(crate) fn read(self) -> Result<Pod, String> {
+    pub(crate) fn read(mut self) -> Result<(Pod, PodFacts), String> {
         let key = ObjectKey::new(self.namespace().unwrap_or_default(), self.name_any());
         let phase = self.status.and_then(|status| status.phase);
+        let labels = self.metadata.labels.take().unwrap_or_default();
+        let ports = self.spec.as_ref().map(named_ports).unwrap_or_default();
         let (node, host_network) = self.spec.map(|spec| (spec.node_name, spec.host_network)).unwrap_or_default();
-        Ok(Pod {
+        let pod = Pod {
             key,
             uid: PodUid(self.metadata.uid.ok_or("it has no UID")?),
             node: node.filter(|node| !node.is_empty()),
             host_network: host_network.unwrap_or(false),
             completed: matches!(phase.as_deref(), Some("Succeeded" | "Failed")),
             deleting: self.metadata.deletion_timestamp.is_some(),
-        })
+        };
+        Ok((pod, PodFacts { labels, ports }))
     }
+}
+
+/// The named ports of its containers. Those of init containers that go on running beside the others count, too; of two of
+/// one name the first counts, and Kubernetes looks at the containers first.
+fn named_ports(spec: &PodSpec) -> Vec<NamedPort> {
+    let lasting = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().filter(lasting));
+    let named = containers.flat_map(|container| &container.ports).filter_map(|port| {
+        let protocol = Protocol::from_kubernetes(port.protocol.as_deref().unwrap_or("TCP"))?;
+        let name = port.name.clone().filter(|name| !name.is_empty())?;
+        Some(NamedPort { name, protocol, number: port.container_port.try_into().ok()? })
+    });
+    named.collect()
 }
 
 impl LeanPort {
@@ -239,7 +318,7 @@ mod tests {
     use serde_json::json;
 
     fn pod(value: Value) -> Result<Pod, String> {
-        serde_json::from_value::<LeanPod>(value).unwrap().read()
+        serde_json::from_value::<LeanPod>(value).unwrap().read().map(|(pod, _)| pod)
     }
 
     #[test]
@@ -258,6 +337,26 @@ mod tests {
     }
 
     #[test]
+    fn policies_see_labels_and_named_ports_of_what_goes_on_running() {
+        let value = json!({
+            "metadata": {"namespace": "a", "name": "x", "uid": "p", "labels": {"colour": "red"}},
+            "spec": {
+                "initContainers": [
+                    {"name": "once", "ports": [{"name": "setup", "containerPort": 1}]},
+                    {"name": "side", "restartPolicy": "Always", "ports": [{"name": "metrics", "containerPort": 9090}]},
+                ],
+                "containers": [
+                    {"name": "main", "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}, {"containerPort": 80}]},
+                ],
+            },
+        });
+        let (_, facts) = serde_json::from_value::<LeanPod>(value).unwrap().read().unwrap();
+        assert_eq!(facts.labels, [("colour".to_owned(), "red".to_owned())].into());
+        let ports: Vec<String> = facts.ports.iter().map(ToString::to_string).collect();
+        assert_eq!(ports, ["dns/UDP=53", "metrics/TCP=9090"]);
+    }
+
+    #[test]
     fn a_pod_that_is_not_scheduled_has_no_node() {
         for spec in [json!({"containers": []}), json!({"containers": [], "nodeName": ""})] {
             let read = pod(json!({"metadata": {"namespace": "a", "name": "x", "uid": "p"}, "spec": spec})).unwrap();
@@ -270,13 +369,19 @@ mod tests {
     fn a_node_has_its_host_and_may_be_out_of_service() {
         let read = |value: Value| serde_json::from_value::<LeanNode>(value).unwrap().read().unwrap();
         let plain = read(json!({"metadata": {"name": "n", "annotations": {"other": "x"}}}));
-        assert_eq!(plain, NodeState { name: "n".into(), host: Host::of("n", None), out_of_service: false });
+        let addresses = BTreeSet::new();
+        assert_eq!(plain, NodeState { name: "n".into(), host: Host::of("n", None), addresses, out_of_service: false });
         let lost = read(json!({
             "metadata": {"name": "n", "annotations": {(HOST_ANNOTATION): "compute-1", "other": "x"}},
             "spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]},
-            "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]},
+            "status": {
+                "conditions": [{"type": "Ready", "status": "Unknown"}],
+                "addresses": [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "192.0.2.7"}],
+            },
         }));
-        assert_eq!(lost, NodeState { name: "n".into(), host: Host::of("n", Some("compute-1")), out_of_service: true });
+        let addresses = ["192.0.2.7".parse().unwrap()].into();
+        let host = Host::of("n", Some("compute-1"));
+        assert_eq!(lost, NodeState { name: "n".into(), host, addresses, out_of_service: true });
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //!                                        └── what was written ────┴─ KuryrPort ─▶ Kubernetes
 //! ```
 //!
-//! Services have an index, a queue and a reconciler of their own of the same shape: see `service/mod.rs`.
+//! Services have an index, a queue and a reconciler of their own of the same shape: see `service/mod.rs`. What
+//! NetworkPolicies come to is brought about as a whole: see `policy/mod.rs`.
 //!
 //! Invariants:
 //! - A reconciler gets a key, reads the index and does the one step that the planner names. There is one path for
@@ -30,6 +31,7 @@ mod index;
 mod lean;
 mod metrics;
 mod odd;
+mod policy;
 mod queue;
 mod reconcile;
 mod resync;
@@ -43,6 +45,7 @@ mod watch;
 pub use config::{ControllerConfig, ServiceClass, ServicesConfig};
 pub use election::{ElectionConfig, ElectionError};
 pub use metrics::Metrics;
+pub use policy::survey as policy_survey;
 pub use run::{Health, RunError, run};
 pub use service::{ServicesError, remove, survey};
 pub use topology::{REQUIRED_EXTENSIONS, TopologyError};

@@ -38,6 +38,11 @@ struct StateLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ResourceLabels {
     resource: &'static str,
 }
@@ -66,6 +71,12 @@ pub struct Metrics {
     load_balancers: Family<StateLabels, Gauge>,
     services_waiting: Family<ReasonTextLabels, Gauge>,
     pruned_load_balancers: Counter,
+    policy_steps: Family<StepLabels, Histogram, fn() -> Histogram>,
+    policy_failures: Family<FailureLabels, Counter>,
+    policies: Family<StateLabels, Gauge>,
+    policy_backlog: Family<KindLabels, Gauge>,
+    policy_settling: Histogram,
+    pruned_groups: Counter,
     calls: Family<CallLabels, Histogram, fn() -> Histogram>,
 }
 
@@ -87,6 +98,12 @@ impl Metrics {
             load_balancers: Family::default(),
             services_waiting: Family::default(),
             pruned_load_balancers: Counter::default(),
+            policy_steps: Family::new_with_constructor(seconds),
+            policy_failures: Family::default(),
+            policies: Family::default(),
+            policy_backlog: Family::default(),
+            policy_settling: seconds(),
+            pruned_groups: Counter::default(),
             calls: Family::new_with_constructor(seconds),
         };
         let kuryr = registry.sub_registry_with_prefix("kuryr");
@@ -132,6 +149,34 @@ impl Metrics {
             "pruned_load_balancers",
             "Services that were gone and had something in OpenStack still, which was deleted",
             metrics.pruned_load_balancers.clone(),
+        );
+        kuryr.register_with_unit(
+            "policy_step_duration",
+            "Time of each step for policies: look, make, read, rules, port, delete",
+            Unit::Seconds,
+            metrics.policy_steps.clone(),
+        );
+        kuryr.register(
+            "policy_step_failures",
+            "Steps for policies that failed and are tried again",
+            metrics.policy_failures.clone(),
+        );
+        kuryr.register("policies", "NetworkPolicies, by whether all of each holds", metrics.policies.clone());
+        kuryr.register(
+            "policy_backlog",
+            "Security groups and pods that are not yet as NetworkPolicies want them",
+            metrics.policy_backlog.clone(),
+        );
+        kuryr.register_with_unit(
+            "policy_settling_duration",
+            "Time from a change of what policies want until all of it holds",
+            Unit::Seconds,
+            metrics.policy_settling.clone(),
+        );
+        kuryr.register(
+            "pruned_security_groups",
+            "Security groups with our mark that nobody wanted, and that were deleted",
+            metrics.pruned_groups.clone(),
         );
         kuryr.register_with_unit(
             "openstack_request_duration",
@@ -191,6 +236,36 @@ impl Metrics {
 
     pub(crate) fn pruned_load_balancer(&self) {
         self.pruned_load_balancers.inc();
+    }
+
+    pub(crate) fn policy_step(&self, step: &'static str, took: Duration) {
+        self.policy_steps.get_or_create(&StepLabels { step }).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn policy_step_failed(&self, step: &'static str, reason: &'static str) {
+        self.policy_failures.get_or_create(&FailureLabels { step, reason }).inc();
+    }
+
+    /// Sets the numbers of policies that hold and that do not.
+    pub(crate) fn policies(&self, ready: usize, not_ready: usize) {
+        for (state, count) in [("ready", ready), ("not_ready", not_ready)] {
+            self.policies.get_or_create(&StateLabels { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Sets the numbers of groups and pods that are not as they are to be.
+    pub(crate) fn policy_backlog(&self, (groups, pods): (usize, usize)) {
+        for (kind, count) in [("groups", groups), ("pods", pods)] {
+            self.policy_backlog.get_or_create(&KindLabels { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(crate) fn policies_settled(&self, took: Duration) {
+        self.policy_settling.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn pruned_group(&self) {
+        self.pruned_groups.inc();
     }
 
     /// Sets the numbers of load balancers and of Services that wait, by state and reason.

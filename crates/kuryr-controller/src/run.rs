@@ -7,6 +7,7 @@ use crate::{
     events::{Events, reasons::HOST_IGNORED},
     index::Index,
     metrics::Metrics,
+    policy::{Keeper, PolicyTerm, PolicyWatches},
     queue::{Outcome, Queue},
     reconcile::Reconciler,
     resync::Resync,
@@ -14,9 +15,14 @@ use crate::{
     topology::{Topology, TopologyError},
     watch::{IgnoredHosts, ServicesSynced, Synced, Watches},
 };
+use ipnet::IpNet;
 use kube::Client;
-use kuryr_model::ObjectKey;
+use kuryr_model::{
+    ObjectKey, SecurityGroupId,
+    neutron::{EtherType, Subnet},
+};
 use kuryr_openstack::Cloud;
+use kuryr_plan::policy::Settings;
 use parking_lot::Mutex;
 use std::{hash::Hash, sync::Arc, time::Duration};
 use tokio::{
@@ -82,13 +88,14 @@ pub async fn run(
 ) -> Result<(), RunError> {
     // A standby that could not lead should say so now, not when it is needed.
     let topology = Topology::find(&cloud, &config.cluster, &config.pod_subnets).await?;
-    let services = match Services::find(&cloud, &config, &topology.subnets).await? {
-        Services::On(_) => true,
+    let (services, ranges) = match Services::find(&cloud, &config, &topology.subnets).await? {
+        Services::On(site) => (true, site.services.iter().map(|subnet| subnet.cidr).collect()),
         Services::Off(why) => {
             tracing::info!(why, "Services are off: they get no load balancers");
-            false
+            (false, Vec::new())
         }
     };
+    let policies = Arc::new(Keeper::new(policy_settings(&topology.subnets, ranges), topology.open_groups));
 
     let off = Synced { services: ServicesSynced::OFF, ..Synced::default() };
     let (synced, seen) = watch::channel(if services { Synced::default() } else { off });
@@ -100,15 +107,23 @@ pub async fn run(
     let _stop_watches = stop.clone().drop_guard();
     let service = services.then(|| {
         let (index, queue) = (Arc::new(ServiceIndex::default()), Arc::new(Queue::new()));
-        let (metrics, synced) = (metrics.clone(), synced.clone());
-        ServiceWatches { index, queue, metrics, synced }
+        let (policies, metrics, synced) = (policies.clone(), metrics.clone(), synced.clone());
+        ServiceWatches { index, queue, policies, metrics, synced }
     });
     if let Some(watches) = &service {
         watches.start(&client, &stop);
     }
+    let watches = PolicyWatches { keeper: policies.clone(), metrics: metrics.clone(), synced: synced.clone() };
+    watches.start(&client, &stop);
     let (hosts, ignored) = watch::channel(IgnoredHosts::new());
-    let watches =
-        Watches { index: index.clone(), queue: queue.clone(), metrics: metrics.clone(), synced, ignored: hosts };
+    let watches = Watches {
+        index: index.clone(),
+        queue: queue.clone(),
+        policies: policies.clone(),
+        metrics: metrics.clone(),
+        synced,
+        ignored: hosts,
+    };
     watches.start(&client, &stop);
 
     let mut election = Election::new(client.clone(), config.election.clone());
@@ -122,7 +137,9 @@ pub async fn run(
 
     let services = service.map(|watches| (watches.index, watches.queue));
     let events = Events::new(client.clone(), &config.election.identity);
-    let term = Term { config, client, cloud, metrics: metrics.clone(), events, index, queue, ignored, services };
+    let metrics_of_term = metrics.clone();
+    let term =
+        Term { config, client, cloud, metrics: metrics_of_term, events, index, queue, policies, ignored, services };
     let result = election
         .hold(async {
             if let Err(error) = term.serve(seen, &stop).await {
@@ -145,6 +162,7 @@ struct Term {
     events: Events,
     index: Arc<Index>,
     queue: Arc<Queue<ObjectKey>>,
+    policies: Arc<Keeper>,
     /// Nodes that must be told that their annotation is ignored.
     ignored: watch::Receiver<IgnoredHosts>,
     /// Index and queue of Services, if these are on.
@@ -167,12 +185,15 @@ impl Term {
             },
             None => None,
         };
-        let allocator = Allocator::start(self.cloud.clone(), topology, config, self.metrics.clone());
+        let policies = self.policy_term(topology.open_groups);
+        let allocator =
+            Allocator::start(self.cloud.clone(), topology, config, self.metrics.clone(), self.policies.clone());
         let reconciler = Arc::new(Reconciler {
             client: self.client.clone(),
             index: self.index.clone(),
             queue: self.queue.clone(),
             allocator: allocator.clone(),
+            policies: self.policies.clone(),
             events: self.events.clone(),
             metrics: self.metrics.clone(),
             cooldown: config.node_cooldown,
@@ -206,8 +227,23 @@ impl Term {
                 term.serve(config, site, stop).await;
             }
         };
-        tokio::join!(pods, services);
+        tokio::join!(pods, services, policies.serve(stop));
         Ok(())
+    }
+
+    fn policy_term(&self, open: [SecurityGroupId; 2]) -> PolicyTerm {
+        let config = &self.config;
+        PolicyTerm {
+            client: self.client.clone(),
+            cloud: self.cloud.clone(),
+            cluster: config.cluster.clone(),
+            metrics: self.metrics.clone(),
+            keeper: self.policies.clone(),
+            events: self.events.clone(),
+            pods: self.queue.clone(),
+            interval: config.prune_interval,
+            open,
+        }
     }
 
     fn service_term(&self, (index, queue): &(Arc<ServiceIndex>, Arc<Queue<Subject>>)) -> ServiceTerm {
@@ -220,6 +256,12 @@ impl Term {
             queue: queue.clone(),
         }
     }
+}
+
+/// What policies have to know of the networks.
+pub(crate) fn policy_settings(pods: &[Subnet], service_ranges: Vec<IpNet>) -> Settings {
+    let family = |subnet: &Subnet| if subnet.cidr.addr().is_ipv4() { EtherType::IPv4 } else { EtherType::IPv6 };
+    Settings { families: pods.iter().map(family).collect(), service_ranges }
 }
 
 /// Says on each Node whose annotation is ignored that it is: when a term begins, and when there is something new.

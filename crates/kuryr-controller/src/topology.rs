@@ -28,8 +28,8 @@ pub(crate) struct Topology {
     pub(crate) subnets: Vec<Subnet>,
     /// The networks of the subnets.
     pub(crate) networks: HashMap<NetworkId, Network>,
-    /// The groups of a pod that no policy isolates: everything in, everything out.
-    pub(crate) open_groups: Vec<SecurityGroupId>,
+    /// The groups of a pod that no policy isolates: everything in, then everything out.
+    pub(crate) open_groups: [SecurityGroupId; 2],
     /// Neutron can say how full subnets are. Whether our user may know is another matter.
     pub(crate) tells_room: bool,
 }
@@ -96,14 +96,8 @@ impl Topology {
                 entry.insert(network.networks().get(id).await?);
             }
         }
-        let groups = network.security_groups().list(&ours(cluster)).await?;
-        let mut open_groups = Vec::new();
-        for base in [Base::IngressOpen, Base::EgressOpen] {
-            let tag = Purpose::Base(base);
-            let found = groups.iter().find(|group| Mark::read(cluster, &group.tags).is_some_and(|m| m.purpose == tag));
-            let group = found.ok_or_else(|| TopologyError::NoGroup { tag, cluster: cluster.clone() })?;
-            open_groups.push(group.id);
-        }
+        let open_groups =
+            [open_group(cloud, cluster, Base::IngressOpen).await?, open_group(cloud, cluster, Base::EgressOpen).await?];
         let tells_room = extensions.has("network-ip-availability");
         Ok(Self { choices: choices(&subnets), subnets, networks, open_groups, tells_room })
     }
@@ -116,6 +110,19 @@ pub(crate) async fn pod_subnets(
     names: &[String],
 ) -> Result<Vec<Subnet>, TopologyError> {
     if names.is_empty() { set_up_subnets(cloud, cluster).await } else { named_subnets(cloud, names).await }
+}
+
+/// One of the open groups. It alone is listed: there may be many groups, with many rules.
+pub(crate) async fn open_group(
+    cloud: &Cloud,
+    cluster: &ClusterId,
+    base: Base,
+) -> Result<SecurityGroupId, TopologyError> {
+    let tag = Purpose::Base(base);
+    let mark = Mark { cluster: cluster.clone(), purpose: tag.clone() };
+    let found = cloud.network().security_groups().list(&Filter::new().tags(mark.tags())).await?;
+    let group = found.iter().find(|group| Mark::read(cluster, &group.tags).as_ref() == Some(&mark));
+    group.map(|group| group.id).ok_or_else(|| TopologyError::NoGroup { tag, cluster: cluster.clone() })
 }
 
 fn ours(cluster: &ClusterId) -> Filter {

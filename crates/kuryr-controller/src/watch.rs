@@ -7,6 +7,7 @@ use crate::{
     index::Index,
     lean::{LeanNode, LeanPod, LeanPort, NodeState, OddPort},
     metrics::Metrics,
+    policy::{Keeper, PodFacts},
     queue::Queue,
 };
 use futures::{Stream, StreamExt};
@@ -32,6 +33,15 @@ pub(crate) struct Synced {
     pub(crate) ports: bool,
     pub(crate) nodes: bool,
     pub(crate) services: ServicesSynced,
+    pub(crate) policies: PoliciesSynced,
+}
+
+/// How far the watches for policies are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PoliciesSynced {
+    pub(crate) namespaces: bool,
+    pub(crate) policies: bool,
+    pub(crate) held: bool,
 }
 
 /// How far the watches for Services are; all are true where Services are off.
@@ -51,7 +61,7 @@ impl ServicesSynced {
 impl Synced {
     /// What is not listed yet, by its name in the API.
     pub(crate) fn missing(self) -> Vec<&'static str> {
-        let Self { pods, ports, nodes, services } = self;
+        let Self { pods, ports, nodes, services, policies } = self;
         let all = [
             ("pods", pods),
             ("kuryrports", ports),
@@ -59,6 +69,9 @@ impl Synced {
             ("services", services.services),
             ("endpointslices", services.slices),
             ("kuryrloadbalancers", services.load_balancers),
+            ("namespaces", policies.namespaces),
+            ("networkpolicies", policies.policies),
+            ("kuryrnetworkpolicies", policies.held),
         ];
         all.into_iter().filter(|(_, there)| !there).map(|(name, _)| name).collect()
     }
@@ -81,6 +94,7 @@ const WATCH_SECONDS: u32 = 60;
 pub(crate) struct Watches {
     pub(crate) index: Arc<Index>,
     pub(crate) queue: Arc<Queue<ObjectKey>>,
+    pub(crate) policies: Arc<Keeper>,
     pub(crate) metrics: Metrics,
     pub(crate) synced: watch::Sender<Synced>,
     pub(crate) ignored: watch::Sender<IgnoredHosts>,
@@ -97,20 +111,25 @@ impl Watches {
         run(stop, stream, move |event| this.node(event));
     }
 
-    fn pod(&self, event: Seen<Pod>) {
+    fn pod(&self, event: Seen<(Pod, PodFacts)>) {
         match event {
-            Seen::Apply(pod) => {
+            Seen::Apply(seen) => {
+                let (pod, facts) = *seen;
                 let key = pod.key.clone();
-                if self.index.apply_pod(*pod) {
+                // Policies first: whoever is told of the pod may ask for its groups.
+                self.policies.pod(&self.index, &pod, facts);
+                if self.index.apply_pod(pod) {
                     self.queue.add(key);
                 }
             }
             Seen::Delete(name) => {
                 self.index.remove_pod(&name);
+                self.policies.pods_gone([name.clone()]);
                 self.queue.add(name);
             }
             Seen::Listed(seen) => {
                 for key in self.index.retain_pods(&seen) {
+                    self.policies.pods_gone([key.clone()]);
                     self.queue.add(key);
                 }
                 self.synced.send_modify(|synced| synced.pods = true);
@@ -128,16 +147,20 @@ impl Watches {
                         (odd.key.clone(), self.index.apply_odd(odd))
                     }
                 };
+                // What we wrote ourselves is known already, but not to policies.
+                self.policies.port(&key, self.index.get(&key).port.as_deref());
                 if changed {
                     self.queue.add(key);
                 }
             }
             Seen::Delete(name) => {
                 self.index.remove_port(&name, None);
+                self.policies.port(&name, None);
                 self.queue.add(name);
             }
             Seen::Listed(seen) => {
                 for key in self.index.retain_ports(&seen) {
+                    self.policies.port(&key, None);
                     self.queue.add(key);
                 }
                 self.synced.send_modify(|synced| synced.ports = true);
@@ -148,6 +171,7 @@ impl Watches {
     fn node(&self, event: Seen<NodeState>) {
         match event {
             Seen::Apply(node) => {
+                self.policies.node(node.name.clone(), node.addresses.clone());
                 self.ignored_host(&node.name, node.host.ignored.clone());
                 for key in self.index.apply_node(*node, Instant::now()) {
                     self.queue.add(key);
@@ -176,6 +200,7 @@ impl Watches {
     }
 
     fn forget_node(&self, name: &str) {
+        self.policies.node_gone(name.to_owned());
         self.ignored_host(name, None);
         for key in self.index.remove_node(name, Instant::now()) {
             self.queue.add(key);
@@ -274,6 +299,7 @@ mod tests {
         Watches {
             index: Arc::default(),
             queue: Arc::new(Queue::new()),
+            policies: crate::fake::keeper(),
             metrics: Metrics::new(&mut Registry::default()),
             synced: watch::Sender::default(),
             ignored: watch::Sender::default(),
@@ -367,7 +393,8 @@ mod tests {
 
     #[test]
     fn what_is_not_listed_yet_is_named() {
-        let some = Synced { pods: true, services: ServicesSynced::OFF, ..Synced::default() };
+        let policies = PoliciesSynced { namespaces: true, policies: true, held: true };
+        let some = Synced { pods: true, services: ServicesSynced::OFF, policies, ..Synced::default() };
         assert_eq!((some.missing(), some.all()), (vec!["kuryrports", "nodes"], false));
         assert!(Synced { ports: true, nodes: true, ..some }.all());
     }

@@ -14,6 +14,7 @@
 //! and the plan for a world in which the plan was carried out is empty.
 
 pub mod allocator;
+pub mod enforce;
 pub mod pod;
 pub mod policy;
 pub mod pool;

@@ -82,6 +82,11 @@ fn every_reason_is_explained() {
     reasons.extend(quoted(status, "const PENDING: &str =", ";"));
     let ready = quoted(status, "fn ready(", "\n}");
     reasons.extend(ready.into_iter().filter(|word| word.len() > 5 && word.starts_with(char::is_uppercase)));
+    let policies = include_str!("../../kuryr-controller/src/policy/error.rs");
+    reasons.extend(quoted(policies, "match error.class()", "};"));
+    let status = include_str!("../../kuryr-controller/src/policy/status.rs");
+    let words = quoted(status, "fn problems(", "\n}").into_iter().chain(quoted(status, "fn ready(", "\n}"));
+    reasons.extend(words.filter(|word| word.len() > 5 && word.chars().all(char::is_alphanumeric)));
     reasons.extend(kuryr_plan::service::Reason::ALL.iter().map(|reason| reason.as_str()));
     assert!(reasons.len() >= 40, "{reasons:?}");
     assert_eq!(missing(OPERATING, reasons.iter().map(|reason| format!("\n| `{reason}` |"))), [""; 0]);

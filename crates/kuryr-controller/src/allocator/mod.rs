@@ -24,10 +24,12 @@ use crate::{
     error::PodError,
     gather::{Arrival, Limits, gather},
     metrics::Metrics,
+    policy::Keeper,
     topology::Topology,
 };
 use kuryr_model::{
-    ClusterId, DEVICE_OWNER, KuryrPort, NetworkId, ObjectKey, PodUid, PortId, Vif, mark::cluster_tag, neutron::Port,
+    ClusterId, DEVICE_OWNER, KuryrPort, NetworkId, ObjectKey, PodUid, PortId, SecurityGroupId, Vif, mark::cluster_tag,
+    neutron::Port,
 };
 use kuryr_openstack::{Class, Cloud, Error as CloudError, Filter, Waits, network::NewPort};
 use kuryr_plan::{
@@ -52,6 +54,9 @@ pub(crate) struct Request {
     pub(crate) uid: PodUid,
     /// The node's name in Neutron.
     pub(crate) host: String,
+    /// All security groups that the port has from its first moment on, as [`Keeper::grant`] gave them. There is no other
+    /// place where they are chosen.
+    pub(crate) groups: Vec<SecurityGroupId>,
 }
 
 /// A port for a pod.
@@ -78,6 +83,8 @@ struct Shared {
     cluster: ClusterId,
     topology: Topology,
     metrics: Metrics,
+    /// Is told which ports there are, and with which groups.
+    policies: Arc<Keeper>,
     began: Instant,
     state: Mutex<State>,
 }
@@ -90,13 +97,19 @@ struct State {
 }
 
 impl Allocator {
-    pub(crate) fn start(cloud: Cloud, topology: Topology, config: &ControllerConfig, metrics: Metrics) -> Self {
+    pub(crate) fn start(
+        cloud: Cloud,
+        topology: Topology,
+        config: &ControllerConfig,
+        metrics: Metrics,
+        policies: Arc<Keeper>,
+    ) -> Self {
         let (requests, arrivals) = mpsc::unbounded_channel();
         let (looks, looked) = mpsc::unbounded_channel();
         let supply = Supply::new(topology.choices.clone(), config.bulk_size, topology.tells_room);
         let state = Mutex::new(State { supply, suspects: Suspects::default(), quota: None });
         let (cluster, began) = (config.cluster.clone(), Instant::now());
-        let shared = Arc::new(Shared { cloud, cluster, topology, metrics, began, state });
+        let shared = Arc::new(Shared { cloud, cluster, topology, metrics, policies, began, state });
         let limits =
             Limits { bulk_size: config.bulk_size, bulk_requests: config.bulk_requests, burst: config.bulk_linger };
         let serving = shared.clone();
@@ -321,6 +334,9 @@ impl Shared {
         let id = port.id;
         let result = self.vif(request, &port).map(|vif| Allocated { vif, made });
         let unusable = result.is_err();
+        if !unusable {
+            self.policies.has(id, &request.uid, &port.security_groups);
+        }
         if reply.send(result).is_err() || unusable {
             // One that was found and is unusable is in no KuryrPort: it would have been unusable then, too.
             let deleted = (made || unusable) && self.delete(id).await.is_ok();
@@ -332,6 +348,7 @@ impl Shared {
 
     async fn delete(&self, id: PortId) -> Result<(), PodError> {
         self.cloud.network().background().ports().delete(id).await?;
+        self.policies.port_gone(id);
         self.state.lock().supply.released(1);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::{Request, Shared};
 use crate::error::PodError;
-use kuryr_model::{DEVICE_OWNER, Mark, ObjectKey, PodUid, Purpose, SecurityGroupId, SubnetId, Vif, neutron::Port};
+use kuryr_model::{DEVICE_OWNER, Mark, ObjectKey, PodUid, Purpose, SubnetId, Vif, neutron::Port};
 use kuryr_openstack::network::{NewFixedIp, NewPort, ip_availability::SubnetUse};
 use kuryr_plan::{subnets::Choice, vif::vif};
 use std::collections::HashSet;
@@ -16,18 +16,13 @@ impl Shared {
         NewPort {
             name: name(&request.key),
             fixed_ips: choice.subnets.iter().map(|id| NewFixedIp::from(*id)).collect(),
-            security_groups: self.security_groups(request),
+            security_groups: request.groups.clone(),
             host_id: Some(request.host.clone()),
             device_owner: DEVICE_OWNER.to_owned(),
             device_id: request.uid.to_string(),
             tags: mark.tags(),
             ..NewPort::new(choice.network)
         }
-    }
-
-    /// The security groups that a pod's port has from its first moment on. There is no other place where they are chosen.
-    fn security_groups(&self, _pod: &Request) -> Vec<SecurityGroupId> {
-        self.topology.open_groups.clone()
     }
 
     /// What a pod's node plugs for its port.
@@ -43,7 +38,7 @@ impl Shared {
     pub(super) fn owner(&self, port: &Port) -> Option<PodUid> {
         match Mark::read(&self.cluster, &port.tags)?.purpose {
             Purpose::Pod(uid) => Some(uid),
-            Purpose::Service(_) | Purpose::Base(_) => None,
+            Purpose::Service(_) | Purpose::Group(_) | Purpose::Base(_) => None,
         }
     }
 

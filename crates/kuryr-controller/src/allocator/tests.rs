@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     error::Reason,
-    fake::{Fate, Neutron, topology},
+    fake::{Fate, Neutron, keeper, topology},
 };
 use futures::future::join_all;
 use prometheus_client::registry::Registry;
@@ -11,14 +11,15 @@ use prometheus_client::registry::Registry;
 async fn allocator(neutron: &Neutron) -> Allocator {
     let mut config = ControllerConfig::new("ours".into(), "us".into());
     config.bulk_requests = 1;
-    let allocator =
-        Allocator::start(neutron.cloud().await, topology(), &config, Metrics::new(&mut Registry::default()));
+    let metrics = Metrics::new(&mut Registry::default());
+    let allocator = Allocator::start(neutron.cloud().await, topology(), &config, metrics, keeper());
     allocator.resynced([]);
     allocator
 }
 
 fn request(n: usize) -> Request {
-    Request { key: ObjectKey::new("shop", format!("pod-{n}")), uid: PodUid(format!("u{n}")), host: "node0".into() }
+    let (key, uid) = (ObjectKey::new("shop", format!("pod-{n}")), PodUid(format!("u{n}")));
+    Request { key, uid, host: "node0".into(), groups: topology().open_groups.to_vec() }
 }
 
 async fn ask(allocator: &Allocator, pods: std::ops::Range<usize>) -> Vec<Result<Allocated, PodError>> {

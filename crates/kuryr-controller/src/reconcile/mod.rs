@@ -21,6 +21,7 @@ use crate::{
     events::Events,
     index::{Index, Known},
     metrics::Metrics,
+    policy::Keeper,
     queue::{Outcome, Queue},
 };
 use kube::{Api, Client};
@@ -40,12 +41,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A failure that time may mend is said on the pod only when it came this often in a row.
 const SILENT_FAILURES: u32 = 1;
 
+/// How long a pod waits for what is on its way, unless it is woken before.
+const BRIEFLY: Duration = Duration::from_secs(2);
+
 /// Does the steps.
 pub(crate) struct Reconciler {
     pub(crate) client: Client,
     pub(crate) index: Arc<Index>,
     pub(crate) queue: Arc<Queue<ObjectKey>>,
     pub(crate) allocator: Allocator,
+    pub(crate) policies: Arc<Keeper>,
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
     pub(crate) cooldown: Duration,
@@ -130,6 +135,12 @@ impl Reconciler {
                 Outcome::Settled
             }
             Err(error) => {
+                self.policies.ungrant(&pod.uid);
+                if error.is_brief() && self.queue.failures(&pod.key) < SILENT_FAILURES {
+                    // As with the first pod on a node that a policy isolates.
+                    tracing::debug!(pod = %pod.key, reason = %error, "the pod waits");
+                    return Outcome::Retry(BRIEFLY);
+                }
                 let passing = matches!(error.remedy(), Remedy::Time(_));
                 if !passing || self.queue.failures(&pod.key) >= SILENT_FAILURES {
                     self.say_why(pod, node, &error).await;
@@ -141,7 +152,8 @@ impl Reconciler {
 
     async fn allocate_and_record(&self, pod: &Pod, node: &str) -> Result<(), PodError> {
         let started = Instant::now();
-        let request = Request { key: pod.key.clone(), uid: pod.uid.clone(), host: self.index.host(node) };
+        let groups = self.policies.grant(&pod.key, &pod.uid)?;
+        let request = Request { key: pod.key.clone(), uid: pod.uid.clone(), host: self.index.host(node), groups };
         let mut allocation = std::pin::pin!(self.allocator.allocate(request));
         let allocated = match timeout(PATIENCE, &mut allocation).await {
             Ok(allocated) => allocated?,

@@ -1,7 +1,7 @@
 //! Writes ports where their nodes find them, and takes them back.
 
 use super::{
-    Reconciler,
+    PATIENCE, Reconciler,
     objects::{condition, new_kuryr_port, status},
 };
 use crate::{allocator::Allocated, error::PodError, lean::LeanPort, resync::list_some};
@@ -16,7 +16,7 @@ use kuryr_plan::{
 };
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 impl Reconciler {
     /// Whether a port may be made for `pod`, as far as its namespace is concerned: where `KuryrPort`s were refused lately, its
@@ -48,6 +48,11 @@ impl Reconciler {
         if !self.still_wanted(pod) {
             tracing::info!(pod = %pod.key, uid = %pod.uid, port = %port_id, "the pod went away while its port was made");
             return self.give_back(pod, port_id, made).await;
+        }
+        // A policy may have come while Neutron took its time.
+        if timeout(PATIENCE, self.policies.closed_enough(&pod.uid)).await.is_err() {
+            self.allocator.suspect(&pod.key, &pod.uid);
+            return Err(PodError::WiderThanPolicies);
         }
         let started = Instant::now();
         // As it is now: while Neutron took its time, one may have been made.

@@ -3,7 +3,8 @@
 use super::*;
 use crate::{
     config::ControllerConfig,
-    fake::{Api as FakeApi, Fate, Neutron, Trouble, topology},
+    fake::{Api as FakeApi, Fate, Neutron, Trouble, keeper, topology},
+    policy::PodFacts,
 };
 use http::Method;
 use prometheus_client::registry::Registry;
@@ -29,7 +30,9 @@ impl World {
         let (neutron, api) = (Neutron::start().await, FakeApi::default());
         let config = ControllerConfig::new("ours".into(), "us".into());
         let metrics = Metrics::new(&mut Registry::default());
-        let allocator = Allocator::start(neutron.cloud().await, topology(), &config, metrics.clone());
+        let policies = keeper();
+        let cloud = neutron.cloud().await;
+        let allocator = Allocator::start(cloud, topology(), &config, metrics.clone(), policies.clone());
         allocator.resynced([]);
         let client = api.client();
         let reconciler = Reconciler {
@@ -38,6 +41,7 @@ impl World {
             index: Arc::default(),
             queue: Arc::new(Queue::new()),
             allocator,
+            policies,
             metrics,
             cooldown: Duration::ZERO,
             waiting: Mutex::default(),
@@ -52,10 +56,12 @@ impl World {
     }
 
     fn see(&self, pod: Pod) {
+        self.reconciler.policies.pod(&self.reconciler.index, &pod, PodFacts::default());
         self.reconciler.index.apply_pod(pod);
     }
 
     fn lose(&self, name: &str) {
+        self.reconciler.policies.pods_gone([key(name)]);
         self.reconciler.index.remove_pod(&key(name));
     }
 

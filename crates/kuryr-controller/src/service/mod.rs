@@ -40,6 +40,7 @@ mod watch;
 
 pub(crate) use index::ServiceIndex;
 pub(crate) use reconcile::Subject;
+pub(crate) use status::patch;
 pub(crate) use topology::Services;
 pub use topology::ServicesError;
 pub(crate) use watch::ServiceWatches;

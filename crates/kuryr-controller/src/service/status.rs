@@ -174,8 +174,8 @@ pub(crate) fn members<'a>(slices: impl IntoIterator<Item = &'a Slice>) -> Member
 }
 
 /// The merge patch from one status to another: what is not there any more is taken away.
-pub(crate) fn patch(before: &KuryrLoadBalancerStatus, after: &KuryrLoadBalancerStatus) -> serde_json::Value {
-    let object = |status: &KuryrLoadBalancerStatus| match serde_json::to_value(status) {
+pub(crate) fn patch<S: serde::Serialize>(before: &S, after: &S) -> serde_json::Value {
+    let object = |status: &S| match serde_json::to_value(status) {
         Ok(serde_json::Value::Object(map)) => map,
         _ => serde_json::Map::new(),
     };

@@ -12,6 +12,7 @@ use crate::{
     topology::{TopologyError, pod_subnets},
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use ipnet::IpNet;
 use k8s_openapi::api::{core::v1::Service as KubeService, discovery::v1::EndpointSlice};
 use kube::{Api, Client, ResourceExt as _};
 use kuryr_model::{KuryrLoadBalancer, ObjectKey, ServiceUid};
@@ -30,6 +31,8 @@ const AT_ONCE: usize = 8;
 pub struct Survey {
     /// Why Services get no load balancers, if so; then there are no [`Self::services`].
     pub off: Option<String>,
+    /// The service subnets.
+    pub ranges: Vec<IpNet>,
     /// The Services, by their names.
     pub services: BTreeMap<ObjectKey, Surveyed>,
     /// What there is of Services that are gone.
@@ -137,7 +140,10 @@ pub async fn survey(
         }
     }
     let site = match services {
-        Services::On(site) => Some(SiteState::new(*site)),
+        Services::On(site) => {
+            survey.ranges = site.services.iter().map(|subnet| subnet.cidr).collect();
+            Some(SiteState::new(*site))
+        }
         Services::Off(why) => {
             survey.off = Some(why);
             None

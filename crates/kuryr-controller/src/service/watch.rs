@@ -7,11 +7,13 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
+    policy::Keeper,
     queue::Queue,
     watch::{Seen as Event, Synced, events, run},
 };
 use kube::Client;
 use kuryr_model::{KuryrLoadBalancer, ObjectKey};
+use kuryr_plan::policy::Service as PolicyService;
 use std::{net::IpAddr, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct ServiceWatches {
     pub(crate) index: Arc<ServiceIndex>,
     pub(crate) queue: Arc<Queue<Subject>>,
+    pub(crate) policies: Arc<Keeper>,
     pub(crate) metrics: Metrics,
     pub(crate) synced: watch::Sender<Synced>,
 }
@@ -41,8 +44,21 @@ impl ServiceWatches {
 
     fn wake(&self, keys: impl IntoIterator<Item = ObjectKey>) {
         for key in keys {
+            self.show(&key);
             self.queue.add(Subject::Service(key));
         }
+    }
+
+    /// Shows a Service to policies, once it is known who carries its load balancer out: before that nothing answers there.
+    /// Only the OVN provider is known to let endpoints see the client.
+    fn show(&self, key: &ObjectKey) {
+        let known = self.index.get(key);
+        let status = known.load_balancer.as_ref().and_then(|held| held.status.as_ref());
+        let provider = status.map(|status| status.provider.as_str()).filter(|provider| !provider.is_empty());
+        let slices = known.slices.iter().map(AsRef::as_ref);
+        let seen = known.service.as_ref().zip(provider);
+        let service = seen.and_then(|(seen, provider)| PolicyService::of(&seen.service, slices, provider != "ovn"));
+        self.policies.service(key.clone(), service);
     }
 
     fn service(&self, event: Event<Seen>) {
@@ -84,6 +100,8 @@ impl ServiceWatches {
                 let key = held.key();
                 if self.index.apply_load_balancer(*held) {
                     self.wake([key]);
+                } else {
+                    self.show(&key);
                 }
             }
             Event::Delete(key) => {

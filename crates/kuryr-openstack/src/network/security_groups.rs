@@ -80,6 +80,11 @@ impl SecurityGroups<'_> {
         self.0.create(&KIND, group).await
     }
 
+    /// Creates all in one request or, if one cannot be created, none.
+    pub async fn create_many(&self, groups: &[NewSecurityGroup]) -> Result<Vec<SecurityGroup>, Error> {
+        self.0.create_many(&KIND, groups).await
+    }
+
     /// Deletes one. One that is gone already is deleted.
     pub async fn delete(&self, id: SecurityGroupId) -> Result<(), Error> {
         self.0.delete(&KIND, id).await

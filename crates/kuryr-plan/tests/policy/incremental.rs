@@ -42,7 +42,7 @@ fn carry_out(state: &mut Compiled, delta: Delta) -> Result<(), String> {
 }
 
 /// One random change of a world.
-fn change(dice: &mut Dice, world: &World) -> Change {
+pub(crate) fn change(dice: &mut Dice, world: &World) -> Change {
     match dice.below(20) {
         0..=2 => {
             let index = dice.below(7);
@@ -79,7 +79,7 @@ fn new_policy(dice: &mut Dice, world: &World) -> Change {
 }
 
 /// One of the pods there are, with other labels, addresses or node.
-fn relabelled(dice: &mut Dice, world: &World) -> Change {
+pub(crate) fn relabelled(dice: &mut Dice, world: &World) -> Change {
     let Some(pod) = gone(dice, world.pods.keys()).and_then(|key| world.pods.get(&key)) else {
         return new_policy(dice, world);
     };

@@ -12,6 +12,8 @@ mod cases;
 #[cfg(test)]
 mod compare;
 #[cfg(test)]
+mod enforce;
+#[cfg(test)]
 mod incremental;
 #[cfg(test)]
 mod neutron;

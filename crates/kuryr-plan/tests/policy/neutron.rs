@@ -64,6 +64,23 @@ impl Cloud {
         }
     }
 
+    /// As Neutron has it: the groups of each pod's port, and their rules.
+    pub(crate) fn of_ports<'a>(
+        ports: impl Iterator<Item = (&'a PodUid, &'a BTreeSet<SecurityGroupId>)>,
+        rules: impl Fn(SecurityGroupId) -> Vec<RuleContent>,
+        addresses: impl Fn(&PodUid) -> BTreeSet<IpAddr>,
+    ) -> Self {
+        let mut cloud = Self { ports: BTreeMap::new(), members: BTreeMap::new() };
+        for (pod, groups) in ports {
+            let port = cloud.ports.entry(pod.clone()).or_default();
+            for id in groups {
+                port.extend(rules(*id));
+                cloud.members.entry(*id).or_default().extend(addresses(pod));
+            }
+        }
+        cloud
+    }
+
     /// Whether a port may send there.
     pub(crate) fn sends(&self, pod: &Pod, to: IpAddr, traffic: Traffic) -> bool {
         self.passes(pod, Direction::Egress, to, traffic)

@@ -8,6 +8,7 @@ mod cloud_faults;
 mod connectivity;
 mod lifecycle;
 mod node_faults;
+mod policies_exec;
 mod real;
 mod restarts;
 mod run;
@@ -159,6 +160,8 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded service_faults::a_load_balancer_is_deleted_behind_our_back;
     Embedded service_faults::a_member_is_removed_behind_our_back;
     Embedded service_faults::the_controller_is_killed_during_the_life_of_services;
+    Embedded policies_exec::a_policy_holds_on_fifty_pods_within_its_budget;
+    Embedded policies_exec::a_restarted_controller_finds_policies_as_they_are;
     Embedded service_kills::the_controller_dies_after_each_write_to_the_cloud;
     Embedded service_kills::the_controller_dies_after_each_write_to_kubernetes;
     Real service_users::coredns_answers_pods_over_udp_and_tcp;

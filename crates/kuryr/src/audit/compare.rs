@@ -2,6 +2,7 @@
 
 use super::{
     base::{self, Marked},
+    policies::policies,
     services::services,
 };
 use crate::{
@@ -9,10 +10,10 @@ use crate::{
     view::{ClusterView, PodView, Unreadable, overdue},
 };
 use jiff::Timestamp;
-use kuryr_controller::survey::Survey;
+use kuryr_controller::{policy_survey::Survey as Policies, survey::Survey};
 use kuryr_model::{
     ClusterId, FloatingIpId, KuryrPort, LoadBalancerId, Mark, NetworkId, ObjectKey, PodUid, PortId, Purpose, RouterId,
-    Vif,
+    SecurityGroupId, Vif,
     mark::Base,
     neutron::{Port, SecurityGroup},
 };
@@ -74,6 +75,7 @@ pub(crate) enum Prunable {
     KuryrPort(ObjectKey, String),
     LoadBalancer(LoadBalancerId),
     FloatingIp(FloatingIpId),
+    SecurityGroup(SecurityGroupId),
     /// By UID, too.
     KuryrLoadBalancer(ObjectKey, String),
     /// On a node: by the daemon that has this socket, which knows best what nobody wants there.
@@ -94,6 +96,8 @@ pub(crate) struct World {
     pub(crate) marked: Marked,
     /// Services, and what they have.
     pub(crate) services: Survey,
+    /// NetworkPolicies, and what is left to do for them.
+    pub(crate) policies: Policies,
 }
 
 /// Everything that is wrong.
@@ -109,6 +113,7 @@ pub(crate) fn compare(world: &World) -> Vec<Finding> {
     groups(world, &mut findings);
     base::strays(&world.cluster, &world.marked, &world.services, &mut findings);
     services(&world.cluster, world.now, &world.services, &mut findings);
+    policies(&world.policies, &mut findings);
     findings.sort();
     findings
 }

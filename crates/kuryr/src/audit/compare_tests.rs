@@ -52,6 +52,7 @@ fn world() -> World {
         groups: vec![group(Base::IngressOpen, Direction::Ingress), group(Base::EgressOpen, Direction::Egress)],
         marked: Marked::default(),
         services: Survey::default(),
+        policies: Policies::default(),
     }
 }
 

@@ -69,6 +69,10 @@ async fn delete(finding: &Finding, prunable: &Prunable, cluster: Option<&Cluster
             let octavia = cluster.cloud.load_balancing().background();
             octavia.load_balancers().delete(*id).await.map_err(|error| anyhow::anyhow!(chain(&error)))
         }
+        (Prunable::SecurityGroup(id), Some(cluster)) => {
+            let network = cluster.cloud.network().background();
+            network.security_groups().delete(*id).await.map_err(|error| anyhow::anyhow!(chain(&error)))
+        }
         (Prunable::FloatingIp(id), Some(cluster)) => {
             let network = cluster.cloud.network().background();
             network.floating_ips().delete(*id).await.map_err(|error| anyhow::anyhow!(chain(&error)))

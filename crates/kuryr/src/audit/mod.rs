@@ -13,6 +13,7 @@ mod base;
 mod compare;
 mod fix;
 mod node;
+mod policies;
 mod services;
 
 pub(crate) use compare::Finding;
@@ -24,7 +25,7 @@ use clap::{Args, ValueEnum};
 use compare::World;
 use jiff::Timestamp;
 use kube::Client;
-use kuryr_controller::{ControllerConfig, survey::survey};
+use kuryr_controller::{ControllerConfig, policy_survey, survey::survey};
 use kuryr_model::{
     KuryrPort, Mark, Purpose,
     mark::{Base, cluster_tag},
@@ -142,13 +143,14 @@ async fn look(cluster: &Cluster) -> anyhow::Result<World> {
     let groups = network.security_groups().list(&ours).await?;
     let marked = base_of(cluster).await?;
     let services = survey(config, cloud, client, None).await?;
+    let policies = policy_survey::survey(config, cloud, client, &services).await?;
     let view = ClusterView::read(client).await?;
     // Those that are named and were not in the list: made since, not there, or without our tag.
     let known: BTreeSet<_> = ports.iter().map(|port| port.id).collect();
     let named = view.kuryr_ports.iter().flat_map(KuryrPort::port_ids);
     let unseen: Vec<_> = named.filter(|port| !known.contains(port)).collect();
     ports.extend(network.ports().list(&Filter::new().any("id", unseen)).await?);
-    Ok(World { cluster: id.clone(), now: Timestamp::now(), view, ports, groups, marked, services })
+    Ok(World { cluster: id.clone(), now: Timestamp::now(), view, ports, groups, marked, services, policies })
 }
 
 /// What has our mark, but ports of pods, security groups and load balancers.

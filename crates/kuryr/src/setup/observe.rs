@@ -11,6 +11,7 @@ use kuryr_openstack::{
     Error, Filter, Network,
     network::{routers::INTERFACE_OWNERS, tags::Tagged},
 };
+use kuryr_plan::policy;
 use std::{collections::BTreeSet, hash::Hash};
 
 /// Finds what carries our tags, or the description that says the same.
@@ -29,16 +30,18 @@ pub(crate) async fn observe(network: &Network, cluster: &ClusterId) -> Result<Fo
         let groups = network.security_groups().list(by).await?;
         Ok::<_, Error>(groups.into_iter().map(|group| (*base, group)).collect::<Vec<_>>())
     };
-    let (networks, subnets, service_networks, service_subnets, routers, groups, pods) = try_join!(
+    let policies = Filter::new().with("description", policy::description(cluster));
+    let (networks, subnets, service_networks, service_subnets, routers, groups, policy_groups, pods) = try_join!(
         try_join_all(kinds.iter().map(async |by| network.networks().list(by).await)),
         try_join_all(kinds.iter().map(async |by| network.subnets().list(by).await)),
         try_join_all(services.iter().map(async |by| network.networks().list(by).await)),
         try_join_all(services.iter().map(async |by| network.subnets().list(by).await)),
         try_join_all(kinds.iter().map(async |by| network.routers().list(by).await)),
         try_join_all(groups.iter().map(list_groups)),
+        async { network.security_groups().list(&policies).await },
         async { network.ports().list(&pods).await },
     )?;
-    let mut found = Found::default();
+    let mut found = Found { policy_groups, ..Found::default() };
     extend(&mut found.networks, networks.into_iter().flatten(), |network| network.id);
     extend(&mut found.subnets, subnets.into_iter().flatten(), |subnet| subnet.id);
     extend(&mut found.service_networks, service_networks.into_iter().flatten(), |network| network.id);

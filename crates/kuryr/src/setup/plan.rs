@@ -82,6 +82,8 @@ pub(crate) struct Found {
     /// Routers, of whomever, in our subnets.
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) groups: Vec<(Base, SecurityGroup)>,
+    /// What NetworkPolicies have.
+    pub(crate) policy_groups: Vec<SecurityGroup>,
     /// Ports on our networks and ports of our pods, without those that Neutron itself keeps there.
     pub(crate) ports: Vec<Port>,
 }

@@ -31,6 +31,7 @@ pub(crate) fn plan(found: &Found) -> Result<Vec<Step>, InUse> {
     steps.extend(found.routers.iter().map(|router| Step::DeleteRouter(router.id)));
     steps.extend(found.all_subnets().map(|subnet| Step::DeleteSubnet(subnet.id)));
     steps.extend(found.all_networks().map(|network| Step::DeleteNetwork(network.id)));
+    steps.extend(found.policy_groups.iter().map(|group| Step::DeleteGroup(group.id)));
     steps.extend(found.groups.iter().map(|(_, group)| Step::DeleteGroup(group.id)));
     Ok(steps)
 }

@@ -1,0 +1,151 @@
+//! What a `KuryrNetworkPolicy` says of its NetworkPolicy: pure.
+
+use super::{error::Failure, keeper::State};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kuryr_model::{
+    KuryrNetworkPolicyStatus, ObjectKey, PodUid,
+    kuryr_network_policy::{CONDITION_READY, GroupRef, LISTED, PeerSetRef, PolicyProblem},
+    neutron::Direction,
+};
+use kuryr_plan::{
+    enforce::Object,
+    policy::{GroupKey, Report},
+};
+use std::collections::BTreeSet;
+
+/// How far a policy is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// All of it holds.
+    Holds,
+    /// It is being brought about.
+    Pending,
+    /// Something of it failed.
+    Failed(Failure),
+}
+
+/// What is to be said of a policy; `None` if it is not known.
+pub(super) fn status(
+    state: &State,
+    key: &ObjectKey,
+    before: &KuryrNetworkPolicyStatus,
+    now: Timestamp,
+) -> Option<(KuryrNetworkPolicyStatus, Phase)> {
+    let known = state.policies.get(key)?;
+    let compiler = state.enforcer.compiler();
+    let report = compiler.report(key)?;
+    let isolated = compiler.isolated_by(key)?;
+    let phase = phase(state, &report);
+    let size = |key: &GroupKey| count(compiler.rules(key).map_or(0, BTreeSet::len));
+    let group = |key: &GroupKey| GroupRef { name: state.readable(key), id: state.enforcer.id(key), rules: size(key) };
+    let peer_set = |(key, pods): (&GroupKey, &usize)| PeerSetRef {
+        peers: match key {
+            GroupKey::Peers(set) => set.to_string(),
+            other => state.readable(other),
+        },
+        pods: count(*pods),
+        id: state.enforcer.id(key),
+    };
+    let status = KuryrNetworkPolicyStatus {
+        applied_generation: match phase {
+            Phase::Holds => Some(known.generation),
+            Phase::Pending | Phase::Failed(_) => before.applied_generation,
+        },
+        isolates: isolated.into_iter().map(direction).collect::<Vec<_>>().join(","),
+        selected_pods: count(report.pods.len()),
+        rules: report.groups.iter().map(size).sum(),
+        peers: count(report.peers.values().sum()),
+        pods: report.pods.iter().take(LISTED).map(|key| key.name.clone()).collect(),
+        groups: report.groups.iter().take(LISTED).map(group).collect(),
+        peer_sets: report.peers.iter().take(LISTED).map(peer_set).collect(),
+        problems: problems(state, key, &report),
+        conditions: vec![ready(&phase, known.generation, before, now)],
+    };
+    Some((status, phase))
+}
+
+fn direction(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "Ingress",
+        Direction::Egress => "Egress",
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// A policy holds when its groups and peer sets are as they are to be, and so are the ports of the pods that it selects and
+/// of those that it names.
+fn phase(state: &State, report: &Report) -> Phase {
+    let enforcer = &state.enforcer;
+    let keys: BTreeSet<&GroupKey> = report.groups.iter().chain(report.peers.keys()).collect();
+    let selected = |pod: &PodUid| {
+        let groups = enforcer.compiler().groups(pod);
+        groups.is_some_and(|groups| groups.iter().any(|key| keys.contains(key)))
+    };
+    let groups: Vec<&&GroupKey> = keys.iter().filter(|key| !enforcer.is_settled_group(key)).collect();
+    let pods: Vec<&PodUid> = enforcer.unsettled_pods().filter(|pod| selected(pod)).collect();
+    let of_groups = groups.iter().filter_map(|key| state.failure(key));
+    // What pods of the policy lack because of other groups, those of nodes for example.
+    let lacking = pods.iter().filter_map(|pod| enforcer.compiler().groups(pod)).flat_map(|keys| keys.iter());
+    let of_lacking = lacking.filter_map(|key| state.failure(key));
+    let ports = pods.iter().flat_map(|pod| enforcer.ports_of(pod));
+    let of_ports = ports.filter_map(|port| state.failures.get(&Object::Port(port)));
+    let failures = of_groups.chain(of_lacking).chain(of_ports);
+    match failures.max_by_key(|failure| (failure.persistent, failure.reason)) {
+        // One that comes alone is no news.
+        Some(failure) if failure.persistent || failure.times > 1 => Phase::Failed(failure.clone()),
+        _ if groups.is_empty() && pods.is_empty() => Phase::Holds,
+        _ => Phase::Pending,
+    }
+}
+
+fn problems(state: &State, key: &ObjectKey, report: &Report) -> Vec<PolicyProblem> {
+    let unread = state.enforcer.compiler().problems(key).into_iter();
+    let unread = unread.map(|message| PolicyProblem { reason: "NotUnderstood".to_owned(), message });
+    let nameless = report.nameless.iter().map(|port| PolicyProblem {
+        reason: "NoSuchPortName".to_owned(),
+        message: format!(
+            "no pod that the policy looks for the port name {port} at has a container port of this name and protocol, so this \
+             allows nothing; is it misspelt?"
+        ),
+    });
+    let hidden = state.enforcer.compiler().hidden_behind(key).into_iter().map(|service| PolicyProblem {
+        reason: "ClientHidden".to_owned(),
+        message: format!(
+            "pods that the policy isolates are behind Service {service}, whose load balancer hides its clients from them: nobody \
+             comes in through it unless an ipBlock lets the load balancer's own addresses in"
+        ),
+    });
+    let mut problems: Vec<PolicyProblem> = unread.chain(nameless).chain(hidden).collect();
+    problems.sort();
+    problems
+}
+
+fn ready(phase: &Phase, generation: i64, before: &KuryrNetworkPolicyStatus, now: Timestamp) -> Condition {
+    let (status, reason, message) = match phase {
+        Phase::Holds => ("True", "Enforced", String::new()),
+        Phase::Pending => ("False", "Pending", String::new()),
+        Phase::Failed(failure) => {
+            let then =
+                if failure.persistent { "pods that lack something of it are closed" } else { "it is tried again" };
+            ("False", failure.reason, format!("{}; {then}", failure.message))
+        }
+    };
+    let before = before.conditions.iter().find(|condition| condition.type_ == CONDITION_READY);
+    let since = before.filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
+    Condition {
+        type_: CONDITION_READY.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        last_transition_time: since.unwrap_or(Time(now)),
+        observed_generation: Some(generation),
+    }
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

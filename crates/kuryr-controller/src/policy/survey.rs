@@ -1,0 +1,162 @@
+//! What policies come to and what Neutron has of it, read in one go: for those who compare, not for the controller.
+
+use super::{call::Caller, keeper::addresses, lean as policies};
+use crate::{
+    config::ControllerConfig,
+    lean::{LeanNode, LeanPod, LeanPort},
+    resync::list,
+    run::policy_settings,
+    service::survey::Survey as Services,
+    topology::{TopologyError, open_group, pod_subnets},
+};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::{Api, Client, ResourceExt as _};
+use kuryr_model::{ObjectKey, PodUid, PolicyUid, mark::Base};
+use kuryr_openstack::{Cloud, Error as CloudError};
+use kuryr_plan::{
+    enforce::{Enforcer, Step},
+    policy::{Change, GroupKey, Pod, Service},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// What is left to be done in Neutron.
+    pub left: Vec<Left>,
+    /// The NetworkPolicies.
+    pub policies: BTreeMap<ObjectKey, PolicyUid>,
+    /// The `KuryrNetworkPolicy`s, and the policy that each is for.
+    pub held: BTreeMap<ObjectKey, PolicyUid>,
+}
+
+/// A step that is left, and what its groups are for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The step.
+    pub step: Step,
+    /// What each of its groups is for, in their order.
+    pub groups: Vec<String>,
+}
+
+/// The survey cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SurveyError {
+    /// OpenStack refused, or did not answer.
+    #[error("security groups cannot be listed")]
+    Cloud(#[from] CloudError),
+    /// Kubernetes refused, or did not answer.
+    #[error("{0} cannot be listed")]
+    Kubernetes(&'static str, #[source] kube::Error),
+}
+
+/// Compares what policies come to with what Neutron has. Services are given as they were surveyed.
+///
+/// # Errors
+/// [`SurveyError`].
+pub async fn survey(
+    config: &ControllerConfig,
+    cloud: &Cloud,
+    client: &Client,
+    services: &Services,
+) -> Result<Survey, SurveyError> {
+    // OpenStack first: what is made meanwhile is not stray.
+    let caller = Caller { cloud: cloud.clone(), cluster: config.cluster.clone() };
+    let (groups, ports) = (caller.look().await?, caller.ports().await?);
+    let mut survey = Survey::default();
+    let mut changes = cluster(client, &mut survey).await?;
+    changes.extend(services.services.iter().filter_map(|(key, surveyed)| {
+        let provider = &services.held.get(key)?.status.as_ref()?.provider;
+        let service = Service::of(&surveyed.service, &surveyed.slices, provider != "ovn");
+        service.filter(|_| !provider.is_empty()).map(Change::Service)
+    }));
+    let (Some(ingress), Some(egress)) =
+        (open(cloud, config, Base::IngressOpen).await?, open(cloud, config, Base::EgressOpen).await?)
+    else {
+        // Told by whoever looks at the base.
+        return Ok(survey);
+    };
+    let subnets = match pod_subnets(cloud, &config.cluster, &config.pod_subnets).await {
+        Err(TopologyError::Cloud(error)) => return Err(error.into()),
+        found => found.unwrap_or_default(),
+    };
+    let ranges = services.ranges.clone();
+    let mut enforcer = Enforcer::new(policy_settings(&subnets, ranges), ingress, egress);
+    enforcer.apply(changes);
+    let moment = enforcer.moment();
+    enforcer.looked(&config.cluster, moment, &groups);
+    enforcer.listed_ports(moment, ports.into_iter());
+    let steps = enforcer.plan();
+    let readable = |key: &GroupKey| key.readable(|uid| enforcer.compiler().policy(uid).cloned());
+    let name = |step: Step| {
+        let groups = match &step {
+            Step::Make(keys) => keys.iter().map(readable).collect(),
+            Step::Read(key, _) | Step::Delete(key, _) => vec![readable(key)],
+            Step::Group(group) => vec![readable(&group.key)],
+            Step::Look | Step::Port { .. } | Step::DeleteStray(_) => Vec::new(),
+        };
+        Left { step, groups }
+    };
+    survey.left = steps.into_iter().map(name).collect();
+    Ok(survey)
+}
+
+async fn open(
+    cloud: &Cloud,
+    config: &ControllerConfig,
+    base: Base,
+) -> Result<Option<kuryr_model::SecurityGroupId>, SurveyError> {
+    match open_group(cloud, &config.cluster, base).await {
+        Ok(id) => Ok(Some(id)),
+        Err(TopologyError::Cloud(error)) => Err(error.into()),
+        Err(_) => Ok(None),
+    }
+}
+
+/// What of the cluster decides what policies come to, but Services.
+async fn cluster(client: &Client, survey: &mut Survey) -> Result<Vec<Change>, SurveyError> {
+    let refused = |what| move |error| SurveyError::Kubernetes(what, error);
+    let mut changes = Vec::new();
+    let namespaces = list(Api::all(client.clone()), |it| policies::namespace(it).ok());
+    for (name, labels) in namespaces.await.map_err(refused("namespaces"))? {
+        changes.push(Change::Namespace(name, labels));
+    }
+    let nodes = list(Api::all(client.clone()), |node: LeanNode| node.read().ok());
+    changes
+        .extend(nodes.await.map_err(refused("nodes"))?.into_iter().map(|node| Change::Node(node.name, node.addresses)));
+    let found = list(Api::all(client.clone()), |it: NetworkPolicy| policies::policy(it).ok());
+    for seen in found.await.map_err(refused("NetworkPolicies"))? {
+        survey.policies.insert(seen.policy.key.clone(), seen.policy.uid.clone());
+        changes.push(Change::Policy(seen.policy));
+    }
+    let held = list(Api::all(client.clone()), |it| policies::held(it).ok());
+    let definitions = "KuryrNetworkPolicies (are the definitions applied? kuryr crds --apply)";
+    for held in held.await.map_err(refused(definitions))? {
+        survey.held.insert(held.key(), held.spec.policy_uid);
+    }
+    let ports = list(Api::all(client.clone()), |port: LeanPort| {
+        let key = ObjectKey::new(port.namespace().unwrap_or_default(), port.name_any());
+        let port = port.read().ok()?;
+        Some((key, (port.spec.pod_uid.clone(), addresses(&port))))
+    });
+    let ports: BTreeMap<ObjectKey, (PodUid, BTreeSet<IpAddr>)> =
+        ports.await.map_err(refused("KuryrPorts"))?.into_iter().collect();
+    let pods = list(Api::all(client.clone()), |pod: LeanPod| pod.read().ok());
+    for (pod, facts) in pods.await.map_err(refused("pods"))? {
+        let own = ports.get(&pod.key).filter(|(uid, _)| *uid == pod.uid);
+        changes.push(Change::Pod(Pod {
+            addresses: own.map(|(_, addresses)| addresses.clone()).unwrap_or_default(),
+            key: pod.key,
+            uid: pod.uid,
+            node: pod.node,
+            labels: facts.labels,
+            host_network: pod.host_network,
+            completed: pod.completed,
+            ports: facts.ports,
+        }));
+    }
+    Ok(changes)
+}
