@@ -328,7 +328,7 @@ impl Shared {
     fn owner(&self, port: &Port) -> Option<PodUid> {
         match Mark::read(&self.cluster, &port.tags)?.purpose {
             Purpose::Pod(uid) => Some(uid),
-            Purpose::Service(_) | Purpose::Base(_) => None,
+            Purpose::Service(_) | Purpose::Group(_) | Purpose::Base(_) => None,
         }
     }
 

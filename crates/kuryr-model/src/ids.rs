@@ -1,8 +1,13 @@
 //! Typed ids: what OpenStack and Kubernetes name by UUID or opaque string, one type for each kind of thing.
 
+use crate::sha256::sha256;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    str::FromStr,
+};
 use uuid::Uuid;
 
 macro_rules! uuid_id {
@@ -132,8 +137,31 @@ string_id! {
     ServiceUid;
     /// The UID of a NetworkPolicy: changes when a policy is recreated under its old name.
     PolicyUid;
+    /// Stands for what a security group of NetworkPolicies is for: 40 hexadecimal digits, a digest of its key's text.
+    GroupDigest;
     /// What tells two Kubernetes clusters on one cloud apart; by default the UID of the `kube-system` namespace.
     ClusterId;
+}
+
+impl GroupDigest {
+    /// The digest of a key's text: the first 160 bits of its SHA-256, so that no tenant finds two selectors that share
+    /// a group.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        let mut digits = String::with_capacity(40);
+        for byte in &sha256(text.as_bytes())[..20] {
+            // Writing into a String does not fail.
+            let _: fmt::Result = write!(digits, "{byte:02x}");
+        }
+        Self(digits)
+    }
+
+    /// The digest that `text` is, if it is one.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        (text.len() == 40 && text.bytes().all(digit)).then(|| Self(text.to_owned()))
+    }
 }
 
 #[cfg(test)]
@@ -147,5 +175,14 @@ mod tests {
         assert_eq!(serde_json::to_value(id).unwrap(), text);
         assert_eq!(format!("{id} {id:?}"), format!("{text} {text}"));
         assert!("port-1".parse::<PortId>().is_err());
+    }
+
+    #[test]
+    fn a_digest_is_short_and_the_same_in_every_version() {
+        let digest = GroupDigest::of("peers:shop{app=web}");
+        assert_eq!(digest, GroupDigest::of("peers:shop{app=web}"));
+        assert_eq!(GroupDigest::of("abc").as_str(), "ba7816bf8f01cfea414140de5dae2223b00361a3");
+        assert_eq!(GroupDigest::read(digest.as_str()), Some(digest));
+        assert_eq!(GroupDigest::read("BA7816bf8f01cfea414140de5dae2223b00361a3"), None);
     }
 }

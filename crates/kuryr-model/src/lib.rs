@@ -5,7 +5,7 @@
 //!                             │  kuryr-plan
 //!                             ▼
 //!   KuryrPort (a Kubernetes object) ── spec.vifs ──▶ Vif ──▶ the node plugs it
-//!   KuryrLoadBalancer (another one): what became of a Service
+//!   KuryrLoadBalancer (another one): what became of a Service; KuryrNetworkPolicy: of a NetworkPolicy
 //! ```
 //!
 //! Invariants: nothing here does IO or waits; every id has a type of its own, so that a port cannot be passed as
@@ -16,23 +16,26 @@ pub mod host;
 pub mod ids;
 pub mod key;
 pub mod kuryr_load_balancer;
+pub mod kuryr_network_policy;
 pub mod kuryr_port;
 pub mod lb;
 pub mod mac;
 pub mod mark;
 pub mod neutron;
 pub mod note;
+pub mod sha256;
 pub mod vif;
 
 pub use chain::chain;
 pub use host::Host;
 pub use ids::{
-    ClusterId, FlavorId, FloatingIpId, HealthMonitorId, ListenerId, ListenerPoolId, LoadBalancerId, MemberId,
-    NetworkId, PodUid, PolicyUid, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, ServiceUid,
-    SubnetId, SubnetPoolId, TrunkId,
+    ClusterId, FlavorId, FloatingIpId, GroupDigest, HealthMonitorId, ListenerId, ListenerPoolId, LoadBalancerId,
+    MemberId, NetworkId, PodUid, PolicyUid, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId,
+    ServiceUid, SubnetId, SubnetPoolId, TrunkId,
 };
 pub use key::ObjectKey;
 pub use kuryr_load_balancer::{KuryrLoadBalancer, KuryrLoadBalancerSpec, KuryrLoadBalancerStatus};
+pub use kuryr_network_policy::{KuryrNetworkPolicy, KuryrNetworkPolicySpec, KuryrNetworkPolicyStatus};
 pub use kuryr_port::{KuryrPort, KuryrPortSpec, KuryrPortStatus};
 pub use mac::MacAddress;
 pub use mark::{Mark, Purpose};

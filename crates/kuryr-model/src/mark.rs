@@ -3,7 +3,7 @@
 //! Every object carries two tags: `kuryr:<cluster>` says whose it is, and a second one what it is for, such as
 //! `kuryr:pod:<uid>`. Neutron allows 60 characters in a tag, Octavia more.
 
-use crate::{ClusterId, PodUid, ServiceUid};
+use crate::{ClusterId, GroupDigest, PodUid, ServiceUid};
 use std::{fmt, str::FromStr};
 
 /// The longest tag that Neutron takes, in characters.
@@ -18,6 +18,9 @@ pub enum Purpose {
     Pod(PodUid),
     /// The load balancer of one Service and what belongs to it: listeners, listener pools, health monitors, floating IP.
     Service(ServiceUid),
+    /// A security group that NetworkPolicies need. Its tag has a digest of what exactly it is for, which may be a long
+    /// text: its name says that.
+    Group(GroupDigest),
     /// A thing that `kuryr setup` makes once for the cluster, by the role that it plays.
     Base(Base),
 }
@@ -54,6 +57,7 @@ impl fmt::Display for Purpose {
         match self {
             Self::Pod(uid) => write!(f, "{PREFIX}pod:{uid}"),
             Self::Service(uid) => write!(f, "{PREFIX}service:{uid}"),
+            Self::Group(digest) => write!(f, "{PREFIX}group:{digest}"),
             Self::Base(base) => write!(f, "{PREFIX}base:{}", base.as_str()),
         }
     }
@@ -72,6 +76,7 @@ impl FromStr for Purpose {
             text.strip_prefix(PREFIX).and_then(|rest| rest.split_once(':')).and_then(|(kind, id)| match kind {
                 "pod" if !id.is_empty() => Some(Self::Pod(id.into())),
                 "service" if !id.is_empty() => Some(Self::Service(id.into())),
+                "group" => GroupDigest::read(id).map(Self::Group),
                 "base" => Base::ALL.into_iter().find(|base| base.as_str() == id).map(Self::Base),
                 _ => None,
             });
@@ -134,7 +139,8 @@ mod tests {
     fn every_mark_fits_into_neutrons_tags_and_reads_back() {
         let uid = PodUid::from("0d4bbd2b-6a1f-4cf2-9a5a-3d3f9b1f2c11");
         let service = ServiceUid::from(uid.as_str());
-        let each = [Purpose::Pod(uid), Purpose::Service(service)];
+        let group = Purpose::Group(GroupDigest::of("peers:shop{app=web}"));
+        let each = [Purpose::Pod(uid), Purpose::Service(service), group];
         for purpose in Base::ALL.into_iter().map(Purpose::Base).chain(each) {
             let mark = mark(purpose);
             let mut tags = mark.tags();

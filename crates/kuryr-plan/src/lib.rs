@@ -11,6 +11,7 @@
 //! Invariants: values in, values out; no IO, no clock, no randomness, no waiting. The same input gives the same plan,
 //! and the plan for a world in which the plan was carried out is empty.
 
+pub mod enforce;
 pub mod pod;
 pub mod policy;
 pub mod prune;

@@ -7,7 +7,7 @@ use kube::{
     Api, Client, CustomResourceExt as _, ResourceExt as _,
     api::{Patch, PatchParams},
 };
-use kuryr_model::{KuryrLoadBalancer, KuryrPort};
+use kuryr_model::{KuryrLoadBalancer, KuryrNetworkPolicy, KuryrPort};
 use std::io::Write;
 
 /// Print the custom resource definitions, or apply them
@@ -20,7 +20,7 @@ pub(crate) struct CrdsArgs {
 
 /// All definitions of this version.
 fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![KuryrPort::crd(), KuryrLoadBalancer::crd()]
+    vec![KuryrPort::crd(), KuryrLoadBalancer::crd(), KuryrNetworkPolicy::crd()]
 }
 
 /// Prints them as one YAML stream, for `kubectl apply -f -`.

@@ -70,9 +70,11 @@ mod cidr;
 mod clause;
 mod compiler;
 mod group;
+mod naming;
 mod reach;
 mod read;
 mod selector;
+mod service;
 mod spec;
 mod world;
 
@@ -82,6 +84,7 @@ pub use group::{
     Compiled, Delta, GroupChange, GroupKey, ListenerKey, LoopPath, PeerSet, Peers, PodChange, PolicyGroup, Remote,
     Rule, Together,
 };
+pub use naming::{description, digest_in};
 pub use reach::{Answer, Cause, NoAnswer, Place, Side, Verdict, Way, reach};
 pub use read::{Effect, MAX_RULES, Nameless, Problem};
 pub use selector::{Labels, Requirement, Selector};

@@ -51,6 +51,11 @@ pub(crate) fn endpoints<'a>(
     found
 }
 
+/// The addresses and port numbers behind one port of a Service, whoever gets new connections.
+pub(crate) fn all_endpoints(service: &Service, port: &ServicePort, slices: &[Slice]) -> Vec<(IpAddr, u16)> {
+    endpoints(service, port, slices, |_| true).into_keys().collect()
+}
+
 /// From which subnets members are reached.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subnets<'a> {

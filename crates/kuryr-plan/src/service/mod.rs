@@ -37,6 +37,8 @@ pub mod step;
 pub mod summary;
 pub mod tree;
 
+pub(crate) use members::all_endpoints;
+
 pub use annotations::Options;
 pub use desired::{Desired, Nothing, desired};
 pub use diff::{Plan, plan};

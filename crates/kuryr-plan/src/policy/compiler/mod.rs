@@ -17,6 +17,7 @@ mod grouping;
 mod index;
 mod rules;
 mod state;
+mod tell;
 
 use self::index::LabelIndex;
 use self::state::{Class, ClassState, Grantor, GrantorId, Listener, Namespace, Owner, PodId, PodState, QueryState};

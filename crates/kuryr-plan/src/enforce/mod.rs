@@ -1,0 +1,272 @@
+//! From what NetworkPolicies come to and what Neutron has, to the next requests.
+//!
+//! ```text
+//!   Change ──▶ Compiler ──Delta──▶ dirty: what may differ ─┐
+//!                                                          ├─plan()──▶ Steps that may be done now, side by side
+//!   lists and answers ──▶ Seen: what Neutron has ──────────┘              │
+//!                              ▲                                          │ begin(), a request, an answer
+//!                              └───────── made(), changed(), ... ─────────┘
+//! ```
+//!
+//! The executor does the steps that [`plan`](Enforcer::plan) names, tells how each ended, and asks again, until there
+//! is none. Nothing else decides what is done: after a restart or a lost answer it is the same.
+//!
+//! # Never wider
+//!
+//! At no moment does anything pass that neither the old nor the new state allows; of several changes at once, that no
+//! world allows in which each object is as it was or as it is. Security groups only allow, so it is a matter of order:
+//!
+//! - A group is made with its rules before any port has it, and a port gets no group that has rules too many, or whose
+//!   members are let in by rules that are to go.
+//! - Rules that are to go, and ports that only lose (a pod that becomes isolated loses an open group), go first. Ports
+//!   that gain, and rules that are new in a group that ports have, wait for those of the same change or an earlier one.
+//! - A port that loses and gains does so in one update. Only where a change of something else, as of a namespace's
+//!   labels, does that to several pods at once, they all lose before one of them gains.
+//! - A group is deleted when no port has it.
+//!
+//! What cannot be done does not hold up the rest for ever: a port whose group cannot be made goes without, so it is
+//! closed and not open; and who waits for something that failed does so only where it would be wider otherwise.
+
+mod outcome;
+mod plan;
+mod seen;
+mod step;
+
+pub use outcome::digest;
+pub use seen::{SeenGroup, SeenPort};
+pub use step::{GroupStep, Hold, Object, Order, Step};
+
+use crate::policy::{Change, Compiler, Delta, GroupKey, Settings};
+use kuryr_model::{GroupDigest, PodUid, PortId, SecurityGroupId};
+use seen::Seen;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+/// A world of policies, what Neutron has of it, and what is under way.
+#[derive(Debug)]
+pub struct Enforcer {
+    compiler: Compiler,
+    /// The open groups, which others make.
+    open: BTreeMap<GroupKey, SecurityGroupId>,
+    seen: Seen,
+    /// Groups that may differ from what they are to be, and since when.
+    groups: BTreeMap<GroupKey, u64>,
+    /// Pods whose ports may differ.
+    pods: BTreeMap<PodUid, Dirty>,
+    /// Groups that steps are under way for.
+    busy_groups: HashSet<GroupKey>,
+    /// The same for ports, with the sets that they are getting.
+    busy_ports: HashMap<PortId, BTreeSet<SecurityGroupId>>,
+    busy_strays: HashSet<SecurityGroupId>,
+    /// What failed, and is not to be tried now.
+    held: HashMap<Object, Hold>,
+    /// The groups that ports of these pods are being made with.
+    granted: HashMap<PodUid, BTreeSet<SecurityGroupId>>,
+    /// Groups may be there that we do not know, since then: look before any is made.
+    lost: Option<u64>,
+    looking: bool,
+    /// Grows with every change of anything.
+    clock: u64,
+}
+
+/// Since when a pod's ports may differ.
+#[derive(Clone, Copy, Debug)]
+struct Dirty {
+    since: u64,
+    /// Because the pod itself changed.
+    own: bool,
+}
+
+/// Why a pod must not start yet: some of its groups are not what they are to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotYet(
+    /// Those groups.
+    pub Vec<GroupKey>,
+);
+
+impl Enforcer {
+    /// An empty world, with the groups that let everything in and out.
+    #[must_use]
+    pub fn new(settings: Settings, ingress_open: SecurityGroupId, egress_open: SecurityGroupId) -> Self {
+        Self {
+            compiler: Compiler::new(settings),
+            open: [(GroupKey::IngressOpen, ingress_open), (GroupKey::EgressOpen, egress_open)].into(),
+            seen: Seen::default(),
+            groups: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            busy_groups: HashSet::new(),
+            busy_ports: HashMap::new(),
+            busy_strays: HashSet::new(),
+            held: HashMap::new(),
+            granted: HashMap::new(),
+            lost: None,
+            looking: false,
+            clock: 0,
+        }
+    }
+
+    /// The open groups are these now.
+    pub fn set_open(&mut self, ingress: SecurityGroupId, egress: SecurityGroupId) {
+        self.open = [(GroupKey::IngressOpen, ingress), (GroupKey::EgressOpen, egress)].into();
+    }
+
+    /// Takes over changes; what they come to.
+    pub fn apply(&mut self, changes: Vec<Change>) -> Delta {
+        let since = self.tick();
+        let own: HashSet<PodUid> = changes.iter().filter_map(changed_pod).collect();
+        let delta = self.compiler.apply(changes);
+        for (uid, change) in &delta.pods {
+            if change.now.is_none() {
+                self.granted.remove(uid);
+            }
+            let own = own.contains(uid);
+            self.pods.entry(uid.clone()).and_modify(|dirty| dirty.own &= own).or_insert(Dirty { since, own });
+            for port in self.seen.ports_of(uid) {
+                self.held.remove(&Object::Port(port));
+            }
+        }
+        for key in delta.groups.keys() {
+            self.groups.entry(key.clone()).or_insert(since);
+            // What was refused may be asked for differently now.
+            self.held.remove(&Object::Group(key.clone()));
+        }
+        delta
+    }
+
+    /// What policies come to.
+    #[must_use]
+    pub fn compiler(&self) -> &Compiler {
+        &self.compiler
+    }
+
+    /// The group's id, once it is there.
+    #[must_use]
+    pub fn id(&self, key: &GroupKey) -> Option<SecurityGroupId> {
+        self.open.get(key).copied().or_else(|| self.seen.group(key).map(|group| group.id))
+    }
+
+    /// A group as Neutron has it.
+    #[must_use]
+    pub fn group(&self, key: &GroupKey) -> Option<&SeenGroup> {
+        self.seen.group(key)
+    }
+
+    /// A port as Neutron has it.
+    #[must_use]
+    pub fn port(&self, port: PortId) -> Option<&SeenPort> {
+        self.seen.port(port)
+    }
+
+    /// Why a group is not tried, if so.
+    #[must_use]
+    pub fn held(&self, object: &Object) -> Option<Hold> {
+        self.held.get(object).copied()
+    }
+
+    /// Whether nothing is left to be done.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.groups.is_empty() && self.pods.is_empty() && self.seen.strays().next().is_none()
+    }
+
+    /// Whether a group is as it is to be.
+    #[must_use]
+    pub fn is_settled_group(&self, key: &GroupKey) -> bool {
+        !self.groups.contains_key(key)
+    }
+
+    /// Whether a pod's ports have the groups that they are to have.
+    #[must_use]
+    pub fn is_settled_pod(&self, pod: &PodUid) -> bool {
+        !self.pods.contains_key(pod) || self.seen.ports_of(pod).next().is_none()
+    }
+
+    /// How many groups and ports may differ from what they are to be.
+    #[must_use]
+    pub fn backlog(&self) -> (usize, usize) {
+        (self.groups.len(), self.pods.len())
+    }
+
+    /// The groups with which the port of a pod is to be made, and remembers that it is made with them.
+    ///
+    /// # Errors
+    /// They are not all there, with just their rules. Empty: the pod is not known (yet).
+    pub fn grant(&mut self, pod: &PodUid) -> Result<BTreeSet<SecurityGroupId>, NotYet> {
+        self.grantable(pod)?;
+        let keys = self.compiler.groups(pod).map(Arc::clone).unwrap_or_default();
+        let groups: BTreeSet<SecurityGroupId> = keys.iter().filter_map(|key| self.id(key)).collect();
+        self.granted.insert(pod.clone(), groups.clone());
+        Ok(groups)
+    }
+
+    /// Whether the port of a pod could be made now.
+    ///
+    /// # Errors
+    /// As of [`grant`](Self::grant).
+    pub fn grantable(&self, pod: &PodUid) -> Result<(), NotYet> {
+        let Some(keys) = self.compiler.groups(pod) else { return Err(NotYet(Vec::new())) };
+        let ready = |key: &&GroupKey| {
+            self.open.contains_key(key) || (self.complete(key) && self.id(key).is_some_and(|id| !self.is_misnamed(id)))
+        };
+        let missing: Vec<GroupKey> = keys.iter().filter(|key| !ready(key)).cloned().collect();
+        if missing.is_empty() { Ok(()) } else { Err(NotYet(missing)) }
+    }
+
+    /// Whether no port of a pod has, or may have, a group that it is not to have: it may be less open than it should be, but
+    /// not more.
+    #[must_use]
+    pub fn is_closed_enough(&self, pod: &PodUid) -> bool {
+        let Some(keys) = self.compiler.groups(pod) else { return false };
+        let wanted: BTreeSet<SecurityGroupId> = keys.iter().filter_map(|key| self.id(key)).collect();
+        self.seen.ports_of(pod).all(|id| {
+            let getting = self.busy_ports.get(&id).into_iter().flatten();
+            let has = self.seen.port(id).into_iter().flat_map(|port| &port.groups);
+            has.chain(getting).all(|group| wanted.contains(group))
+        })
+    }
+
+    /// The pods whose ports may differ from what they are to be.
+    pub fn unsettled_pods(&self) -> impl Iterator<Item = &PodUid> {
+        self.pods.keys().filter(|pod| !self.is_settled_pod(pod))
+    }
+
+    /// The ports of a pod that are known.
+    pub fn ports_of(&self, pod: &PodUid) -> impl Iterator<Item = PortId> {
+        self.seen.ports_of(pod)
+    }
+
+    /// No port is being made for the pod any more.
+    pub fn ungrant(&mut self, pod: &PodUid) {
+        self.granted.remove(pod);
+    }
+
+    /// Tries again what was held.
+    pub fn release(&mut self, object: &Object) {
+        self.held.remove(object);
+    }
+
+    /// Tries again all that waits for somebody: there is room again.
+    pub fn release_closed(&mut self) {
+        self.held.retain(|_, hold| *hold != Hold::Closed);
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// The digests of all groups that are wanted or known.
+    fn digests(&self) -> HashMap<GroupDigest, GroupKey> {
+        let keys = self.compiler.all_groups().chain(self.seen.keys());
+        keys.map(|key| (key.digest(), key.clone())).collect()
+    }
+}
+
+fn changed_pod(change: &Change) -> Option<PodUid> {
+    match change {
+        Change::Pod(pod) => Some(pod.uid.clone()),
+        _ => None,
+    }
+}

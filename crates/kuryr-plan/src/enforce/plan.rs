@@ -1,0 +1,394 @@
+//! Which steps may be done now.
+
+use super::{
+    Enforcer,
+    seen::{SeenGroup, SeenPort},
+    step::{GroupStep, Hold, Object, Order, Step},
+};
+use crate::policy::GroupKey;
+use kuryr_model::{
+    PodUid, PortId, SecurityGroupId, SecurityGroupRuleId,
+    neutron::{Direction, RuleContent},
+};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// How a group differs from what it is to be.
+struct GroupWork {
+    since: u64,
+    id: SecurityGroupId,
+    tag: bool,
+    remove: Vec<SecurityGroupRuleId>,
+    add: Vec<RuleContent>,
+    /// Of those, the ones that must wait for ports that lose.
+    later: Vec<RuleContent>,
+}
+
+/// How a port differs from what it is to be.
+struct PortWork {
+    port: PortId,
+    pod: PodUid,
+    since: u64,
+    own: bool,
+    rank: Rank,
+    target: BTreeSet<SecurityGroupId>,
+    /// What it loses.
+    lost: BTreeSet<SecurityGroupId>,
+    /// The groups that it gains, by what they are for.
+    gained: Vec<GroupKey>,
+    /// It gains something that cannot be had yet.
+    waits: bool,
+    held: bool,
+}
+
+/// In which order ports are changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// It becomes a peer in groups that no port has yet: nothing passes more or less, and what is to stay allowed is not
+    /// interrupted when those groups come into force.
+    Harmless,
+    /// Less passes.
+    Narrower,
+    /// Some less, some more.
+    Mixed,
+    /// More passes.
+    Wider,
+}
+
+/// The earliest time at which something became due, if anything is.
+#[derive(Clone, Copy, Default)]
+struct Earliest(Option<u64>);
+
+impl Earliest {
+    fn note(&mut self, since: u64) {
+        self.0 = Some(self.0.map_or(since, |known| known.min(since)));
+    }
+
+    /// Whether something is due that became so no later.
+    fn before(self, since: u64) -> bool {
+        self.0.is_some_and(|earliest| earliest <= since)
+    }
+}
+
+impl Enforcer {
+    /// The steps that may be done now, side by side and in any order, the most urgent first. To be asked again when some of
+    /// them are done.
+    pub fn plan(&mut self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if self.lost.is_some() && !self.looking {
+            steps.push(Step::Look);
+        }
+        let mut work = self.group_work(&mut steps);
+        let tainted = self.tainted();
+        let mut ports = self.port_work(&work, &tainted);
+        self.split_mixed(&mut ports);
+        self.postpone_rules(&mut work, &ports);
+        self.port_steps(&ports, &work, &mut steps);
+        for (key, work) in work {
+            let free = !self.is_held(&Object::Group(key.clone())) && !self.busy_groups.contains(&key);
+            let later: HashSet<&RuleContent> = work.later.iter().collect();
+            let add: Vec<RuleContent> = work.add.iter().filter(|rule| !later.contains(rule)).cloned().collect();
+            if free && (work.tag || !work.remove.is_empty() || !add.is_empty()) {
+                let order = if self.may_be_carried(work.id) { Order::AddFirst } else { Order::Any };
+                let GroupWork { id, tag, remove, .. } = work;
+                steps.push(Step::Group(GroupStep { key, id, tag, remove, add, order }));
+            }
+        }
+        for id in self.seen.strays() {
+            let free = !self.busy_strays.contains(&id) && !self.is_held(&Object::Stray(id));
+            if free && !self.may_be_carried(id) {
+                steps.push(Step::DeleteStray(id));
+            }
+        }
+        steps
+    }
+
+    /// How groups differ; those to be made, read or deleted go into `steps`.
+    fn group_work(&mut self, steps: &mut Vec<Step>) -> BTreeMap<GroupKey, GroupWork> {
+        let mut work = BTreeMap::new();
+        let (mut make, mut settled) = (Vec::new(), Vec::new());
+        for (key, since) in &self.groups {
+            let busy = self.busy_groups.contains(key);
+            let free = !busy && !self.is_held(&Object::Group(key.clone()));
+            match (self.compiler.rules(key), self.seen.group(key)) {
+                (Some(_), None) if free && self.lost.is_none() => make.push(key.clone()),
+                (Some(_), None) => {}
+                (_, Some(group)) if group.stale => {
+                    if free {
+                        steps.push(Step::Read(key.clone(), group.id));
+                    }
+                }
+                (Some(_), Some(group)) => {
+                    let (missing, unknown) = self.missing(key, group);
+                    let excess = self.excess(key, group);
+                    if missing.is_empty() && !unknown && excess.is_empty() && group.tagged {
+                        if !busy {
+                            settled.push(key.clone());
+                        }
+                    } else {
+                        let remove = excess.into_iter().map(|(_, id)| id).collect();
+                        let (id, tag) = (group.id, !group.tagged);
+                        let later = Vec::new();
+                        work.insert(key.clone(), GroupWork { since: *since, id, tag, remove, add: missing, later });
+                    }
+                }
+                (None, Some(group)) => {
+                    if free && !self.may_be_carried(group.id) {
+                        steps.push(Step::Delete(key.clone(), group.id));
+                    }
+                }
+                (None, None) if !busy => settled.push(key.clone()),
+                (None, None) => {}
+            }
+        }
+        for key in settled {
+            self.groups.remove(&key);
+            self.held.remove(&Object::Group(key));
+        }
+        if !make.is_empty() {
+            steps.push(Step::Make(make));
+        }
+        work
+    }
+
+    /// The rules that a group lacks, and whether there are more that name groups which are not there.
+    fn missing(&self, key: &GroupKey, group: &SeenGroup) -> (Vec<RuleContent>, bool) {
+        let mut unknown = false;
+        let mut missing = Vec::new();
+        for rule in self.compiler.rules(key).into_iter().flatten() {
+            match rule.content(|key| self.id(key)) {
+                Some(content) if group.rules.contains_key(&content) => {}
+                Some(content) => missing.push(content),
+                None => unknown = true,
+            }
+        }
+        (missing, unknown)
+    }
+
+    /// The rules that a group has too many.
+    fn excess(&self, key: &GroupKey, group: &SeenGroup) -> Vec<(RuleContent, SecurityGroupRuleId)> {
+        let wanted: BTreeSet<RuleContent> = self
+            .compiler
+            .rules(key)
+            .into_iter()
+            .flatten()
+            .filter_map(|rule| rule.content(|key| self.id(key)))
+            .collect();
+        let excess = group.rules.iter().filter(|(content, _)| !wanted.contains(content));
+        excess.map(|(content, id)| (content.clone(), *id)).collect()
+    }
+
+    /// Groups that no port may get: they have rules too many, or there are rules too many about their members.
+    fn tainted(&self) -> HashSet<SecurityGroupId> {
+        let mut tainted = HashSet::new();
+        for key in self.groups.keys() {
+            let Some(group) = self.seen.group(key) else { continue };
+            if self.compiler.rules(key).is_none() {
+                continue;
+            }
+            let excess = self.excess(key, group);
+            if !excess.is_empty() || group.stale {
+                tainted.insert(group.id);
+            }
+            if self.may_be_carried(group.id) {
+                tainted.extend(excess.iter().filter_map(|(rule, _)| rule.remote_group_id));
+            }
+        }
+        tainted
+    }
+
+    /// Whether there are rules too many about a group's members.
+    pub(super) fn is_misnamed(&self, id: SecurityGroupId) -> bool {
+        self.seen.namers(id).filter(|namer| self.groups.contains_key(*namer)).any(|namer| {
+            let excess = self.seen.group(namer).map(|group| self.excess(namer, group)).unwrap_or_default();
+            excess.iter().any(|(rule, _)| rule.remote_group_id == Some(id))
+        })
+    }
+
+    /// How ports differ.
+    fn port_work(
+        &mut self,
+        groups: &BTreeMap<GroupKey, GroupWork>,
+        tainted: &HashSet<SecurityGroupId>,
+    ) -> Vec<PortWork> {
+        let (mut work, mut settled) = (Vec::new(), Vec::new());
+        for (pod, dirty) in &self.pods {
+            let Some(keys) = self.compiler.groups(pod) else {
+                settled.push(pod.clone());
+                continue;
+            };
+            let mut done = true;
+            for port in self.seen.ports_of(pod) {
+                let Some(known) = self.seen.port(port) else { continue };
+                let wanted: Option<BTreeSet<SecurityGroupId>> = keys.iter().map(|key| self.id(key)).collect();
+                if !known.unsure && wanted.as_ref() == Some(&known.groups) && !self.busy_ports.contains_key(&port) {
+                    continue;
+                }
+                done = false;
+                let (target, waits) = self.target(keys, known, tainted);
+                if target == known.groups && !known.unsure {
+                    continue;
+                }
+                let lost: BTreeSet<SecurityGroupId> = known.groups.difference(&target).copied().collect();
+                let new = |key: &&GroupKey| {
+                    self.id(key).is_some_and(|id| target.contains(&id) && !known.groups.contains(&id))
+                };
+                let gained: Vec<GroupKey> = keys.iter().filter(new).cloned().collect();
+                let rank = self.rank(known, &lost, &gained, groups);
+                let held = self.is_held(&Object::Port(port));
+                let (pod, since, own) = (pod.clone(), dirty.since, dirty.own);
+                work.push(PortWork { port, pod, since, own, rank, target, lost, gained, waits, held });
+            }
+            if done {
+                settled.push(pod.clone());
+            }
+        }
+        for pod in settled {
+            self.pods.remove(&pod);
+        }
+        work
+    }
+
+    /// The groups that a port is to have as far as they can be had, and whether it is better to wait for more.
+    fn target(
+        &self,
+        keys: &BTreeSet<GroupKey>,
+        port: &SeenPort,
+        tainted: &HashSet<SecurityGroupId>,
+    ) -> (BTreeSet<SecurityGroupId>, bool) {
+        let (mut target, mut waits) = (BTreeSet::new(), false);
+        for key in keys {
+            let closed = self.held(&Object::Group(key.clone())) == Some(Hold::Closed);
+            match self.id(key) {
+                Some(id) if port.groups.contains(&id) || !tainted.contains(&id) => drop(target.insert(id)),
+                Some(_) | None => waits |= !closed,
+            }
+        }
+        (target, waits)
+    }
+
+    fn rank(
+        &self,
+        port: &SeenPort,
+        lost: &BTreeSet<SecurityGroupId>,
+        gained: &[GroupKey],
+        groups: &BTreeMap<GroupKey, GroupWork>,
+    ) -> Rank {
+        let was_open = |direction| {
+            let key = match direction {
+                Direction::Ingress => GroupKey::IngressOpen,
+                Direction::Egress => GroupKey::EgressOpen,
+            };
+            self.open.get(&key).is_some_and(|id| port.groups.contains(id))
+        };
+        let widens = |key: &GroupKey| {
+            let Some(group) = self.seen.group(key) else { return true };
+            let coming = groups.get(key).into_iter().flat_map(|work| &work.add);
+            let named =
+                self.seen.namers(group.id).any(|namer| self.id(namer).is_some_and(|id| self.may_be_carried(id)));
+            named || !group.rules.keys().chain(coming).all(|rule| was_open(rule.direction))
+        };
+        let opens = gained.iter().any(|key| self.open.contains_key(key));
+        let wider = opens || gained.iter().any(widens);
+        let closes = self.open.values().any(|id| lost.contains(id));
+        let narrower = !lost.is_empty() || port.unsure;
+        match (wider, narrower) {
+            (false, false) => Rank::Harmless,
+            (false, true) => Rank::Narrower,
+            (true, true) if !opens || closes => Rank::Mixed,
+            (true, _) => Rank::Wider,
+        }
+    }
+
+    /// Where a change of something else does it to several pods, they lose first.
+    fn split_mixed(&self, ports: &mut [PortWork]) {
+        let mut mixed: HashMap<u64, usize> = HashMap::new();
+        for work in ports.iter().filter(|work| work.rank == Rank::Mixed) {
+            *mixed.entry(work.since).or_default() += 1;
+        }
+        for work in ports {
+            if work.rank == Rank::Mixed && !work.own && mixed.get(&work.since).is_some_and(|count| *count > 1) {
+                let gained: HashSet<SecurityGroupId> = work.gained.iter().filter_map(|key| self.id(key)).collect();
+                work.target.retain(|id| !gained.contains(id));
+                work.gained.clear();
+                work.rank = Rank::Narrower;
+            }
+        }
+    }
+
+    /// New rules of groups that ports have wait for the ports that lose: of those, the ones that a rule may concern.
+    fn postpone_rules(&self, work: &mut BTreeMap<GroupKey, GroupWork>, ports: &[PortWork]) {
+        let losers: Vec<&PortWork> = ports.iter().filter(|work| !work.lost.is_empty() && !work.held).collect();
+        if losers.is_empty() {
+            return;
+        }
+        for group in work.values_mut().filter(|group| self.may_be_carried(group.id)) {
+            let concerned = |rule: &RuleContent, loser: &PortWork| {
+                let Some(port) = self.seen.port(loser.port) else { return false };
+                let has = |id: SecurityGroupId| port.groups.contains(&id);
+                loser.since <= group.since && (has(group.id) || rule.remote_group_id.is_none_or(has))
+            };
+            let later = group.add.iter().filter(|rule| losers.iter().any(|loser| concerned(rule, loser)));
+            group.later = later.cloned().collect();
+        }
+    }
+
+    /// The steps for ports, in order of rank.
+    fn port_steps(&self, ports: &[PortWork], groups: &BTreeMap<GroupKey, GroupWork>, steps: &mut Vec<Step>) {
+        let mut due = [Earliest::default(); 3];
+        for work in ports.iter().filter(|work| !work.held && work.rank < Rank::Wider) {
+            due[work.rank as usize].note(work.since);
+        }
+        let mut removals = Earliest::default();
+        for (key, work) in groups.iter().filter(|(_, work)| !work.remove.is_empty() && self.may_be_carried(work.id)) {
+            if !self.is_held(&Object::Group(key.clone())) {
+                removals.note(work.since);
+            }
+        }
+        // A group that gets rules now, or is being given some: better with them.
+        let growing = |key: &GroupKey| {
+            let closed = self.held(&Object::Group(key.clone())) == Some(Hold::Closed);
+            let adds = groups.get(key).is_some_and(|work| work.add.len() > work.later.len());
+            !closed && (self.busy_groups.contains(key) || adds || self.lacks_remotes(key))
+        };
+        let mut ready: Vec<&PortWork> = Vec::new();
+        for work in ports {
+            let others = due.iter().take(work.rank as usize).any(|earliest| earliest.before(work.since));
+            let rules = work.rank >= Rank::Mixed && removals.before(work.since);
+            let busy = self.busy_ports.contains_key(&work.port);
+            let waits = work.waits || work.gained.iter().any(growing);
+            if !(busy || work.held || others || rules || waits) {
+                ready.push(work);
+            }
+        }
+        ready.sort_by_key(|work| (work.rank, work.since));
+        steps.extend(ready.into_iter().map(|work| Step::Port {
+            port: work.port,
+            pod: work.pod.clone(),
+            groups: work.target.clone(),
+        }));
+    }
+
+    /// Whether a group's rules name one that is still to be made.
+    fn lacks_remotes(&self, key: &GroupKey) -> bool {
+        let Some(group) = self.seen.group(key).filter(|_| self.groups.contains_key(key)) else { return false };
+        let waits = |remote: &GroupKey| {
+            self.id(remote).is_none() && self.held(&Object::Group(remote.clone())) != Some(Hold::Closed)
+        };
+        self.missing(key, group).1
+            && self.compiler.rules(key).into_iter().flatten().any(|rule| match &rule.remote {
+                crate::policy::Remote::Group(remote) => waits(remote),
+                _ => false,
+            })
+    }
+
+    fn is_held(&self, object: &Object) -> bool {
+        self.held.contains_key(object)
+    }
+
+    /// Whether a port has the group, or is getting it.
+    fn may_be_carried(&self, id: SecurityGroupId) -> bool {
+        self.seen.is_carried(id)
+            || self.busy_ports.values().any(|groups| groups.contains(&id))
+            || self.granted.values().any(|groups| groups.contains(&id))
+    }
+}

@@ -1,0 +1,75 @@
+//! Questions about single objects, for those who carry out and report what is compiled.
+
+use super::{Compiler, state::Owner};
+use crate::policy::{group::GroupKey, world::Pod};
+use kuryr_model::{ObjectKey, PodUid, neutron::Direction};
+use std::collections::BTreeSet;
+
+impl Compiler {
+    /// All groups but the open ones.
+    pub fn all_groups(&self) -> impl Iterator<Item = &GroupKey> {
+        self.groups.keys()
+    }
+
+    /// A pod as it was told, if it has a network of its own.
+    #[must_use]
+    pub fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
+        let id = self.pods_by_key.get(key)?;
+        self.pods.get(id).map(|state| &state.pod)
+    }
+
+    /// The policies that select a pod.
+    #[must_use]
+    pub fn selecting(&self, pod: &PodUid) -> BTreeSet<ObjectKey> {
+        let state = self.pods_by_uid.get(pod).and_then(|id| self.pods.get(id));
+        let grantors = state.into_iter().flat_map(|state| &state.facts.policies);
+        grantors.filter_map(|id| self.owner(*id)).cloned().collect()
+    }
+
+    /// The policies that a group is for: its own, those that name its members as peers, those that allow it together.
+    #[must_use]
+    pub fn users(&self, group: &GroupKey) -> BTreeSet<ObjectKey> {
+        match group {
+            GroupKey::Policy(group) => self.policy(&group.policy).into_iter().cloned().collect(),
+            GroupKey::Peers(set) => {
+                let asks = self.query_ids.iter().filter(|(query, _)| {
+                    query.peers == set.peers
+                        && query.name.as_ref().map(|(protocol, name)| (*protocol, name.as_str()))
+                            == set.port.as_ref().map(|port| (port.protocol, port.name.as_str()))
+                });
+                let states = asks.filter_map(|(_, id)| self.queries.get(id));
+                states.flat_map(|state| state.users.keys()).filter_map(|id| self.owner(*id)).cloned().collect()
+            }
+            GroupKey::Together(together) => {
+                together.policies.iter().filter_map(|uid| self.policy(uid)).cloned().collect()
+            }
+            GroupKey::IngressOpen | GroupKey::EgressOpen | GroupKey::Node(_) | GroupKey::Loop(_) => BTreeSet::new(),
+        }
+    }
+
+    /// The directions in which a policy isolates. `None` if it is not known.
+    #[must_use]
+    pub fn isolated_by(&self, policy: &ObjectKey) -> Option<Vec<Direction>> {
+        let grantor = self.policies.get(policy).and_then(|id| self.grantors.get(id))?;
+        let ingress = grantor.ingress.is_some().then_some(Direction::Ingress);
+        let egress = grantor.egress.is_some().then_some(Direction::Egress);
+        Some(ingress.into_iter().chain(egress).collect())
+    }
+
+    /// What of a policy cannot be read.
+    #[must_use]
+    pub fn problems(&self, policy: &ObjectKey) -> Vec<String> {
+        let owner = self.policies.get(policy).and_then(|id| self.grantors.get(id)).map(|grantor| &grantor.owner);
+        match owner {
+            Some(Owner::Policy(policy)) => policy.problems.iter().map(ToString::to_string).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn owner(&self, id: super::state::GrantorId) -> Option<&ObjectKey> {
+        match &self.grantors.get(&id)?.owner {
+            Owner::Policy(policy) => Some(&policy.key),
+            Owner::Node(..) => None,
+        }
+    }
+}
