@@ -93,8 +93,9 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // Who only looks must tell "something is wrong" from "I could not look", as diff and grep do.
-    let failed = match cli.command {
+    let failed = match &cli.command {
         Command::Status(_) | Command::Audit(_) | Command::Describe(_) => ExitCode::from(2),
+        Command::Setup(args) if args.verify => ExitCode::from(2),
         _ => ExitCode::FAILURE,
     };
     match run(cli) {
@@ -149,6 +150,15 @@ async fn execute(command: Command, config: Config, kubeconfig: Option<&Path>) ->
                 secret_dir: config.openstack.secret_dir.as_ref().map(|dir| dir.display().to_string()),
             };
             let cloud = config.openstack.connect(Options::default()).await?;
+            if args.verify {
+                let site = setup::verify::Site {
+                    pod_subnets: config.network.pod_subnets,
+                    ovsdb_socket: config.daemon.ovsdb_socket,
+                    host: args.host,
+                    patience: std::time::Duration::from_secs(args.patience),
+                };
+                return setup::verify::run(&site, &cluster, &cloud, out).await;
+            }
             setup::run(&args, &context, &cluster, &cloud, out, &mut stderr()).await?;
         }
         Command::Status(args) => {

@@ -12,9 +12,48 @@ use std::{net::IpAddr, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+/// What a data plane does not enforce of security groups. A cloud that has one says so nowhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flaw {
+    /// It enforces all of it.
+    #[default]
+    None,
+    /// It enforces nothing.
+    Everything,
+    /// A rule for the members of a group lets everyone in.
+    Members,
+    /// A rule for some port numbers lets all of them in.
+    Numbers,
+    /// Everything is let out.
+    Egress,
+}
+
+impl Flaw {
+    fn spoil(self, snapshot: &mut dataplane::Snapshot) {
+        if self == Self::Everything {
+            snapshot.ports.values_mut().for_each(|port| port.port_security = false);
+        }
+        for rules in snapshot.groups.values_mut() {
+            for rule in rules.iter_mut() {
+                match self {
+                    Self::Members => rule.remote_group_id = None,
+                    Self::Numbers => (rule.port_range_min, rule.port_range_max) = (None, None),
+                    Self::None | Self::Everything | Self::Egress => {}
+                }
+            }
+            if self == Self::Egress {
+                let families = [EtherType::IPv4, EtherType::IPv6];
+                rules.extend(families.map(|family| RuleContent::everything(Direction::Egress, family)));
+            }
+        }
+    }
+}
+
 /// Tells a data plane all that changes in a cloud, until it is dropped.
 pub(super) struct Wire {
     _task: AbortOnDropHandle<()>,
+    /// What the data plane does not enforce.
+    flaw: watch::Sender<Flaw>,
     /// What the data plane is to be made to be.
     pub(super) desired: watch::Receiver<Arc<dataplane::Snapshot>>,
 }
@@ -23,13 +62,25 @@ impl Wire {
     pub(super) fn new(cloud: &Cloud) -> Self {
         let mut changes = cloud.subscribe();
         let (sender, desired) = watch::channel(Arc::new(snapshot(&cloud.snapshot())));
+        let (flaw, mut flaws) = watch::channel(Flaw::None);
         let cloud = cloud.clone();
         let task = tokio::spawn(async move {
-            while changes.changed().await.is_ok() {
-                sender.send_replace(Arc::new(snapshot(&cloud.snapshot())));
+            loop {
+                tokio::select! {
+                    changed = changes.changed() => if changed.is_err() { break },
+                    changed = flaws.changed() => if changed.is_err() { break },
+                }
+                let mut snapshot = snapshot(&cloud.snapshot());
+                flaws.borrow().spoil(&mut snapshot);
+                sender.send_replace(Arc::new(snapshot));
             }
         });
-        Self { _task: AbortOnDropHandle::new(task), desired }
+        Self { _task: AbortOnDropHandle::new(task), flaw, desired }
+    }
+
+    /// What the data plane does not enforce from now on.
+    pub(super) fn spoil(&self, flaw: Flaw) {
+        self.flaw.send_replace(flaw);
     }
 }
 
