@@ -8,6 +8,7 @@ mod cloud_faults;
 mod connectivity;
 mod lifecycle;
 mod node_faults;
+mod reach;
 mod real;
 mod restarts;
 mod run;
@@ -101,6 +102,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded cloud_faults::a_cloud_that_does_not_say_how_full_it_is;
     Embedded cloud_faults::neutron_is_away_for_a_while;
     Embedded setup::setup_does_at_once_what_it_can;
+    Both reach::can_reach_answers_and_says_if_neutron_does_otherwise;
     Both verify::every_kind_of_rule_is_proven_to_be_enforced;
     Embedded verify::a_cloud_that_does_not_enforce_a_kind_of_rule_does_not_pass;
     Embedded verify::what_a_run_that_was_killed_has_left_is_removed_by_the_next;
