@@ -110,6 +110,8 @@ uuid_id! {
     SecurityGroupId;
     /// A rule of a Neutron security group.
     SecurityGroupRuleId;
+    /// An address group.
+    AddressGroupId;
     /// A Neutron trunk.
     TrunkId;
     /// A Neutron floating IP.

@@ -29,9 +29,9 @@ pub mod vif;
 pub use chain::chain;
 pub use host::Host;
 pub use ids::{
-    ClusterId, FlavorId, FloatingIpId, GroupDigest, HealthMonitorId, ListenerId, ListenerPoolId, LoadBalancerId,
-    MemberId, NetworkId, PodUid, PolicyUid, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId,
-    ServiceUid, SubnetId, SubnetPoolId, TrunkId,
+    AddressGroupId, ClusterId, FlavorId, FloatingIpId, GroupDigest, HealthMonitorId, ListenerId, ListenerPoolId,
+    LoadBalancerId, MemberId, NetworkId, PodUid, PolicyUid, PortId, ProjectId, RouterId, SecurityGroupId,
+    SecurityGroupRuleId, ServiceUid, SubnetId, SubnetPoolId, TrunkId,
 };
 pub use key::ObjectKey;
 pub use kuryr_load_balancer::{KuryrLoadBalancer, KuryrLoadBalancerSpec, KuryrLoadBalancerStatus};

@@ -1,6 +1,7 @@
 //! The command line of Kuryr: reads the configuration, wires a process, prints for people.
 
 mod audit;
+mod can_reach;
 mod cloud;
 mod config;
 mod controller;
@@ -17,6 +18,7 @@ mod kubernetes;
 mod setup;
 mod status;
 mod view;
+mod words;
 
 use clap::{Parser, Subcommand};
 use cloud::{CloudArgs, cluster_id};
@@ -81,6 +83,7 @@ enum Command {
     Status(status::StatusArgs),
     Audit(audit::AuditArgs),
     Describe(describe::DescribeArgs),
+    CanReach(can_reach::CanReachArgs),
     Crds(crds::CrdsArgs),
     /// Put kuryr-cni and the network configuration where the runtime looks for them
     InstallCni(install::Args),
@@ -93,8 +96,9 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // Who only looks must tell "something is wrong" from "I could not look", as diff and grep do.
-    let failed = match cli.command {
-        Command::Status(_) | Command::Audit(_) | Command::Describe(_) => ExitCode::from(2),
+    let failed = match &cli.command {
+        Command::Status(_) | Command::Audit(_) | Command::Describe(_) | Command::CanReach(_) => ExitCode::from(2),
+        Command::Setup(args) if args.verify => ExitCode::from(2),
         _ => ExitCode::FAILURE,
     };
     match run(cli) {
@@ -149,6 +153,15 @@ async fn execute(command: Command, config: Config, kubeconfig: Option<&Path>) ->
                 secret_dir: config.openstack.secret_dir.as_ref().map(|dir| dir.display().to_string()),
             };
             let cloud = config.openstack.connect(Options::default()).await?;
+            if args.verify {
+                let site = setup::verify::Site {
+                    pod_subnets: config.network.pod_subnets,
+                    ovsdb_socket: config.daemon.ovsdb_socket,
+                    host: args.host,
+                    patience: std::time::Duration::from_secs(args.patience),
+                };
+                return setup::verify::run(&site, &cluster, &cloud, out).await;
+            }
             setup::run(&args, &context, &cluster, &cloud, out, &mut stderr()).await?;
         }
         Command::Status(args) => {
@@ -177,6 +190,11 @@ async fn execute(command: Command, config: Config, kubeconfig: Option<&Path>) ->
             let cloud = config.openstack.connect(Options::default()).await?;
             let controller = config.controller_config(cluster, String::new());
             return describe::run(&args, &controller, &cloud, &client, out).await;
+        }
+        Command::CanReach(args) if !args.from_files.is_empty() => return can_reach::from_files(&args, out),
+        Command::CanReach(args) => {
+            let client = kubernetes::connect(kubeconfig, "kuryr").await?;
+            return can_reach::live(&args, &client, config.openstack.connect(Options::default()).await, out).await;
         }
     }
     Ok(true)

@@ -3,12 +3,14 @@
 //! A namespace belongs to a thread. Work in another namespace is done by a thread that is made for it, enters, and ends:
 //! no thread that does anything else ever changes its namespace.
 
+pub mod anonymous;
 pub mod error;
 pub mod named;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod thread;
 
+pub use anonymous::Anonymous;
 pub use error::Error;
 pub use named::{create, delete, list};
 pub use thread::{run, spawn};

@@ -3,6 +3,7 @@
 //! Lists ask only for the fields that are read and follow pages; filters are by tag wherever the caller looks for what
 //! is its own. Deleting what is absent is success. Nothing here retries a create.
 
+pub mod address_groups;
 pub mod agents;
 pub mod extensions;
 pub mod floating_ips;

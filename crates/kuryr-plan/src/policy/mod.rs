@@ -71,6 +71,8 @@ mod clause;
 mod compiler;
 mod group;
 mod naming;
+mod objects;
+mod open;
 mod reach;
 mod read;
 mod selector;
@@ -85,7 +87,9 @@ pub use group::{
     Rule, Together,
 };
 pub use naming::{description, digest_in};
-pub use reach::{Answer, Cause, NoAnswer, Place, Side, Verdict, Way, reach};
+pub use objects::{node_addresses, pod_of};
+pub use open::{Span, open};
+pub use reach::{Answer, Cause, Look, NoAnswer, Place, Side, Verdict, Way, reach};
 pub use read::{Effect, MAX_RULES, Nameless, Problem};
 pub use selector::{Labels, Requirement, Selector};
 pub use spec::{Namespaces, Peer, Policy, PolicyRule, Ports, Protocol};

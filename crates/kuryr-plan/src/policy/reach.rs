@@ -46,10 +46,14 @@ pub enum Answer {
 pub struct Way {
     /// The sender's address. `None`: a pod that has none yet.
     pub from: Option<IpAddr>,
+    /// The pod that it begins at, if it is one with a network of its own.
+    pub sender: Option<ObjectKey>,
     /// The Service's listener on the way.
     pub through: Option<ListenerKey>,
     /// Where it ends. `None`: a pod that has no address yet.
     pub to: Option<IpAddr>,
+    /// By which protocol.
+    pub protocol: Protocol,
     /// At which port number.
     pub number: u16,
     /// The pod that it ends at, if it is one with a network of its own.
@@ -88,6 +92,17 @@ pub struct Cause {
     pub direction: Direction,
     /// Its place in the list of that direction, from 0.
     pub rule: usize,
+}
+
+/// A rule of a policy that isolates a pod, and which half of it a connection meets. It allows the connection if both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Where it stands.
+    pub cause: Cause,
+    /// Whether the other end is one of its peers.
+    pub peers: bool,
+    /// Whether the protocol and the port number are among its ports.
+    pub ports: bool,
 }
 
 /// Why there is no answer.
@@ -173,6 +188,27 @@ impl Way {
     #[must_use]
     pub fn passes(&self) -> bool {
         self.sends.passes() && self.receives.passes()
+    }
+
+    /// Every rule that had a say at one end, in the world that the way is from; none where policies do not apply.
+    #[must_use]
+    pub fn looks(&self, world: &World, direction: Direction) -> Vec<Look> {
+        let pod = |key: &Option<ObjectKey>| key.as_ref().and_then(|key| world.pods.get(key));
+        let source = Spot { pod: pod(&self.sender), address: self.from };
+        let target = Spot { pod: pod(&self.pod), address: self.to };
+        let question = Question { world, source, protocol: self.protocol };
+        let side = if direction == Direction::Ingress { &self.receives } else { &self.sends };
+        if matches!(side, Side::Outside | Side::Itself | Side::OwnNode) {
+            return Vec::new();
+        }
+        match (direction, self.through.filter(|listener| behind(world, *listener).1)) {
+            (Direction::Egress, _) => question.looks(direction, source, target, self.number).1,
+            (Direction::Ingress, None) => question.looks(direction, target, source, self.number).1,
+            (Direction::Ingress, Some(listener)) => {
+                let seen = Spot { pod: None, address: Some(listener.vip) };
+                question.looks(direction, target, seen, self.number).1
+            }
+        }
     }
 }
 
@@ -287,8 +323,9 @@ impl<'a> Question<'a> {
     }
 
     fn way(&self, target: Spot<'a>, number: u16, through: Option<ListenerKey>, sends: Side, receives: Side) -> Way {
-        let pod = target.pod.map(|pod| pod.key.clone());
-        Way { from: self.source.address, through, to: target.address, number, pod, sends, receives }
+        let key = |spot: Spot<'a>| spot.pod.map(|pod| pod.key.clone());
+        let (sender, pod, protocol) = (key(self.source), key(target), self.protocol);
+        Way { from: self.source.address, sender, through, to: target.address, protocol, number, pod, sends, receives }
     }
 
     /// What the policies of `own` say to traffic with `other`; `number` is the receiver's.
@@ -298,24 +335,33 @@ impl<'a> Question<'a> {
         if node.zip(other.address).is_some_and(|(addresses, other)| addresses.contains(&other)) {
             return Side::OwnNode;
         }
-        let receiver = if direction == Direction::Ingress { own.pod } else { other.pod };
-        let (mut isolating, mut causes) = (Vec::new(), Vec::new());
-        let policies = self.world.policies.values().filter(|policy| policy.key.namespace == pod.key.namespace);
-        for policy in policies.filter(|policy| policy.pods.matches(&pod.labels)) {
-            let rules = if direction == Direction::Ingress { &policy.ingress } else { &policy.egress };
-            let Some(rules) = rules else { continue };
-            isolating.push(policy.key.clone());
-            for (index, rule) in rules.iter().enumerate() {
-                if self.allows(rule, other) && self.is_of(rule, receiver, number) {
-                    causes.push(Cause { policy: policy.key.clone(), direction, rule: index });
-                }
-            }
-        }
+        let (isolating, looks) = self.looks(direction, own, other, number);
+        let causes: Vec<Cause> =
+            looks.into_iter().filter(|look| look.peers && look.ports).map(|look| look.cause).collect();
         match (isolating.is_empty(), causes.is_empty()) {
             (true, _) => Side::Open,
             (false, false) => Side::Allowed(causes),
             (false, true) => Side::Refused(isolating),
         }
+    }
+
+    /// The policies that isolate `own`, and all their rules.
+    fn looks(&self, direction: Direction, own: Spot<'a>, other: Spot<'a>, number: u16) -> (Vec<ObjectKey>, Vec<Look>) {
+        let (mut isolating, mut looks) = (Vec::new(), Vec::new());
+        let Some(pod) = own.pod else { return (isolating, looks) };
+        let receiver = if direction == Direction::Ingress { own.pod } else { other.pod };
+        let policies = self.world.policies.values().filter(|policy| policy.key.namespace == pod.key.namespace);
+        for policy in policies.filter(|policy| policy.pods.matches(&pod.labels)) {
+            let rules = if direction == Direction::Ingress { &policy.ingress } else { &policy.egress };
+            let Some(rules) = rules else { continue };
+            isolating.push(policy.key.clone());
+            looks.extend(rules.iter().enumerate().map(|(index, rule)| Look {
+                cause: Cause { policy: policy.key.clone(), direction, rule: index },
+                peers: self.allows(rule, other),
+                ports: self.is_of(rule, receiver, number),
+            }));
+        }
+        (isolating, looks)
     }
 
     fn allows(&self, rule: &PolicyRule, other: Spot<'_>) -> bool {

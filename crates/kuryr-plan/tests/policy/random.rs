@@ -5,7 +5,7 @@ use crate::{
     spec::Traffic,
     worlds,
 };
-use kuryr_plan::policy::{GroupKey, Place, Pod, Remote, Rule, compile, reach};
+use kuryr_plan::policy::{GroupKey, Place, Pod, Protocol, Remote, Rule, compile, open, reach};
 use proptest::{
     prelude::*,
     strategy::ValueTree,
@@ -138,4 +138,46 @@ fn random_worlds_have_groups_of_every_kind_or_comparing_them_would_prove_little(
         cut >= 10 && (50..500).contains(&problems),
         "{cut} worlds have blocks without VIPs, {problems} have problems"
     );
+}
+
+#[test]
+fn the_port_numbers_that_are_open_are_those_at_which_one_reaches_the_other() {
+    let world = |(bytes, more): (Vec<u8>, Vec<u16>)| {
+        let mut dice = worlds::Dice(bytes.iter());
+        let cluster = worlds::cluster(&mut dice);
+        let world = read(&cluster);
+        let pods: Vec<Place> =
+            world.pods.values().filter(|pod| !pod.completed).map(|pod| Place::Pod(pod.key.clone())).collect();
+        let vips = world.services.values().flat_map(|service| &service.vips).copied().map(Place::Address);
+        for (from, to) in
+            pods.iter().flat_map(|from| pods.iter().cloned().chain(vips.clone()).map(move |to| (from, to)))
+        {
+            let spans = open(&world, from, &to).unwrap();
+            for protocol in Protocol::ALL {
+                let mut next = 1u32;
+                for span in spans.iter().filter(|span| span.protocol == protocol) {
+                    prop_assert_eq!(u32::from(span.first), next);
+                    next = u32::from(span.last) + 1;
+                    let inside = [span.first, span.last].into_iter().chain(more.iter().copied());
+                    for number in inside.filter(|number| (span.first..=span.last).contains(number)) {
+                        let answer = reach(&world, from, &to, protocol, number).unwrap().answer();
+                        prop_assert_eq!(
+                            answer,
+                            span.answer,
+                            "{:?} {:?} {:?} {} in {:#?}",
+                            from,
+                            to,
+                            protocol,
+                            number,
+                            &world
+                        );
+                    }
+                }
+                prop_assert_eq!(next, 65_536);
+            }
+        }
+        Ok(())
+    };
+    let numbers = proptest::collection::vec(prop_oneof![1u16..100, 400u16..450, 8000u16..9000, 1u16..], 12);
+    runner(8).run(&(bytes(), numbers), world).unwrap();
 }

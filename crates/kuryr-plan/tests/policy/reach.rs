@@ -1,6 +1,7 @@
 //! What people are told about who reaches whom.
 
 use crate::{compare::read, stage::Stage};
+use kuryr_model::neutron::Direction;
 use kuryr_plan::policy::{Answer, NoAnswer, Place, Protocol, Side, Verdict, reach};
 use serde_json::json;
 
@@ -104,4 +105,20 @@ fn what_is_not_there_is_said() {
         "Service services/10.96.0.1 can be reached, but does not reach out"
     );
     assert_eq!(no(Place::Node("n9".into()), pod("a/db"), 80), "there is no node n9 with an address");
+}
+
+#[test]
+fn each_rule_that_had_a_say_tells_which_half_of_it_was_met() {
+    let web = json!([{"podSelector": {"matchLabels": {"app": "web"}}}]);
+    let rules =
+        json!([{"from": web, "ports": [{"port": 443}]}, {"ports": [{"port": 80}], "from": [{"podSelector": {}}]}]);
+    let stage = stage().policy("a/np", json!({"podSelector": {}, "ingress": rules}));
+    let halves = |from: &str, number| {
+        let verdict = ask(&stage, &pod(from), &pod("a/db"), number).unwrap();
+        let looks = verdict.ways[0].looks(&read(&stage.cluster), Direction::Ingress);
+        looks.iter().map(|look| (look.peers, look.ports)).collect::<Vec<_>>()
+    };
+    assert_eq!(halves("a/web", 80), [(true, false), (true, true)]);
+    assert_eq!(halves("b/web", 80), [(false, false), (false, true)]);
+    assert_eq!(halves("a/db", 80), [], "it is the pod itself");
 }

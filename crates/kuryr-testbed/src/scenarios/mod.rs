@@ -9,6 +9,7 @@ mod connectivity;
 mod lifecycle;
 mod node_faults;
 mod policies_exec;
+mod reach;
 mod real;
 mod restarts;
 mod run;
@@ -20,6 +21,7 @@ mod service_users;
 mod services;
 mod setup;
 mod tools;
+mod verify;
 
 use crate::world::World;
 use futures::future::BoxFuture;
@@ -105,6 +107,10 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded cloud_faults::a_cloud_that_does_not_say_how_full_it_is;
     Embedded cloud_faults::neutron_is_away_for_a_while;
     Embedded setup::setup_does_at_once_what_it_can;
+    Both reach::can_reach_answers_and_says_if_neutron_does_otherwise;
+    Both verify::every_kind_of_rule_is_proven_to_be_enforced;
+    Embedded verify::a_cloud_that_does_not_enforce_a_kind_of_rule_does_not_pass;
+    Embedded verify::what_a_run_that_was_killed_has_left_is_removed_by_the_next;
     Embedded bad_input::a_node_that_neutron_does_not_know_is_named;
     Embedded bad_input::a_cloud_that_cannot_be_used_ends_with_one_sentence;
     Embedded bad_input::a_malformed_kuryr_port_is_skipped;

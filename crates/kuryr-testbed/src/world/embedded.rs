@@ -1,6 +1,11 @@
 //! The embedded world: everything but Kuryr's own programs is in this process.
 
-use super::{Ground, Kuryr, Settings, World, kuryr::NodePlace, process::executable, wiring::Wire};
+use super::{
+    Ground, Kuryr, Settings, World,
+    kuryr::NodePlace,
+    process::executable,
+    wiring::{Flaw, Wire},
+};
 use crate::{
     cloud::{self, Cloud, HostKind, Latency, PortStatus},
     dataplane::{Agent, CORE, Fabric},
@@ -113,7 +118,7 @@ pub struct Embedded {
     _scheduler: Scheduler,
     _endpoints: Endpoints,
     _agent: Agent,
-    _wire: Wire,
+    wire: Wire,
     folder: TempDir,
 }
 
@@ -214,7 +219,7 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
         _scheduler: scheduler,
         _endpoints: endpoints,
         _agent: agent,
-        _wire: wire,
+        wire,
         folder,
     };
     let ground = Ground::Embedded(Box::new(embedded));
@@ -317,6 +322,11 @@ impl Embedded {
     fn project(&self) -> anyhow::Result<String> {
         let name = self.cloud.config().projects.first().context("the cloud has no project")?;
         self.cloud.project_id(name).context("the cloud lost its project")
+    }
+
+    /// What of security groups is not enforced from now on.
+    pub fn spoil(&self, flaw: Flaw) {
+        self.wire.spoil(flaw);
     }
 
     /// The quota of ports of Kuryr's project.

@@ -3,12 +3,13 @@
 use super::process::{Process, Program, executable, get};
 use anyhow::{Context, bail, ensure};
 use futures::future::select_all;
-use kuryr_node::attachments::Attachment;
+use kuryr_node::{attachments::Attachment, netns};
 use std::{
     collections::BTreeMap,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::Stdio,
     time::Duration,
 };
 
@@ -280,6 +281,34 @@ impl Kuryr {
             command.env("KURYR_CONFIG", &self.settings.config);
         }
         let output = command.output().await?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// Runs a command of `kuryr` as an administrator who has logged in on a node; its exit code and output. It is killed
+    /// if the future is dropped.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub async fn run_at(&self, node: &str, args: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
+        let place = self.places.get(node).with_context(|| format!("no node {node}"))?;
+        let mut command = tokio::process::Command::new(&self.program);
+        command.args(args).arg(format!("--kubeconfig={}", self.settings.admin_kubeconfig.display()));
+        command.envs(self.settings.cloud_env.iter().cloned()).env("KURYR_LOG", "warn");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        if self.settings.config.exists() {
+            command.env("KURYR_CONFIG", &self.settings.config);
+        }
+        let runtime = tokio::runtime::Handle::current();
+        let mut spawn = || {
+            let _runtime = runtime.enter();
+            command.spawn()
+        };
+        let child = match &place.netns {
+            Some(path) => netns::run(path, spawn)?,
+            None => spawn(),
+        };
+        let output = child?.wait_with_output().await?;
         let text = [output.stdout, output.stderr].concat();
         Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
     }

@@ -25,6 +25,7 @@ pub use kuryr::{Kuryr, Settings};
 pub use pods::{NewPod, Pods, addresses};
 pub use real::{Real, RealConfig};
 pub use services::{Backend, Services, cluster_ip, node_port};
+pub use wiring::Flaw;
 
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{Namespace, Pod};

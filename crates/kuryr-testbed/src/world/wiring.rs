@@ -12,9 +12,48 @@ use std::{net::IpAddr, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+/// What a data plane does not enforce of security groups. A cloud that has one says so nowhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flaw {
+    /// It enforces all of it.
+    #[default]
+    None,
+    /// It enforces nothing.
+    Everything,
+    /// A rule for the members of a group lets everyone in.
+    Members,
+    /// A rule for some port numbers lets all of them in.
+    Numbers,
+    /// Everything is let out.
+    Egress,
+}
+
+impl Flaw {
+    fn spoil(self, snapshot: &mut dataplane::Snapshot) {
+        if self == Self::Everything {
+            snapshot.ports.values_mut().for_each(|port| port.port_security = false);
+        }
+        for rules in snapshot.groups.values_mut() {
+            for rule in rules.iter_mut() {
+                match self {
+                    Self::Members => rule.remote_group_id = None,
+                    Self::Numbers => (rule.port_range_min, rule.port_range_max) = (None, None),
+                    Self::None | Self::Everything | Self::Egress => {}
+                }
+            }
+            if self == Self::Egress {
+                let families = [EtherType::IPv4, EtherType::IPv6];
+                rules.extend(families.map(|family| RuleContent::everything(Direction::Egress, family)));
+            }
+        }
+    }
+}
+
 /// Tells a data plane all that changes in a cloud, until it is dropped.
 pub(super) struct Wire {
     _task: AbortOnDropHandle<()>,
+    /// What the data plane does not enforce.
+    flaw: watch::Sender<Flaw>,
     /// What the data plane is to be made to be.
     pub(super) desired: watch::Receiver<Arc<dataplane::Snapshot>>,
 }
@@ -23,13 +62,25 @@ impl Wire {
     pub(super) fn new(cloud: &Cloud) -> Self {
         let mut changes = cloud.subscribe();
         let (sender, desired) = watch::channel(Arc::new(snapshot(&cloud.snapshot())));
+        let (flaw, mut flaws) = watch::channel(Flaw::None);
         let cloud = cloud.clone();
         let task = tokio::spawn(async move {
-            while changes.changed().await.is_ok() {
-                sender.send_replace(Arc::new(snapshot(&cloud.snapshot())));
+            loop {
+                tokio::select! {
+                    changed = changes.changed() => if changed.is_err() { break },
+                    changed = flaws.changed() => if changed.is_err() { break },
+                }
+                let mut snapshot = snapshot(&cloud.snapshot());
+                flaws.borrow().spoil(&mut snapshot);
+                sender.send_replace(Arc::new(snapshot));
             }
         });
-        Self { _task: AbortOnDropHandle::new(task), desired }
+        Self { _task: AbortOnDropHandle::new(task), flaw, desired }
+    }
+
+    /// What the data plane does not enforce from now on.
+    pub(super) fn spoil(&self, flaw: Flaw) {
+        self.flaw.send_replace(flaw);
     }
 }
 
@@ -37,8 +88,10 @@ impl Wire {
 fn snapshot(cloud: &cloud::Snapshot) -> dataplane::Snapshot {
     let bound = cloud.ports.iter().filter(|(_, port)| !port.host.is_empty());
     let ports = bound.filter_map(|(id, view)| Some((PortId(*id), port(view)?))).collect();
-    let groups =
-        cloud.security_groups.iter().map(|(id, group)| (SecurityGroupId(*id), group.rules.iter().map(rule).collect()));
+    let groups = cloud
+        .security_groups
+        .iter()
+        .map(|(id, group)| (SecurityGroupId(*id), group.rules.iter().flat_map(rules).collect()));
     let subnets = cloud.subnets.iter().map(|(id, view)| {
         let external = cloud.networks.get(&view.network).is_some_and(|network| network.external);
         (SubnetId(*id), dataplane::Subnet { net: view.cidr, external })
@@ -120,6 +173,13 @@ fn port(view: &cloud::PortView) -> Option<dataplane::Port> {
     })
 }
 
+/// What a rule is worth: one that admits an address group is one for each of its addresses.
+fn rules(view: &cloud::RuleView) -> Vec<RuleContent> {
+    let Some(addresses) = &view.remote_addresses else { return vec![rule(view)] };
+    let of_family = addresses.iter().filter(|net| net.addr().is_ipv6() == view.v6);
+    of_family.map(|net| RuleContent { remote_ip_prefix: Some(*net), ..rule(view) }).collect()
+}
+
 fn rule(view: &cloud::RuleView) -> RuleContent {
     RuleContent {
         direction: if view.ingress { Direction::Ingress } else { Direction::Egress },
@@ -185,6 +245,38 @@ mod tests {
         assert!(first.sticky && first.clients.len() == 1);
         let member = dataplane::Member { ip: [10, 0, 0, 5].into(), number: 8080, weight: 0, online: false };
         assert_eq!(first.members, [member]);
+    }
+
+    #[test]
+    fn a_rule_that_admits_an_address_group_is_worth_its_addresses_of_the_family() {
+        let mut view = cloud::RuleView {
+            id: Uuid::new_v4(),
+            ingress: true,
+            v6: false,
+            protocol: Some("tcp".into()),
+            port_range_min: Some(80),
+            port_range_max: Some(90),
+            remote_ip_prefix: None,
+            remote_group: None,
+            remote_addresses: None,
+        };
+        let open = RuleContent {
+            protocol: Some("tcp".into()),
+            port_range_min: Some(80),
+            port_range_max: Some(90),
+            ..RuleContent::everything(Direction::Ingress, EtherType::IPv4)
+        };
+        assert_eq!(rules(&view), std::slice::from_ref(&open), "one without is worth what it says");
+        let nets = ["10.0.0.0/24", "10.0.1.7/32", "fd00::/64"].map(|net| net.parse().unwrap());
+        view.remote_addresses = Some(nets.to_vec());
+        let expected = |nets: &[ipnet::IpNet], open: &RuleContent| -> Vec<RuleContent> {
+            nets.iter().map(|net| RuleContent { remote_ip_prefix: Some(*net), ..open.clone() }).collect()
+        };
+        assert_eq!(rules(&view), expected(&nets[..2], &open));
+        view.v6 = true;
+        assert_eq!(rules(&view), expected(&nets[2..], &RuleContent { ethertype: EtherType::IPv6, ..open }));
+        view.remote_addresses = Some(Vec::new());
+        assert_eq!(rules(&view), [], "an empty one admits nobody");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `kuryr describe`: one object as Kubernetes and OpenStack see it, with all ids.
 
+mod policy;
 mod service;
 
 use crate::audit::Output;
@@ -20,12 +21,14 @@ pub(crate) struct DescribeArgs {
 #[derive(Clone, Debug, Subcommand)]
 enum What {
     /// A Service: its load balancers down to the members, its floating IP, what is left to do
-    Service(ServiceArgs),
+    Service(ObjectArgs),
+    /// A NetworkPolicy: what it means, whom it isolates, its security groups and rules, where Neutron differs
+    Policy(ObjectArgs),
 }
 
 #[derive(Args, Clone, Debug)]
-struct ServiceArgs {
-    /// The Service
+struct ObjectArgs {
+    /// The object
     #[arg(value_name = "NAMESPACE/NAME")]
     key: ObjectKey,
     /// How to print
@@ -41,6 +44,8 @@ pub(crate) async fn run(
     client: &Client,
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
-    let What::Service(args) = &args.what;
-    service::describe(&args.key, args.output, config, cloud, client, out).await
+    match &args.what {
+        What::Service(args) => service::describe(&args.key, args.output, config, cloud, client, out).await,
+        What::Policy(args) => policy::describe(&args.key, args.output, config, cloud, client, out).await,
+    }
 }

@@ -17,6 +17,7 @@ mod order;
 mod plan;
 mod report;
 mod teardown;
+pub(crate) mod verify;
 
 use crate::cloud::{named, only};
 use anyhow::{Context as _, bail};
@@ -58,6 +59,16 @@ pub(crate) struct SetupArgs {
     /// Remove all that setup made; refused while pods still have ports
     #[arg(long)]
     pub(crate) teardown: bool,
+    /// Prove with packets, on a node and as root, that this cloud enforces the rules that NetworkPolicies become; exit
+    /// code 1 if it does not
+    #[arg(long, conflicts_with_all = ["teardown", "pod_cidr", "subnet_pool", "service_cidr", "router", "no_router", "external_network", "mtu"])]
+    pub(crate) verify: bool,
+    /// With --verify: Neutron's name of this node; by default the host's name
+    #[arg(long, value_name = "NAME", requires = "verify")]
+    pub(crate) host: Option<String>,
+    /// With --verify: how long a change may take until packets see it
+    #[arg(long, value_name = "SECONDS", requires = "verify", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) patience: u64,
 }
 
 /// What the configuration that is printed has to repeat.

@@ -1,6 +1,9 @@
 //! Reads everything that is judged. Nothing here fails: what cannot be read says why.
 
-use super::Settings;
+use super::{
+    Settings,
+    policies::{self, PolicyFacts},
+};
 use crate::{
     cloud::{cluster_id, named, only},
     http,
@@ -58,6 +61,7 @@ pub(crate) struct Kubernetes {
     pub(crate) lease: Known<Option<LeaseFacts>>,
     pub(crate) view: Known<ClusterView>,
     pub(crate) services: Known<Vec<ServiceFacts>>,
+    pub(crate) policies: Known<Vec<PolicyFacts>>,
     /// Each node's daemon; none are asked if they listen for their own nodes only.
     pub(crate) daemons: Option<BTreeMap<String, Daemon>>,
 }
@@ -174,12 +178,13 @@ async fn kubernetes(settings: &Settings, client: &Client) -> Kubernetes {
         };
         (view, daemons)
     };
-    let (version, definition, lease, (view, daemons), services) = futures::join!(
+    let (version, definition, lease, (view, daemons), services, policies) = futures::join!(
         client.apiserver_version(),
         definitions.get_opt(name),
         lease(&leases, &settings.lease_name),
         nodes,
-        services(client)
+        services(client),
+        policies::read(client)
     );
     let version = version.map_err(|error| chain(&error)).and_then(|info| {
         let minor = minor(&info).ok_or_else(|| format!("{:?} is no minor version", info.minor))?;
@@ -192,6 +197,7 @@ async fn kubernetes(settings: &Settings, client: &Client) -> Kubernetes {
         lease,
         view: view.map_err(|error| format!("{error:#}")),
         services: services.map_err(|error| format!("{error:#}")),
+        policies: policies.map_err(|error| format!("{error:#}")),
         daemons,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     collect::{CloudFacts, Daemon, Facts, Known, Kubernetes, LeaseFacts, SubnetFacts},
-    services,
+    policies, services,
 };
 use crate::{
     kubernetes::OLDEST_MINOR,
@@ -48,6 +48,7 @@ pub(crate) enum Area {
     OpenStack,
     Pods,
     Services,
+    Policies,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -96,6 +97,7 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Check> {
     if let Ok(kubernetes) = &facts.kubernetes {
         let on = cloud.is_none_or(|cloud| matches!(cloud.services, Ok(None)));
         services::services(facts.now, &kubernetes.services, on, &mut checks);
+        policies::policies(facts.now, &kubernetes.policies, &mut checks);
     }
     checks
 }

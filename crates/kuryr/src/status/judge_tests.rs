@@ -59,6 +59,7 @@ fn facts() -> Facts {
                 unreadable: vec![],
             }),
             services: Ok(vec![]),
+            policies: Ok(vec![]),
         }),
         cloud: Ok(CloudFacts {
             auth_url: "http://keystone/v3".into(),
@@ -130,6 +131,9 @@ Pods
 
 Services
   ✓ Services           0 are served, 0 are in progress, 0 are not right
+
+Policies
+  ✓ NetworkPolicies    0 are applied, 0 are in progress, 0 are not applied
 
 All that was looked at works.
 "

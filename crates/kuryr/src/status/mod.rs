@@ -10,6 +10,7 @@
 
 mod collect;
 mod judge;
+mod policies;
 mod print;
 mod services;
 

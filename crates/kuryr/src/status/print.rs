@@ -13,7 +13,7 @@ pub(crate) fn text(facts: &Facts, checks: &[Check], out: &mut dyn Write) -> anyh
     if let Ok(cluster) = &facts.cluster {
         writeln!(out, "Kuryr of cluster {cluster}")?;
     }
-    for area in [Area::Kubernetes, Area::OpenStack, Area::Pods, Area::Services] {
+    for area in [Area::Kubernetes, Area::OpenStack, Area::Pods, Area::Services, Area::Policies] {
         let mut here = checks.iter().filter(|check| check.area == area).peekable();
         if here.peek().is_some() {
             writeln!(out, "\n{area:?}")?;
