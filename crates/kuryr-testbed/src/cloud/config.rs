@@ -30,10 +30,22 @@ pub struct Config {
     pub page_limit: Option<usize>,
     /// The aliases that `/v2.0/extensions` lists.
     pub extensions: Vec<String>,
+    /// What rules that name address groups are worth.
+    pub address_groups: AddressGroups,
     /// How long calls take.
     pub latency: Latency,
     /// How Octavia behaves.
     pub load_balancing: LoadBalancing,
+}
+
+/// What becomes of a security group's rule that names an address group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AddressGroups {
+    /// As on Zed with ML2/OVN: it is accepted and shown, and admits everyone.
+    #[default]
+    OpenToEveryone,
+    /// As on releases since 2023.2: it admits the addresses of the group.
+    Enforced,
 }
 
 /// How Octavia behaves.
@@ -162,6 +174,7 @@ impl Default for Config {
             mtu: 1442,
             page_limit: None,
             extensions: EXTENSIONS.iter().map(|&alias| alias.to_owned()).collect(),
+            address_groups: AddressGroups::default(),
             latency: Latency::default(),
             load_balancing: LoadBalancing::default(),
         }
@@ -170,6 +183,7 @@ impl Default for Config {
 
 /// What ML2/OVN of the Zed release lists, as far as the embedded cloud does it.
 const EXTENSIONS: &[&str] = &[
+    "address-group",
     "agent",
     "allowed-address-pairs",
     "binding",
@@ -191,6 +205,7 @@ const EXTENSIONS: &[&str] = &[
     "router",
     "security-group",
     "security-groups-normalized-cidr",
+    "security-groups-remote-address-group",
     "sorting",
     "standard-attr-description",
     "standard-attr-revisions",
@@ -207,6 +222,7 @@ const EXTENSIONS: &[&str] = &[
 pub struct Quotas(pub(super) BTreeMap<&'static str, i64>);
 
 const NEUTRON_QUOTAS: &[(&str, i64)] = &[
+    ("address_group", -1),
     ("floatingip", 50),
     ("network", 100),
     ("port", 500),

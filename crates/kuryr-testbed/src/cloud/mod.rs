@@ -45,8 +45,8 @@ use uuid::Uuid;
 
 pub use self::calls::{CallRecord, Calls};
 pub use self::config::{
-    ApplicationCredential, Config, Flavor, Latency, LoadBalancing as LoadBalancingConfig, OvnRelease, Provisioning,
-    Quotas,
+    AddressGroups, ApplicationCredential, Config, Flavor, Latency, LoadBalancing as LoadBalancingConfig, OvnRelease,
+    Provisioning, Quotas,
 };
 pub use self::faults::{Effect, Fault, FaultId, Faults};
 pub use self::http::{Call, Service};
@@ -181,6 +181,15 @@ impl Cloud {
     pub fn add_external_network(&self, name: &str, cidr: ipnet::IpNet) -> bool {
         let caller = neutron::Caller { project: self.add_project("operator"), now: Timestamp::now() };
         let made = neutron::external::create(&mut self.neutron(), &caller, name, cidr).is_ok();
+        self.announce();
+        made
+    }
+
+    /// Adds a rule to a security group that admits the addresses of an address group made for it, as a user might. False when
+    /// Neutron refuses it.
+    pub fn admit_address_group(&self, group: Uuid, addresses: &[ipnet::IpNet]) -> bool {
+        let caller = neutron::Caller { project: self.add_project("operator"), now: Timestamp::now() };
+        let made = neutron::address_groups::admit(&mut self.neutron(), &caller, group, addresses).is_ok();
         self.announce();
         made
     }

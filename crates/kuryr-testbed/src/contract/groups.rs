@@ -2,7 +2,7 @@
 
 use super::{
     Site,
-    site::{is_refusal, new_port, refused},
+    site::{fresh, is_refusal, new_port, refused},
 };
 use anyhow::{Context, ensure};
 use kuryr_model::{
@@ -11,7 +11,11 @@ use kuryr_model::{
 };
 use kuryr_openstack::{
     Class, Error, Filter,
-    network::{NewPort, security_groups::NewRule},
+    network::{
+        NewPort,
+        ports::PortUpdate,
+        security_groups::{NewRule, NewSecurityGroup},
+    },
 };
 use std::collections::BTreeSet;
 
@@ -102,5 +106,80 @@ pub(super) async fn a_used_up_quota_is_told_and_makes_nothing(site: &Site) -> an
     ensure!(error.is_quota() && !error.is_ambiguous(), "{error} is {:?}", error.class());
     ensure!(rules(site, group.id).await? == before, "some of the bulk was made");
     site.neutron().security_groups().create_rules(&[tcp(group.id, 80)]).await?;
+    Ok(())
+}
+
+pub(super) async fn a_rule_reads_back_as_it_was_asked_for(site: &Site) -> anyhow::Result<()> {
+    let (group, peers) = (site.group().await?, site.group().await?);
+    let mut asked = BTreeSet::new();
+    for (family, net, host) in
+        [(EtherType::IPv4, "10.231.0.0/17", "10.231.0.7/32"), (EtherType::IPv6, "fd00:231::/64", "fd00:231::7/128")]
+    {
+        let open = RuleContent::everything(Direction::Ingress, family);
+        let of = |protocol: &str, ports: Option<(u16, u16)>| RuleContent {
+            protocol: Some(protocol.to_owned()),
+            port_range_min: ports.map(|(first, _)| first),
+            port_range_max: ports.map(|(_, last)| last),
+            ..open.clone()
+        };
+        let net = Some(net.parse()?);
+        let host = Some(host.parse()?);
+        asked.extend([
+            RuleContent { remote_group_id: Some(peers.id), ..open.clone() },
+            RuleContent { remote_group_id: Some(group.id), ..of("tcp", Some((80, 80))) },
+            RuleContent { remote_ip_prefix: net, ..of("udp", Some((1000, 2000))) },
+            RuleContent { remote_ip_prefix: host, ..of("sctp", Some((36412, 36412))) },
+            RuleContent { remote_ip_prefix: host, direction: Direction::Egress, ..open.clone() },
+            of("tcp", None),
+            of("sctp", None),
+            of("udp", Some((1, 65534))),
+        ]);
+    }
+    for rule in &group.rules {
+        site.neutron().security_groups().delete_rule(rule.id).await?;
+    }
+    let new: Vec<NewRule> =
+        asked.iter().map(|allows| NewRule { security_group_id: group.id, allows: allows.clone() }).collect();
+    let made = site.neutron().security_groups().create_rules(&new).await?;
+    let made: BTreeSet<_> = made.into_iter().map(|rule| rule.allows).collect();
+    ensure!(made == asked, "the answer is {made:?}");
+    let read = rules(site, group.id).await?;
+    ensure!(read == asked, "what is read is {read:?}");
+    Ok(())
+}
+
+pub(super) async fn a_rule_about_a_group_goes_with_that_group(site: &Site) -> anyhow::Result<()> {
+    let (group, peers) = (site.group().await?, site.group().await?);
+    let allows =
+        RuleContent { remote_group_id: Some(peers.id), ..RuleContent::everything(Direction::Ingress, EtherType::IPv4) };
+    let groups = site.neutron();
+    groups.security_groups().create_rules(&[NewRule { security_group_id: group.id, allows }]).await?;
+    groups.security_groups().delete(peers.id).await?;
+    let left = rules(site, group.id).await?;
+    ensure!(left == everything(Direction::Egress), "it has {left:?}");
+    Ok(())
+}
+
+pub(super) async fn a_port_changes_all_its_groups_in_one_update(site: &Site) -> anyhow::Result<()> {
+    let (before, after, both) = (site.group().await?, site.group().await?, site.group().await?);
+    let (network, subnet) = site.wire("10.231.0.0/24").await?;
+    let groups = vec![before.id, both.id];
+    let port = site.port(NewPort { security_groups: groups, ..new_port(network.id, subnet.id) }).await?;
+    let change = PortUpdate { security_groups: Some(vec![both.id, after.id]), ..PortUpdate::default() };
+    let changed = site.neutron().ports().update(port.id, &change, None).await?;
+    let found: BTreeSet<_> = changed.security_groups.into_iter().collect();
+    ensure!(found == [both.id, after.id].into(), "it has {found:?}");
+    // What it has left is free to go, and what it has is not.
+    site.neutron().security_groups().delete(before.id).await?;
+    refused("to delete a group in use", site.neutron().security_groups().delete(after.id).await)?;
+    Ok(())
+}
+
+pub(super) async fn a_used_up_quota_of_groups_is_told(site: &Site) -> anyhow::Result<()> {
+    site.leave_free("security_group", 0).await?;
+    let new = NewSecurityGroup { name: fresh("group"), description: String::new() };
+    let error = refused("a group beyond the quota", site.neutron().security_groups().create(&new).await)?;
+    is_refusal(&error, 409, &["OverQuota"])?;
+    ensure!(error.is_quota() && !error.is_ambiguous(), "{error} is {:?}", error.class());
     Ok(())
 }

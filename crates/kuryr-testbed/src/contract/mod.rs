@@ -69,6 +69,10 @@ pub const ALL: &[Clause] = clauses! {
     groups::a_group_in_use_is_kept;
     groups::groups_come_with_their_rules;
     groups::a_used_up_quota_is_told_and_makes_nothing;
+    groups::a_rule_reads_back_as_it_was_asked_for;
+    groups::a_rule_about_a_group_goes_with_that_group;
+    groups::a_port_changes_all_its_groups_in_one_update;
+    groups::a_used_up_quota_of_groups_is_told;
     networks::a_network_has_an_mtu_that_can_be_changed;
     networks::a_subnet_has_a_gateway;
     networks::overlapping_subnets_of_one_network_are_refused;

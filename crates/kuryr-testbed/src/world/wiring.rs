@@ -37,8 +37,10 @@ impl Wire {
 fn snapshot(cloud: &cloud::Snapshot) -> dataplane::Snapshot {
     let bound = cloud.ports.iter().filter(|(_, port)| !port.host.is_empty());
     let ports = bound.filter_map(|(id, view)| Some((PortId(*id), port(view)?))).collect();
-    let groups =
-        cloud.security_groups.iter().map(|(id, group)| (SecurityGroupId(*id), group.rules.iter().map(rule).collect()));
+    let groups = cloud
+        .security_groups
+        .iter()
+        .map(|(id, group)| (SecurityGroupId(*id), group.rules.iter().flat_map(rules).collect()));
     let subnets = cloud.subnets.iter().map(|(id, view)| {
         let external = cloud.networks.get(&view.network).is_some_and(|network| network.external);
         (SubnetId(*id), dataplane::Subnet { net: view.cidr, external })
@@ -120,6 +122,13 @@ fn port(view: &cloud::PortView) -> Option<dataplane::Port> {
     })
 }
 
+/// What a rule is worth: one that admits an address group is one for each of its addresses.
+fn rules(view: &cloud::RuleView) -> Vec<RuleContent> {
+    let Some(addresses) = &view.remote_addresses else { return vec![rule(view)] };
+    let of_family = addresses.iter().filter(|net| net.addr().is_ipv6() == view.v6);
+    of_family.map(|net| RuleContent { remote_ip_prefix: Some(*net), ..rule(view) }).collect()
+}
+
 fn rule(view: &cloud::RuleView) -> RuleContent {
     RuleContent {
         direction: if view.ingress { Direction::Ingress } else { Direction::Egress },
@@ -185,6 +194,38 @@ mod tests {
         assert!(first.sticky && first.clients.len() == 1);
         let member = dataplane::Member { ip: [10, 0, 0, 5].into(), number: 8080, weight: 0, online: false };
         assert_eq!(first.members, [member]);
+    }
+
+    #[test]
+    fn a_rule_that_admits_an_address_group_is_worth_its_addresses_of_the_family() {
+        let mut view = cloud::RuleView {
+            id: Uuid::new_v4(),
+            ingress: true,
+            v6: false,
+            protocol: Some("tcp".into()),
+            port_range_min: Some(80),
+            port_range_max: Some(90),
+            remote_ip_prefix: None,
+            remote_group: None,
+            remote_addresses: None,
+        };
+        let open = RuleContent {
+            protocol: Some("tcp".into()),
+            port_range_min: Some(80),
+            port_range_max: Some(90),
+            ..RuleContent::everything(Direction::Ingress, EtherType::IPv4)
+        };
+        assert_eq!(rules(&view), std::slice::from_ref(&open), "one without is worth what it says");
+        let nets = ["10.0.0.0/24", "10.0.1.7/32", "fd00::/64"].map(|net| net.parse().unwrap());
+        view.remote_addresses = Some(nets.to_vec());
+        let expected = |nets: &[ipnet::IpNet], open: &RuleContent| -> Vec<RuleContent> {
+            nets.iter().map(|net| RuleContent { remote_ip_prefix: Some(*net), ..open.clone() }).collect()
+        };
+        assert_eq!(rules(&view), expected(&nets[..2], &open));
+        view.v6 = true;
+        assert_eq!(rules(&view), expected(&nets[2..], &RuleContent { ethertype: EtherType::IPv6, ..open }));
+        view.remote_addresses = Some(Vec::new());
+        assert_eq!(rules(&view), [], "an empty one admits nobody");
     }
 
     #[test]

@@ -17,6 +17,7 @@ const ATTRS: &[Attr] = &[
     attr("port_range_max", Access::Create, Check::Any),
     attr("port_range_min", Access::Create, Check::Any),
     attr("protocol", Access::Create, Check::Any),
+    attr("remote_address_group_id", Access::Create, Check::UuidOrNull),
     attr("remote_group_id", Access::Create, Check::UuidOrNull),
     attr("remote_ip_prefix", Access::Create, Check::Any),
     attr("security_group_id", Access::Required, Check::Uuid),
@@ -70,6 +71,7 @@ pub(crate) struct Spec {
     pub(crate) max: Option<u16>,
     pub(crate) prefix: Option<IpNet>,
     pub(crate) remote_group: Option<Uuid>,
+    pub(crate) address_group: Option<Uuid>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -98,6 +100,7 @@ impl Rule {
             max: None,
             prefix: None,
             remote_group,
+            address_group: None,
         };
         Self { standard: Standard::new(&caller, &Body::default()), spec }
     }
@@ -125,6 +128,7 @@ impl Resource for Rule {
             "port_range_max" => json!(spec.max),
             "port_range_min" => json!(spec.min),
             "protocol" => json!(spec.protocol),
+            "remote_address_group_id" => json!(spec.address_group),
             "remote_group_id" => json!(spec.remote_group),
             "remote_ip_prefix" => json!(spec.prefix),
             "security_group_id" => json!(spec.group),
@@ -227,11 +231,13 @@ impl Spec {
             max: port_number(body.given("port_range_max"))?,
             prefix: body.given("remote_ip_prefix").map(read_prefix).transpose()?,
             remote_group: body.uuid("remote_group_id"),
+            address_group: body.uuid("remote_address_group_id"),
         };
         spec.check_range()?;
         spec.check_family()?;
         let spec = spec.without_whole_range();
-        if spec.prefix.is_some() && spec.remote_group.is_some() {
+        let remotes = [spec.prefix.is_some(), spec.remote_group.is_some(), spec.address_group.is_some()];
+        if remotes.into_iter().filter(|given| *given).count() > 1 {
             return Err(Error::bad_request(
                 "SecurityGroupMultipleRemoteEntites",
                 "Only one of remote_ip_prefix or remote_group_id or remote_address_group_id may be provided.",
@@ -239,6 +245,9 @@ impl Spec {
         }
         if let Some(remote) = spec.remote_group {
             neutron.groups.find(remote)?;
+        }
+        if let Some(remote) = spec.address_group {
+            neutron.address_groups.find(remote)?;
         }
         neutron.groups.find(spec.group)?;
         Ok(spec)
@@ -318,8 +327,8 @@ impl Spec {
         let prefix = self.prefix.filter(|net| net.prefix_len() > 0);
         let protocol = self.number().map(|number| number.to_string()).or_else(|| self.protocol.clone());
         format!(
-            "{}_{}_{:?}_{:?}_{protocol:?}_{:?}_{prefix:?}",
-            self.direction, self.ethertype, self.min, self.max, self.remote_group
+            "{}_{}_{:?}_{:?}_{protocol:?}_{:?}_{:?}_{prefix:?}",
+            self.direction, self.ethertype, self.min, self.max, self.remote_group, self.address_group
         )
     }
 }

@@ -7,6 +7,7 @@
 //! Invariants: a failed call has changed nothing; every change counts up the revision of what it changed; what an index says is what
 //! a scan would find.
 
+pub(super) mod address_groups;
 mod addresses;
 mod agents;
 mod attrs;
@@ -42,6 +43,7 @@ use std::collections::{BTreeMap, HashMap};
 use axum::http::Method;
 use uuid::Uuid;
 
+use self::address_groups::AddressGroup;
 pub use self::binding::HostKind;
 pub(super) use self::error::Error;
 use self::error::Result;
@@ -58,7 +60,7 @@ use self::routers::Router;
 use self::subnet_pools::SubnetPool;
 use self::subnets::Subnet;
 use self::trunks::Trunk;
-use super::config::{Config, Quotas};
+use super::config::{AddressGroups, Config, Quotas};
 use super::http::{Answer, Call};
 
 /// What the operator of this Neutron has configured.
@@ -70,6 +72,13 @@ pub(crate) struct Settings {
     pub(crate) extensions: Vec<String>,
     /// ML2's extension driver `tag_ports_during_bulk_creation` is missing: the tags that a port is made with are ignored.
     pub(crate) drops_port_tags: bool,
+    pub(crate) address_groups: AddressGroups,
+}
+
+/// Newer releases, which enforce address groups, can be told by an extension that has nothing to do with them.
+fn extensions(config: &Config) -> Vec<String> {
+    let newer = (config.address_groups == AddressGroups::Enforced).then(|| "security-groups-default-rules".to_owned());
+    config.extensions.iter().cloned().chain(newer).collect()
 }
 
 /// All of Neutron's state.
@@ -85,6 +94,7 @@ pub(crate) struct Neutron {
     floating_ips: Table<FloatingIp>,
     groups: Table<Group>,
     rules: Table<Rule>,
+    address_groups: Table<AddressGroup>,
     trunks: Table<Trunk>,
     /// By subnet.
     allocators: HashMap<Uuid, Allocator>,
@@ -102,8 +112,9 @@ impl Neutron {
                 mtu: config.mtu,
                 page_limit: config.page_limit,
                 quotas: config.quotas.clone(),
-                extensions: config.extensions.clone(),
+                extensions: extensions(config),
                 drops_port_tags: false,
+                address_groups: config.address_groups,
             },
             networks: Table::default(),
             subnets: Table::default(),
@@ -114,6 +125,7 @@ impl Neutron {
             floating_ips: Table::default(),
             groups: Table::default(),
             rules: Table::default(),
+            address_groups: Table::default(),
             trunks: Table::default(),
             allocators: HashMap::new(),
             default_groups: HashMap::new(),
@@ -161,6 +173,11 @@ impl Neutron {
             "floatingips" => self.collection::<FloatingIp>(caller, call, rest),
             "security-groups" => self.collection::<Group>(caller, call, rest),
             "security-group-rules" => self.collection::<Rule>(caller, call, rest),
+            "address-groups" => match (&call.method, rest) {
+                (&Method::PUT, [id, "add_addresses"]) => address_groups::add_addresses(self, caller, call, id),
+                (&Method::PUT, [id, "remove_addresses"]) => address_groups::remove_addresses(self, caller, call, id),
+                _ => self.collection::<AddressGroup>(caller, call, rest),
+            },
             "trunks" => match (&call.method, rest) {
                 (&Method::PUT, [id, "add_subports"]) => trunks::add_subports(self, caller, call, id),
                 (&Method::PUT, [id, "remove_subports"]) => trunks::remove_subports(self, caller, call, id),

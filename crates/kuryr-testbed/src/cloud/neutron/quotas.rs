@@ -70,6 +70,7 @@ fn used(neutron: &Neutron, project: &str, name: &str) -> i64 {
         "floatingip" => neutron.floating_ips.used(project),
         "security_group" => neutron.groups.used(project),
         "security_group_rule" => neutron.rules.used(project),
+        "address_group" => neutron.address_groups.used(project),
         "trunk" => neutron.trunks.used(project),
         _ => 0,
     }

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use uuid::Uuid;
 
-use super::Neutron;
 pub use super::port_checks::AddressPair;
 use super::ports::{Port, PortStatus, ROUTER_INTERFACE};
+use super::{AddressGroups, Neutron};
 
 /// A port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +123,8 @@ pub struct RuleView {
     pub remote_ip_prefix: Option<IpNet>,
     /// The group whose members the other side is one of.
     pub remote_group: Option<Uuid>,
+    /// The addresses of the address group that the other side is in, where those are enforced.
+    pub remote_addresses: Option<Vec<IpNet>>,
 }
 
 /// A router.
@@ -310,6 +312,10 @@ impl Neutron {
     }
 
     fn group_views(&self) -> BTreeMap<Uuid, SecurityGroupView> {
+        let addresses = |id| {
+            let group = self.address_groups.get(id);
+            group.map(|group| group.addresses.iter().copied().collect()).unwrap_or_default()
+        };
         let rule = |rule: &super::Rule| RuleView {
             id: rule.standard.id,
             ingress: rule.spec.direction == "ingress",
@@ -319,6 +325,10 @@ impl Neutron {
             port_range_max: rule.spec.max,
             remote_ip_prefix: rule.spec.prefix,
             remote_group: rule.spec.remote_group,
+            remote_addresses: match self.settings.address_groups {
+                AddressGroups::Enforced => rule.spec.address_group.map(addresses),
+                AddressGroups::OpenToEveryone => None,
+            },
         };
         let view = |group: &super::Group| SecurityGroupView {
             id: group.standard.id,

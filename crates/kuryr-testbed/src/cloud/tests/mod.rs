@@ -1,5 +1,6 @@
 //! The cloud through HTTP. Tests that ask only through a [`client::Client`] state what a real cloud does, too.
 
+mod address_groups;
 mod addresses;
 mod client;
 mod faults;
