@@ -15,6 +15,7 @@ fn the_story_is_told_and_all_that_is_claimed_holds() {
         "a second run found everything by its tags and changed nothing",
         "demo/front",
         "pods reach pods and VMs, both ways",
+        "with it only web reaches the database, which itself reaches nobody",
         "nothing was lost and nothing made twice",
         "nothing is missing, stray or different",
         "Where to go next",

@@ -221,7 +221,10 @@ impl Enforcer {
     pub fn grantable(&self, pod: &PodUid) -> Result<(), NotYet> {
         let Some(keys) = self.compiler.groups(pod) else { return Err(NotYet(Vec::new())) };
         let ready = |key: &&GroupKey| {
-            self.open.contains_key(key) || (self.complete(key) && self.id(key).is_some_and(|id| !self.is_misnamed(id)))
+            // One that is just being deleted is complete until it is gone.
+            let free = !self.busy_groups.contains(*key);
+            let there = || free && self.complete(key) && self.id(key).is_some_and(|id| !self.is_misnamed(id));
+            self.open.contains_key(key) || there()
         };
         let missing: Vec<GroupKey> = keys.iter().filter(|key| !ready(key)).cloned().collect();
         if missing.is_empty() { Ok(()) } else { Err(NotYet(missing)) }

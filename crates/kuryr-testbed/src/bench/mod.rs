@@ -7,6 +7,7 @@
 //!  idle        nothing changes: nothing should be asked
 //!  restart     the controller in a cluster of ten thousand pods
 //!  services    Service to first answer, endpoints to effect, a thousand Services: times, calls, memory
+//!  policies    NetworkPolicy to packets stopped and allowed, ten thousand pods with a thousand of them: times, calls, memory
 //! ```
 //!
 //! Every group starts a world of its own. Figures are samples as they were taken; p50 and p99 are by nearest rank. Nothing
@@ -20,6 +21,7 @@ mod lab;
 mod machine;
 mod metrics;
 mod pods;
+mod policies;
 mod preload;
 mod report;
 mod restart;
@@ -75,6 +77,7 @@ enum Group {
     Idle,
     Restart,
     Services,
+    Policies,
 }
 
 /// Runs it. Called first thing in `main`, while the process has one thread.
@@ -113,6 +116,7 @@ fn name(group: Group) -> &'static str {
         Group::Idle => idle::GROUP,
         Group::Restart => restart::GROUP,
         Group::Services => services::GROUP,
+        Group::Policies => policies::GROUP,
     }
 }
 
@@ -124,5 +128,6 @@ async fn measure(group: Group, scale: &Scale) -> anyhow::Result<Vec<figure::Figu
         Group::Idle => idle::measure(scale).await,
         Group::Restart => restart::measure(scale).await,
         Group::Services => services::measure(scale).await,
+        Group::Policies => policies::measure(scale).await,
     }
 }

@@ -24,6 +24,8 @@ use std::{collections::HashMap, time::Duration};
 
 /// Pods of one node.
 const PER_NODE: usize = 100;
+/// Pods with the same label `slot`: their numbers but for the last digit.
+pub(super) const SLOT: usize = 10;
 /// Ports that are made in one request.
 const BULK: usize = 50;
 
@@ -154,7 +156,7 @@ fn pod(name: &str, node: &str) -> Value {
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
             "name": name,
-            "labels": { "app": "web", "app.kubernetes.io/name": "web", "app.kubernetes.io/part-of": "shop", "pod-template-hash": "6d4cf56db6" },
+            "labels": { "app": "web", "app.kubernetes.io/name": "web", "app.kubernetes.io/part-of": "shop", "pod-template-hash": "6d4cf56db6", "slot": slot(name) },
             "annotations": { "prometheus.io/scrape": "true", "checksum/config": "5f8d1a6f3c1c9b5b8f8c2a7e0f7b6c4d3e2f1a0b9c8d7e6f5a4b3c2d1e0f9a8b" },
         },
         "spec": {
@@ -170,6 +172,12 @@ fn pod(name: &str, node: &str) -> Value {
             ] } }],
         },
     })
+}
+
+/// The label of ten pods.
+fn slot(name: &str) -> String {
+    let number: usize = name.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_default();
+    (number / SLOT).to_string()
 }
 
 fn status(pod: &Pod) -> Value {

@@ -4,7 +4,9 @@
 //! has entered, and works with it from the caller's runtime.
 
 mod echo;
+mod guard;
 pub mod icmp;
+mod many;
 pub mod sctp;
 mod udp;
 
@@ -25,7 +27,9 @@ use tokio::{
 };
 
 pub use echo::{Answer, Echo, listen, listen_as};
+pub use guard::Guards;
 pub use icmp::ping;
+pub use many::{Outcome, Question, Transport, ask_all};
 pub use udp::{Datagrams, datagram};
 
 /// More words than any answer has.

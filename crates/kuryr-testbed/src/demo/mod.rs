@@ -1,7 +1,7 @@
 //! The demonstration: what Kuryr does, shown to a person in about a minute.
 //!
 //! ```text
-//!  begin ─▶ pods ─▶ traffic ─▶ services ─▶ crowd ─▶ again ─▶ end        each chapter: what is about to be done, facts, claims
+//!  begin ─▶ pods ─▶ traffic ─▶ services ─▶ policies ─▶ crowd ─▶ again ─▶ end        each chapter: what is about to be done, facts, claims
 //! ```
 //!
 //! It is a story told on a [`World`], as a scenario is. All that it says holds was looked at; what does not hold ends it with exit
@@ -12,6 +12,7 @@ mod begin;
 mod crowd;
 mod end;
 mod pods;
+mod policies;
 mod services;
 mod show;
 mod timeline;
@@ -116,6 +117,7 @@ async fn story(show: &Show, args: &Args, world: &mut World) -> anyhow::Result<()
     let vm = traffic::everyone(show, world, &some).await?;
     traffic::groups(show, world, &some, &vm).await?;
     services::one(show, world, &some, &vm).await?;
+    policies::two_tiers(show, world, &some, &vm).await?;
     crowd::at_once(show, world, &timeline, args.crowd()).await?;
     crowd::controller_killed(show, world, &timeline, args.crowd()).await?;
     again::same_name(show, world).await?;

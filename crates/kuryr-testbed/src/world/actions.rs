@@ -18,7 +18,7 @@ use kube::{
     runtime::wait::await_condition,
 };
 use kuryr_model::{
-    Mark, NetworkId, PortId, Purpose, VifAddress,
+    Mark, NetworkId, PortId, Purpose, SecurityGroupId, VifAddress,
     mark::{Base, cluster_tag},
     neutron::Subnet,
 };
@@ -355,6 +355,16 @@ impl World {
         self.renew_controllers().await
     }
 
+    /// The security group that lets everything in.
+    ///
+    /// # Errors
+    /// `kuryr setup` has made none.
+    pub async fn open_group(&self) -> anyhow::Result<SecurityGroupId> {
+        let mark = Mark { cluster: self.cluster.clone(), purpose: Purpose::Base(Base::IngressOpen) };
+        let groups = self.cloud.network().security_groups().list(&Filter::new().tags(mark.tags())).await?;
+        Ok(groups.first().context("there is no open group")?.id)
+    }
+
     /// Starts something with a port that Kuryr knows nothing of, on the first node.
     ///
     /// # Errors
@@ -364,7 +374,9 @@ impl World {
         let network = self.cloud.network();
         let subnets = self.pod_subnets().await?;
         let first = subnets.first().context("no pod subnet")?;
-        let groups = network.security_groups().list(&Filter::new().tags([cluster_tag(&self.cluster)])).await?;
+        let mut groups = network.security_groups().list(&Filter::new().tags([cluster_tag(&self.cluster)])).await?;
+        // Not what NetworkPolicies have made for pods.
+        groups.retain(|group| group.tags.iter().any(|tag| matches!(tag.parse(), Ok(Purpose::Base(_)))));
         let new = NewPort {
             name: name.to_owned(),
             device_owner: "compute:nova".to_owned(),

@@ -223,7 +223,16 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
         folder,
     };
     let ground = Ground::Embedded(Box::new(embedded));
-    Ok(World { client, cloud: os, cluster, nodes: names, kuryr, ground, namespace: "default".to_owned() })
+    Ok(World {
+        client,
+        cloud: os,
+        cluster,
+        nodes: names,
+        kuryr,
+        ground,
+        namespace: "default".to_owned(),
+        more_namespaces: Vec::new(),
+    })
 }
 
 /// What an operator does first: arguments of `kuryr`.
@@ -327,6 +336,25 @@ impl Embedded {
     /// What of security groups is not enforced from now on.
     pub fn spoil(&self, flaw: Flaw) {
         self.wire.spoil(flaw);
+    }
+
+    /// A quota of Kuryr's project in Neutron, such as `security_group`; -1 for no limit.
+    ///
+    /// # Errors
+    /// The cloud has no such project.
+    pub fn set_quota(&self, kind: &str, limit: i64) -> anyhow::Result<()> {
+        self.cloud.set_quota(&self.project()?, kind, limit);
+        Ok(())
+    }
+
+    /// Makes a quota so small that so many more fit.
+    ///
+    /// # Errors
+    /// The cloud does not tell how many there are.
+    pub async fn leave_free(&self, client: &kuryr_openstack::Cloud, kind: &str, free: u64) -> anyhow::Result<()> {
+        let quotas = client.network().quotas(&self.project()?.into()).await?;
+        let used = quotas.get(kind).with_context(|| format!("no quota of {kind}"))?.used;
+        self.set_quota(kind, i64::try_from(used + free)?)
     }
 
     /// The quota of ports of Kuryr's project.

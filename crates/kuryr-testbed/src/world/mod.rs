@@ -11,6 +11,7 @@ mod actions;
 mod embedded;
 mod kuryr;
 pub mod pods;
+pub mod policies;
 pub mod process;
 mod real;
 mod secrets;
@@ -23,17 +24,21 @@ pub use embedded::{
 };
 pub use kuryr::{Kuryr, Settings};
 pub use pods::{NewPod, Pods, addresses};
+pub use policies::Policies;
 pub use real::{Real, RealConfig};
 pub use services::{Backend, Services, cluster_ip, node_port};
 pub use wiring::Flaw;
 
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::{Api, Client, ResourceExt, api::DeleteParams, api::PostParams};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+};
 use kuryr_model::{ClusterId, PodUid, Purpose, mark::cluster_tag, neutron::Port};
 use kuryr_openstack::{Cloud, Filter};
 use serde_json::json;
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use tokio::time::{Instant, timeout};
 
 /// How long the world may take to be clean again after a scenario.
@@ -62,6 +67,8 @@ pub struct World {
     /// Where it all is.
     pub ground: Ground,
     namespace: String,
+    /// Namespaces that the scenario has beside that.
+    more_namespaces: Vec<String>,
 }
 
 impl World {
@@ -108,14 +115,33 @@ impl World {
     /// # Errors
     /// The API server refuses it.
     pub async fn use_namespace(&mut self, name: &str) -> anyhow::Result<()> {
+        self.make_namespace(name, &BTreeMap::new()).await?;
+        name.clone_into(&mut self.namespace);
+        Ok(())
+    }
+
+    /// Makes one more namespace for a scenario, with these labels.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub async fn add_namespace(&mut self, name: &str, labels: &BTreeMap<String, String>) -> anyhow::Result<()> {
+        self.make_namespace(name, labels).await?;
+        self.more_namespaces.push(name.to_owned());
+        Ok(())
+    }
+
+    /// One that an earlier scenario has left is taken, with the labels of this one.
+    async fn make_namespace(&self, name: &str, labels: &BTreeMap<String, String>) -> anyhow::Result<()> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let object =
-            serde_json::from_value(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
-        match namespaces.create(&PostParams::default(), &object).await {
-            Err(kube::Error::Api(answer)) if answer.code == 409 => {}
+        let metadata = json!({"name": name, "labels": labels});
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
+        match namespaces.create(&PostParams::default(), &serde_json::from_value(object)?).await {
+            Err(kube::Error::Api(answer)) if answer.code == 409 => {
+                let labels = json!({"metadata": {"labels": labels}});
+                namespaces.patch(name, &PatchParams::default(), &Patch::Merge(labels)).await?;
+            }
             other => drop(other?),
         }
-        name.clone_into(&mut self.namespace);
         Ok(())
     }
 
@@ -123,6 +149,12 @@ impl World {
     #[must_use]
     pub fn pods(&self) -> Pods {
         Pods::new(&self.client, &self.namespace)
+    }
+
+    /// The pods of any namespace.
+    #[must_use]
+    pub fn pods_of(&self, namespace: &str) -> Pods {
+        Pods::new(&self.client, namespace)
     }
 
     /// The scenario's namespace.
@@ -172,22 +204,21 @@ impl World {
         }
     }
 
-    /// Deletes the scenario's Services and pods, waits until all that was made for them is gone, and asks `kuryr audit`.
+    /// Deletes the scenario's Services, NetworkPolicies and pods, waits until all that was made for them is gone, and asks `kuryr audit`.
     ///
     /// # Errors
     /// Something is left, or the audit finds something.
     pub async fn end_scenario(&self) -> anyhow::Result<()> {
-        let pods = self.pods();
-        self.services().delete_all().await?;
-        pods.api().delete_collection(&DeleteParams::default(), &kube::api::ListParams::default()).await?;
+        let namespaces: Vec<&str> = self.more_namespaces.iter().chain([&self.namespace]).map(String::as_str).collect();
+        for namespace in &namespaces {
+            Services::new(&self.client, namespace).delete_all().await?;
+            self.policies_of(namespace).delete_all().await?;
+            Pods::new(&self.client, namespace).delete_all().await?;
+        }
         let started = Instant::now();
         let left = async {
-            for port in pods.ports().list_metadata(&kube::api::ListParams::default()).await? {
-                pods.port_gone(&port.name_any()).await?;
-            }
-            for pod in pods.api().list_metadata(&kube::api::ListParams::default()).await? {
-                pods.when(&pod.name_any(), "gone", pods::PATIENCE, |pod: Option<&Pod>| pod.is_none()).await?;
-                pods.port_gone(&pod.name_any()).await?;
+            for namespace in &namespaces {
+                Pods::new(&self.client, namespace).all_gone().await?;
             }
             anyhow::Ok(())
         };

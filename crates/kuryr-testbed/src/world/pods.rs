@@ -5,12 +5,12 @@ use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, ListParams, PostParams},
     runtime::wait::{Condition, await_condition, conditions},
 };
 use kuryr_model::KuryrPort;
 use serde_json::{Value, json};
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use tokio::time::timeout;
 
 /// The image that pods of the real world run; the embedded kubelet runs commands of the machine instead.
@@ -23,7 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 #[derive(Clone, Debug)]
 pub struct NewPod {
     name: String,
-    app: String,
+    labels: BTreeMap<String, String>,
     node: Option<String>,
     ports: Vec<Value>,
     grace: u32,
@@ -37,7 +37,7 @@ impl NewPod {
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
-            app: "kuryr-scenario".to_owned(),
+            labels: [("app".to_owned(), "kuryr-scenario".to_owned())].into(),
             node: None,
             ports: Vec::new(),
             grace: 1,
@@ -55,15 +55,27 @@ impl NewPod {
 
     /// With this label `app`.
     #[must_use]
-    pub fn app(mut self, app: &str) -> Self {
-        app.clone_into(&mut self.app);
+    pub fn app(self, app: &str) -> Self {
+        self.label("app", app)
+    }
+
+    /// With this label.
+    #[must_use]
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.insert(key.to_owned(), value.to_owned());
         self
     }
 
     /// With a name for a TCP port number of its container.
     #[must_use]
-    pub fn named_port(mut self, name: &str, number: u16) -> Self {
-        self.ports.push(json!({"name": name, "containerPort": number}));
+    pub fn named_port(self, name: &str, number: u16) -> Self {
+        self.named_port_of("TCP", name, number)
+    }
+
+    /// With a name for a port number of this protocol.
+    #[must_use]
+    pub fn named_port_of(mut self, protocol: &str, name: &str, number: u16) -> Self {
+        self.ports.push(json!({"name": name, "containerPort": number, "protocol": protocol}));
         self
     }
 
@@ -121,7 +133,7 @@ impl NewPod {
         if let Some(node) = &self.node {
             spec["nodeSelector"] = json!({"kubernetes.io/hostname": node});
         }
-        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name, "labels": {"app": self.app}}, "spec": spec})
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name, "labels": self.labels}, "spec": spec})
     }
 }
 
@@ -257,6 +269,29 @@ impl Pods {
             Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(()),
             other => Ok(other.map(drop)?),
         }
+    }
+
+    /// Asks for all to be deleted.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn delete_all(&self) -> anyhow::Result<()> {
+        self.pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        Ok(())
+    }
+
+    /// Waits until all pods and all that Kuryr holds for them are gone.
+    ///
+    /// # Errors
+    /// Something is left.
+    pub async fn all_gone(&self) -> anyhow::Result<()> {
+        for port in self.ports.list_metadata(&ListParams::default()).await? {
+            self.port_gone(&port.name_any()).await?;
+        }
+        for pod in self.pods.list_metadata(&ListParams::default()).await? {
+            self.gone(&pod.name_any()).await?;
+        }
+        Ok(())
     }
 
     /// The API of the pods.

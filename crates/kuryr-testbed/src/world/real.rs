@@ -52,7 +52,16 @@ pub(super) async fn start(config: RealConfig) -> anyhow::Result<World> {
     kuryr.start_controller().await?;
     kuryr.start_daemon(&config.node).await?;
     let ground = Ground::Real(Box::new(Real { scripts: config.scripts, ovsdb_socket: config.ovsdb_socket }));
-    Ok(World { client, cloud, cluster, nodes: vec![config.node], kuryr, ground, namespace: "default".to_owned() })
+    Ok(World {
+        client,
+        cloud,
+        cluster,
+        nodes: vec![config.node],
+        kuryr,
+        ground,
+        namespace: "default".to_owned(),
+        more_namespaces: Vec::new(),
+    })
 }
 
 impl Real {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     builtin::StatusRule,
-    crd,
+    crd, network_policies,
     object::{self, child},
     pods,
     registry::ResourceDef,
@@ -49,6 +49,9 @@ pub(crate) fn on_write(def: &ResourceDef, object: &mut Value) {
     if def.is_core("secrets") {
         secret(object);
     }
+    if (def.group.as_str(), def.plural.as_str()) == ("networking.k8s.io", "networkpolicies") {
+        network_policies::on_write(object);
+    }
 }
 
 /// What is wrong with an object of a built-in kind.
@@ -57,6 +60,7 @@ pub(crate) fn validate(def: &ResourceDef, object: &Value, errors: &mut Vec<Field
         ("", "pods") => pods::validate(object, errors),
         ("apiextensions.k8s.io", "customresourcedefinitions") => crd::validate(object, errors),
         ("", "services") => services::validate(object, errors),
+        ("networking.k8s.io", "networkpolicies") => network_policies::validate(object, errors),
         _ => {}
     }
 }

@@ -27,6 +27,7 @@ mod jsonpath;
 mod list;
 mod lists;
 mod managed;
+mod network_policies;
 mod object;
 mod openapi;
 mod patch;
