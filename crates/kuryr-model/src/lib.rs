@@ -22,6 +22,7 @@ pub mod mac;
 pub mod mark;
 pub mod neutron;
 pub mod note;
+pub mod segmentation;
 pub mod vif;
 
 pub use chain::chain;
@@ -36,6 +37,7 @@ pub use kuryr_load_balancer::{KuryrLoadBalancer, KuryrLoadBalancerSpec, KuryrLoa
 pub use kuryr_port::{KuryrPort, KuryrPortSpec, KuryrPortStatus};
 pub use mac::MacAddress;
 pub use mark::{Mark, Purpose};
+pub use segmentation::SegmentationId;
 pub use vif::{Plug, Vif, VifAddress, VifRoute};
 
 /// The API group of Kuryr's custom resources, annotations and labels.
