@@ -3,6 +3,7 @@
 //! Lists ask only for the fields that are read and follow pages; filters are by tag wherever the caller looks for what
 //! is its own. Deleting what is absent is success. Nothing here retries a create.
 
+pub mod address_pairs;
 pub mod agents;
 pub mod extensions;
 pub mod floating_ips;
@@ -15,12 +16,15 @@ pub mod security_groups;
 pub mod subnet_pools;
 pub mod subnets;
 pub mod tags;
+pub mod trunks;
 
 pub use crate::rest::Filter;
+pub use address_pairs::AddressPairs;
 pub use floating_ips::NewFloatingIp;
 pub use ports::{NewFixedIp, NewPort, PortUpdate};
 pub use routers::NewRouter;
 pub use subnets::NewSubnet;
+pub use trunks::NewTrunk;
 
 use crate::{
     Service,
