@@ -58,6 +58,7 @@ use self::routers::Router;
 use self::subnet_pools::SubnetPool;
 use self::subnets::Subnet;
 use self::trunks::Trunk;
+pub use self::trunks::TrunkStatus;
 use super::config::{Config, Quotas};
 use super::http::{Answer, Call};
 
