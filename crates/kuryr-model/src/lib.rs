@@ -38,7 +38,7 @@ pub use kuryr_port::{KuryrPort, KuryrPortSpec, KuryrPortStatus};
 pub use mac::MacAddress;
 pub use mark::{Mark, Purpose};
 pub use segmentation::SegmentationId;
-pub use vif::{Plug, Vif, VifAddress, VifRoute};
+pub use vif::{Parent, Plug, Vif, VifAddress, VifRoute};
 
 /// The API group of Kuryr's custom resources, annotations and labels.
 pub const GROUP: &str = "kuryr.openstack.org";
