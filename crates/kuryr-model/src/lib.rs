@@ -46,6 +46,12 @@ pub const GROUP: &str = "kuryr.openstack.org";
 /// Set on a Node: the name under which Neutron knows it (`binding:host_id`), where that is not the node's name.
 pub const HOST_ANNOTATION: &str = "kuryr.openstack.org/host";
 
+/// Set on a Node that is a virtual machine: how its pods are plugged, as [`vif::PlugDriver::as_str`] names it.
+pub const NESTED_ANNOTATION: &str = "kuryr.openstack.org/nested";
+
+/// Set on such a Node: the id of the Neutron port that carries its pods, where it cannot be found by the Node's provider id or addresses.
+pub const PARENT_PORT_ANNOTATION: &str = "kuryr.openstack.org/parent-port";
+
 /// Kuryr's finalizer on its own `KuryrPort`s: holds the object until its Neutron port is deleted or back in a pool.
 pub const PORT_FINALIZER: &str = "kuryr.openstack.org/port";
 

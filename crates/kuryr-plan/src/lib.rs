@@ -6,6 +6,7 @@
 //!   pods without port ──allocator::Supply──▶ what to ask Neutron for ──▶ Port ──vif::vif──▶ the VIF in the KuryrPort
 //!   ports in Neutron + KuryrPorts + pods ──prune::prune──▶ ports to adopt, ports to delete
 //!   Service + its endpoints ──service::desired──▶ load balancers to be had ──service::plan──▶ Step, one at a time
+//!   a Node that is a virtual machine ──nested::Machine──▶ its port and trunk
 //!   ports on one trunk, wanted and there ──trunk::Writer──▶ subports to add and to remove, one request at a time
 //!   NetworkPolicies + pods, namespaces, Services, nodes ──policy::Compiler──▶ security groups, and who carries them
 //! ```
@@ -14,6 +15,7 @@
 //! and the plan for a world in which the plan was carried out is empty.
 
 pub mod allocator;
+pub mod nested;
 pub mod pod;
 pub mod policy;
 pub mod prune;
