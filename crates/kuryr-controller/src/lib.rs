@@ -38,6 +38,7 @@ mod service;
 #[cfg(test)]
 mod testing;
 mod topology;
+pub mod trunks;
 mod watch;
 
 pub use config::{ControllerConfig, ServiceClass, ServicesConfig};
