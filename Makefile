@@ -33,6 +33,10 @@ test: need-nft ## all unit, property and scenario tests, in the embedded world
 test-policies: ## NetworkPolicies against their specification in 100,000 random worlds (WORLDS=...), for every night
 	KURYR_POLICY_WORLDS=$(WORLDS) $(CARGO) test --release --package kuryr-plan --test policy
 
+.PHONY: test-guest
+test-guest: ## plug drivers that this machine's kernel may lack (VLAN, ipvlan), in a small virtual machine (software emulation)
+	CARGO=$(CARGO) e2e/guest/test
+
 .PHONY: lint
 lint: lint-rust lint-deny lint-shell ## format, clippy, licences and advisories, shell scripts
 
@@ -48,7 +52,7 @@ lint-deny:
 
 .PHONY: lint-shell
 lint-shell:
-	@if command -v shellcheck >/dev/null; then shellcheck -x -P . -e SC2034,SC2153 e2e/*.sh e2e/*/*.sh e2e/run .ci/run tools/*; \
+	@if command -v shellcheck >/dev/null; then shellcheck -x -P . -e SC2034,SC2153 e2e/*.sh e2e/*/*.sh e2e/run e2e/guest/test .ci/run tools/*; \
 	else echo "skipped: shellcheck (apt-get install shellcheck)"; fi
 
 .PHONY: e2e

@@ -40,6 +40,7 @@ mod service;
 #[cfg(test)]
 mod testing;
 mod topology;
+pub mod trunks;
 mod watch;
 
 pub use config::{ControllerConfig, ServiceClass, ServicesConfig};

@@ -23,6 +23,7 @@ pub mod mac;
 pub mod mark;
 pub mod neutron;
 pub mod note;
+pub mod segmentation;
 pub mod sha256;
 pub mod vif;
 
@@ -39,13 +40,20 @@ pub use kuryr_network_policy::{KuryrNetworkPolicy, KuryrNetworkPolicySpec, Kuryr
 pub use kuryr_port::{KuryrPort, KuryrPortSpec, KuryrPortStatus};
 pub use mac::MacAddress;
 pub use mark::{Mark, Purpose};
-pub use vif::{Plug, Vif, VifAddress, VifRoute};
+pub use segmentation::SegmentationId;
+pub use vif::{Parent, Plug, Vif, VifAddress, VifRoute};
 
 /// The API group of Kuryr's custom resources, annotations and labels.
 pub const GROUP: &str = "kuryr.openstack.org";
 
 /// Set on a Node: the name under which Neutron knows it (`binding:host_id`), where that is not the node's name.
 pub const HOST_ANNOTATION: &str = "kuryr.openstack.org/host";
+
+/// Set on a Node that is a virtual machine: how its pods are plugged, as [`vif::PlugDriver::as_str`] names it.
+pub const NESTED_ANNOTATION: &str = "kuryr.openstack.org/nested";
+
+/// Set on such a Node: the id of the Neutron port that carries its pods, where it cannot be found by the Node's provider id or addresses.
+pub const PARENT_PORT_ANNOTATION: &str = "kuryr.openstack.org/parent-port";
 
 /// Kuryr's finalizer on its own `KuryrPort`s: holds the object until its Neutron port is deleted or back in a pool.
 pub const PORT_FINALIZER: &str = "kuryr.openstack.org/port";

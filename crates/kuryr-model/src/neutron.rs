@@ -4,7 +4,7 @@
 
 use crate::{
     FloatingIpId, MacAddress, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, SubnetId,
-    SubnetPoolId,
+    SubnetPoolId, TrunkId,
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -251,6 +251,92 @@ pub enum FloatingIpStatus {
     Unknown,
 }
 
+/// A trunk: a port that carries others, told apart by their segmentation ids.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trunk {
+    /// Its id.
+    pub id: TrunkId,
+    /// For people.
+    #[serde(default)]
+    pub name: String,
+    /// Its parent port, whose frames have no tag.
+    pub port_id: PortId,
+    /// `ACTIVE` once the data plane has it.
+    #[serde(default)]
+    pub status: TrunkStatus,
+    /// Neutron changes no subports of a trunk that is switched off.
+    #[serde(default = "on")]
+    pub admin_state_up: bool,
+    /// The ports that it carries.
+    #[serde(default)]
+    pub sub_ports: Vec<Subport>,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+}
+
+fn on() -> bool {
+    true
+}
+
+/// A port that a trunk carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subport {
+    /// The port.
+    pub port_id: PortId,
+    /// `vlan`; Neutron knows no other, but for `inherit`, which it replaces.
+    #[serde(default)]
+    pub segmentation_type: String,
+    /// Its tag; unique in its trunk. What is no VLAN's is somebody else's and means nothing to Kuryr.
+    #[serde(default)]
+    pub segmentation_id: u32,
+}
+
+/// An address besides its own that a port may use.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AddressPair {
+    /// An address or, as `address/length`, a whole network: those that people made may be.
+    pub ip_address: String,
+    /// The Ethernet address with which it may be used.
+    pub mac_address: MacAddress,
+}
+
+impl AddressPair {
+    /// The pair of one address.
+    #[must_use]
+    pub fn new(ip: IpAddr, mac: MacAddress) -> Self {
+        Self { ip_address: ip.to_string(), mac_address: mac }
+    }
+
+    /// The address, if it is one and not a whole network.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        let net = || self.ip_address.parse::<IpNet>().ok();
+        let whole = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
+        self.ip_address.parse().ok().or_else(|| net().filter(whole).map(|net| net.addr()))
+    }
+}
+
+/// State of a trunk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum TrunkStatus {
+    /// The data plane has it.
+    Active,
+    /// Its parent port is bound nowhere, or it is changing.
+    #[default]
+    Down,
+    /// Being wired.
+    Build,
+    /// Some of its subports do not work.
+    Degraded,
+    /// The driver gave up on it; Neutron takes no more subports until some are removed.
+    Error,
+    /// Anything else.
+    #[serde(other)]
+    Unknown,
+}
+
 /// A security group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecurityGroup {
@@ -366,6 +452,20 @@ mod tests {
         }))
         .unwrap();
         assert_eq!((ip.port_id, ip.status), (None, FloatingIpStatus::Down));
+    }
+
+    #[test]
+    fn a_trunk_reads_with_whatever_it_carries() {
+        let trunk: Trunk = serde_json::from_value(json!({
+            "id": "6e2a7d52-6a7e-4f0e-9d6c-0123456789ab", "port_id": "6e2a7d52-6a7e-4f0e-9d6c-0123456789ac",
+            "status": "BUILD", "sub_ports": [
+                {"port_id": "6e2a7d52-6a7e-4f0e-9d6c-0123456789ad", "segmentation_type": "vlan", "segmentation_id": 7},
+                {"port_id": "6e2a7d52-6a7e-4f0e-9d6c-0123456789ae", "segmentation_type": "vxlan", "segmentation_id": 70000},
+            ],
+        }))
+        .unwrap();
+        assert_eq!((trunk.status, trunk.admin_state_up), (TrunkStatus::Build, true));
+        assert_eq!(trunk.sub_ports[1].segmentation_id, 70_000);
     }
 
     #[test]

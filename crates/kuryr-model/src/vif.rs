@@ -1,6 +1,6 @@
 //! What is put into a pod for a port.
 
-use crate::{MacAddress, NetworkId, PortId};
+use crate::{MacAddress, NetworkId, PortId, SegmentationId};
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,30 @@ pub struct Plug {
     /// The bridge that the host's end joins; drivers `ovs` and `bridge`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,
+    /// The port of the virtual machine that the node is; drivers `vlan`, `macvlan` and `ipvlan`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// The subport's id on the parent port's trunk; driver `vlan`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<SegmentationId>,
+}
+
+impl Plug {
+    /// A plug of the node's own: no virtual machine has part in it.
+    #[must_use]
+    pub fn own(driver: PlugDriver, bridge: Option<String>) -> Self {
+        Self { driver, bridge, parent: None, vlan: None }
+    }
+}
+
+/// The port through which a virtual machine reaches its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Parent {
+    /// The Neutron port.
+    pub port_id: PortId,
+    /// Its Ethernet address: the virtual machine's interface is known by it.
+    pub mac: MacAddress,
 }
 
 /// The ways to plug that this version knows.
@@ -81,6 +105,12 @@ pub enum PlugDriver {
     Bridge,
     /// A veth whose host end is routed.
     Tap,
+    /// A VLAN sub-interface of the virtual machine's interface, for a subport of its trunk.
+    Vlan,
+    /// A sub-interface of the virtual machine's interface with an Ethernet address of its own, which the machine's port allows.
+    Macvlan,
+    /// A sub-interface of the virtual machine's interface with the machine's Ethernet address; its port allows the pod's addresses.
+    Ipvlan,
 }
 
 impl PlugDriver {
@@ -91,6 +121,18 @@ impl PlugDriver {
             Self::Ovs => "ovs",
             Self::Bridge => "bridge",
             Self::Tap => "tap",
+            Self::Vlan => "vlan",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
+        }
+    }
+
+    /// Whether the pod's interface is one of a virtual machine's. It has no end on the node then, and goes with the pod's namespace.
+    #[must_use]
+    pub fn is_nested(self) -> bool {
+        match self {
+            Self::Ovs | Self::Bridge | Self::Tap => false,
+            Self::Vlan | Self::Macvlan | Self::Ipvlan => true,
         }
     }
 }

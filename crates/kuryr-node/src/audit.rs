@@ -126,7 +126,8 @@ pub fn audit(seen: &Seen<'_>) -> Vec<Finding> {
             // Nothing else is expected of it.
             findings.push(Finding::SandboxGone { pod: pod(), container_id: container_id() });
         } else if seen.finished.contains(&attachment.id) {
-            for vif in &attachment.vifs {
+            // An interface of the virtual machine's has no end on the node.
+            for vif in attachment.vifs.iter().filter(|vif| !vif.plug.driver.is_nested()) {
                 if !seen.ends.iter().any(|end| belongs(end, attachment) && end.owner.port_id == vif.port_id) {
                     findings.push(Finding::MissingHostEnd {
                         pod: pod(),
@@ -156,8 +157,11 @@ fn belongs(end: &HostEnd, attachment: &Attachment) -> bool {
 
 fn stray(end: &HostEnd) -> Finding {
     let (name, port_id, container_id) = (end.name.clone(), end.owner.port_id, end.owner.container_id.clone());
-    match end.kind {
+    match &end.kind {
         HostEndKind::Link => Finding::StrayLink { name, port_id, container_id },
+        HostEndKind::Inside { netns } => {
+            Finding::StrayLink { name: format!("{name} in {}", netns.display()), port_id, container_id }
+        }
         HostEndKind::OvsPort => Finding::StrayOvsPort { name, port_id, container_id },
     }
 }

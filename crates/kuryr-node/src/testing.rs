@@ -67,7 +67,7 @@ pub(crate) fn vif(n: u64) -> Vif {
             },
         ],
         routes: vec![VifRoute { destination: "192.0.2.0/24".parse().unwrap(), gateway: [10, 1, 0, 254].into() }],
-        plug: Plug { driver: PlugDriver::Tap, bridge: None },
+        plug: Plug::own(PlugDriver::Tap, None),
     }
 }
 

@@ -7,6 +7,9 @@
 //!   demand ──pool::Pools──▶ spare ports to hand out, to make, to delete
 //!   ports in Neutron + KuryrPorts + pods ──prune::prune──▶ ports to adopt, ports to delete
 //!   Service + its endpoints ──service::desired──▶ load balancers to be had ──service::plan──▶ Step, one at a time
+//!   a Node that is a virtual machine ──nested::Machine──▶ its port and trunk
+//!   addresses of pods that share a machine's port ──pairs::plan──▶ the port's allowed address pairs
+//!   ports on one trunk, wanted and there ──trunk::Writer──▶ subports to add and to remove, one request at a time
 //!   NetworkPolicies + pods, namespaces, Services, nodes ──policy::Compiler──▶ security groups, and who carries them
 //! ```
 //!
@@ -15,10 +18,13 @@
 
 pub mod allocator;
 pub mod enforce;
+pub mod nested;
+pub mod pairs;
 pub mod pod;
 pub mod policy;
 pub mod pool;
 pub mod prune;
 pub mod service;
 pub mod subnets;
+pub mod trunk;
 pub mod vif;

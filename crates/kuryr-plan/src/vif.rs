@@ -65,7 +65,17 @@ const SAFE_MTU: u32 = 1280;
 /// # Errors
 /// [`VifError`] if the port is not bound, bound in an unknown way, or has no usable address.
 pub fn vif(interface: &str, port: &Port, network: &Network, subnets: &[Subnet]) -> Result<Vif, VifError> {
-    let plug = plug(port)?;
+    describe(interface, port, network, subnets, plug(port)?)
+}
+
+/// The VIF of `port` that is plugged as `plug`.
+pub(crate) fn describe(
+    interface: &str,
+    port: &Port,
+    network: &Network,
+    subnets: &[Subnet],
+    plug: Plug,
+) -> Result<Vif, VifError> {
     let mut addresses = Vec::with_capacity(port.fixed_ips.len());
     let mut routes = Vec::new();
     for fixed in &port.fixed_ips {
@@ -105,14 +115,14 @@ fn plug(port: &Port) -> Result<Plug, VifError> {
     let host = || port.host_id.clone();
     match (port.vif_type.as_str(), connectivity) {
         ("ovs", _) if !port.vif_details.ovs_hybrid_plug => {
-            Ok(Plug { driver: PlugDriver::Ovs, bridge: Some(bridge("br-int".to_owned())) })
+            Ok(Plug::own(PlugDriver::Ovs, Some(bridge("br-int".to_owned()))))
         }
         ("bridge", _) => {
             // The Linux bridge agent names its bridges after the first 11 characters of the network's id.
             let network = port.network_id.to_string();
-            Ok(Plug { driver: PlugDriver::Bridge, bridge: Some(bridge(format!("brq{}", &network[..11]))) })
+            Ok(Plug::own(PlugDriver::Bridge, Some(bridge(format!("brq{}", &network[..11])))))
         }
-        ("tap", Some("l3")) => Ok(Plug { driver: PlugDriver::Tap, bridge: None }),
+        ("tap", Some("l3")) => Ok(Plug::own(PlugDriver::Tap, None)),
         ("binding_failed", _) => Err(VifError::BindingFailed { port: port.id, host: host() }),
         ("" | "unbound", _) => Err(VifError::NotBound { port: port.id, host: host() }),
         (other, _) => Err(VifError::Unsupported {
@@ -183,7 +193,7 @@ mod tests {
         assert_eq!(vif.addresses[0].ip.to_string(), "10.0.0.5");
         assert_eq!((vif.addresses[1].prefix_length, vif.mtu), (64, 1442));
         assert_eq!(vif.routes[0].gateway.to_string(), "10.0.0.9");
-        assert_eq!(vif.plug, Plug { driver: PlugDriver::Ovs, bridge: Some("br-int".into()) });
+        assert_eq!(vif.plug, Plug::own(PlugDriver::Ovs, Some("br-int".into())));
     }
 
     #[test]
@@ -197,7 +207,7 @@ mod tests {
     fn a_routed_tap_needs_no_bridge() {
         let details = VifDetails { connectivity: Some("l3".into()), ..VifDetails::default() };
         let vif = vif("eth0", &port("tap", details), &network(1500), &subnets()).unwrap();
-        assert_eq!(vif.plug, Plug { driver: PlugDriver::Tap, bridge: None });
+        assert_eq!(vif.plug, Plug::own(PlugDriver::Tap, None));
     }
 
     #[test]

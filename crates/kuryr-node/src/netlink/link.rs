@@ -9,8 +9,8 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NlasIterator};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
-        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-        LinkMessage,
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVeth, InfoVlan,
+        IpVlanMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
     },
 };
 use nix::errno::Errno;
@@ -38,6 +38,12 @@ pub struct Link {
     pub running: bool,
     /// Index of the bridge that it is in.
     pub master: Option<u32>,
+    /// Index of the link that it is a sub-interface of, or of a veth's other end.
+    pub lower: Option<u32>,
+    /// The number ([`Socket::number_of`]) of that one's namespace; none if it is in the same.
+    pub lower_in: Option<i32>,
+    /// The VLAN id of a VLAN sub-interface.
+    pub vlan: Option<u16>,
 }
 
 /// Which link a request is about.
@@ -109,6 +115,50 @@ pub fn veth(near: &End<'_>, far: &End<'_>, namespace: Option<BorrowedFd<'_>>) ->
     create(message, format!("make the veth pair {} and {}", near.name, far.name))
 }
 
+/// The kinds of sub-interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sub {
+    /// All frames with this VLAN id.
+    Vlan(u16),
+    /// All frames for its own Ethernet address. Those of one link reach each other within the kernel.
+    Macvlan,
+    /// All packets for its own addresses; it has its link's Ethernet address.
+    Ipvlan,
+}
+
+impl Sub {
+    /// The kernel's name for the kind.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Vlan(_) => "vlan",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
+        }
+    }
+
+    fn info(self) -> Vec<LinkInfo> {
+        let (kind, data) = match self {
+            Self::Vlan(id) => (InfoKind::Vlan, InfoData::Vlan(vec![InfoVlan::Id(id)])),
+            Self::Macvlan => (InfoKind::MacVlan, InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Bridge)])),
+            Self::Ipvlan => (InfoKind::IpVlan, InfoData::IpVlan(vec![InfoIpVlan::Mode(IpVlanMode::L2)])),
+        };
+        vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]
+    }
+}
+
+/// Makes a sub-interface, down, of the link with index `lower` in the socket's namespace: in `namespace`, or there too. It is
+/// never seen anywhere else.
+#[must_use]
+pub fn sub(kind: Sub, end: &End<'_>, lower: u32, namespace: Option<BorrowedFd<'_>>) -> Request {
+    let mut message = LinkMessage::default();
+    message.attributes = attributes(end);
+    message.attributes.push(LinkAttribute::Link(lower));
+    message.attributes.extend(namespace.map(|fd| LinkAttribute::NetNsFd(fd.as_raw_fd())));
+    message.attributes.push(LinkAttribute::LinkInfo(kind.info()));
+    create(message, format!("make the {} interface {}", kind.kind(), end.name))
+}
+
 /// Makes a bridge, down.
 #[must_use]
 pub fn bridge(name: &str) -> Request {
@@ -164,6 +214,14 @@ pub fn mark(link: By<'_>, alias: &str) -> Request {
     let mut message = link.message();
     message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
     message.attributes.push(no_autoconf());
+    change(message, format!("mark {link} as {alias}"))
+}
+
+/// Sets a link's alias.
+#[must_use]
+pub fn alias(link: By<'_>, alias: &str) -> Request {
+    let mut message = link.message();
+    message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
     change(message, format!("mark {link} as {alias}"))
 }
 
@@ -255,10 +313,15 @@ const HEADER: usize = 16;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_VLAN_ID: u16 = 1;
+const NESTED: u16 = 0x8000;
 const IFF_UP: u32 = 1;
 const IFF_RUNNING: u32 = 1 << 6;
 
@@ -279,14 +342,33 @@ impl Link {
                 IFLA_IFALIAS => link.alias = text(value),
                 IFLA_MTU => link.mtu = number(value)?,
                 IFLA_MASTER => link.master = Some(number(value)?),
+                IFLA_LINK => link.lower = Some(number(value)?),
+                IFLA_LINK_NETNSID => link.lower_in = Some(i32::from_ne_bytes(value.try_into().ok()?)),
                 IFLA_LINKINFO => {
-                    let kind = NlasIterator::new(value).flatten().find(|info| info.kind() == IFLA_INFO_KIND);
-                    link.kind = kind.map(|kind| text(kind.value())).unwrap_or_default();
+                    link.kind = part(value, IFLA_INFO_KIND).map(text).unwrap_or_default();
+                    if link.kind == "vlan" {
+                        let id = part(value, IFLA_INFO_DATA).and_then(|data| part(data, IFLA_VLAN_ID));
+                        link.vlan = id.and_then(|id| id.try_into().ok()).map(u16::from_ne_bytes);
+                    }
                 }
                 _ => {}
             }
         }
         Some(link)
+    }
+}
+
+/// The value of the attribute of that kind among nested ones.
+fn part(attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    let mut rest = attributes;
+    loop {
+        let (header, _) = rest.split_at_checked(4)?;
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let found = u16::from_ne_bytes([header[2], header[3]]) & !NESTED;
+        if found == kind {
+            return rest.get(4..length);
+        }
+        rest = rest.get(length.max(4).next_multiple_of(4)..)?;
     }
 }
 

@@ -22,6 +22,7 @@ pub mod error;
 pub mod link;
 pub mod monitor;
 pub mod neighbour;
+pub mod nsid;
 pub mod offload;
 pub mod route;
 pub mod route_monitor;

@@ -23,10 +23,12 @@ const NOTHING: &str = "nothing";
 pub(super) fn kernel(vif: &Vif, sandbox: &Sandbox, host_netns: Option<&Path>) -> Vec<Mismatch> {
     let mut found = Findings::default();
     let inside = Namespace::open(&sandbox.netns);
-    found.try_or(&format!("host end of port {}", vif.port_id), |found| {
-        let mut host = pair::host(host_netns)?;
-        host_end(vif, sandbox, &mut host, found)
-    });
+    if !vif.plug.driver.is_nested() {
+        found.try_or(&format!("host end of port {}", vif.port_id), |found| {
+            let mut host = pair::host(host_netns)?;
+            host_end(vif, sandbox, &mut host, found)
+        });
+    }
     let netns = format!("namespace {}", sandbox.netns.display());
     found.try_or(&netns, |found| {
         inside?.enter()?;
@@ -60,6 +62,13 @@ fn pod_end(vif: &Vif, layout: &Layout, inside: &mut Socket, found: &mut Findings
         return Ok(());
     };
     switched_on(&link, vif, found);
+    if vif.plug.driver.is_nested() {
+        found.same(&format!("kind of {name}"), &vif.plug.driver.as_str(), &link.kind);
+    }
+    if let Some(vlan) = vif.plug.vlan {
+        let there = link.vlan.map_or_else(|| NOTHING.to_owned(), |id| id.to_string());
+        found.same(&format!("VLAN id of {name}"), &vlan, &there);
+    }
     let mac = link.mac.map_or_else(|| NOTHING.to_owned(), |mac| mac.to_string());
     found.same(&format!("Ethernet address of {name}"), &vif.mac, &mac);
     let addresses = inside.addresses(link.index)?;

@@ -1,8 +1,8 @@
 //! What can stand in the way of a plug.
 
 use crate::{netlink, netns, ovsdb};
-use kuryr_model::PortId;
 pub use kuryr_model::chain;
+use kuryr_model::{MacAddress, PortId, SegmentationId};
 use std::{path::PathBuf, time::Duration};
 
 /// Why a VIF could not be plugged, unplugged or looked at.
@@ -48,6 +48,46 @@ pub enum PlugError {
         bridge: String,
         /// Who makes it, and what to look at.
         fix: &'static str,
+    },
+    /// The virtual machine's interface was not found, or not only one.
+    #[error("{found} on this node {has} the Ethernet address {mac} of port {port}, through which the virtual machine should reach its trunk; {fix}", has = if *.one { "has" } else { "have" })]
+    NoNic {
+        /// Who has it, as the sentence begins.
+        found: String,
+        /// Whether that is one.
+        one: bool,
+        /// The parent port's address.
+        mac: MacAddress,
+        /// The parent port.
+        port: PortId,
+        /// What to do.
+        fix: &'static str,
+    },
+    /// The virtual machine's interface cannot carry the pod's.
+    #[error("interface {nic} of the virtual machine cannot carry pods: {reason}")]
+    BadNic {
+        /// Its name.
+        nic: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// Somebody else has a sub-interface with the pod's VLAN id.
+    #[error("VLAN {vlan} of interface {nic}, which is the pod's, is in use {place}; remove that interface")]
+    VlanTaken {
+        /// The id.
+        vlan: SegmentationId,
+        /// The virtual machine's interface.
+        nic: String,
+        /// By whom, as the sentence goes on.
+        place: String,
+    },
+    /// The kernel has no such links.
+    #[error("the kernel of this node has no links of kind {kind}; load the module {module}")]
+    NoModule {
+        /// The kind.
+        kind: &'static str,
+        /// Its module.
+        module: &'static str,
     },
     /// The kernel refused.
     #[error(transparent)]

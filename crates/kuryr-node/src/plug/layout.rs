@@ -40,7 +40,9 @@ impl Layout {
         valid(vif).map_err(|reason| PlugError::BadVif { port: vif.port_id, reason })?;
         Ok(match vif.plug.driver {
             PlugDriver::Tap => routed(vif),
-            PlugDriver::Ovs | PlugDriver::Bridge => bridged(vif),
+            PlugDriver::Ovs | PlugDriver::Bridge | PlugDriver::Vlan | PlugDriver::Macvlan | PlugDriver::Ipvlan => {
+                bridged(vif)
+            }
         })
     }
 
@@ -70,6 +72,10 @@ fn valid(vif: &Vif) -> Result<(), String> {
         PlugDriver::Ovs | PlugDriver::Bridge if vif.plug.bridge.is_none() => {
             Err(format!("driver {} needs the name of a bridge", vif.plug.driver.as_str()))
         }
+        driver if driver.is_nested() && vif.plug.parent.is_none() => {
+            Err(format!("driver {} needs the port of the virtual machine", driver.as_str()))
+        }
+        PlugDriver::Vlan if vif.plug.vlan.is_none() => Err("driver vlan needs a VLAN id".to_owned()),
         _ => Ok(()),
     }
 }
@@ -78,7 +84,7 @@ fn net(address: &VifAddress) -> Option<IpNet> {
     IpNet::new(address.ip, address.prefix_length).ok()
 }
 
-/// On a bridge the subnet is on the link.
+/// On a bridge, and on an interface of the virtual machine's, the subnet is on the link.
 fn bridged(vif: &Vif) -> Layout {
     let addresses: Vec<IpNet> = vif.addresses.iter().filter_map(net).collect();
     // The subnet's own routes come first: one of them may be a default route, which then replaces the gateway's.
@@ -150,7 +156,7 @@ mod tests {
             mtu: 1442,
             addresses: addresses.iter().map(address).collect(),
             routes: routes.iter().map(route).collect(),
-            plug: Plug { driver, bridge: Some("br-int".into()) },
+            plug: Plug::own(driver, Some("br-int".into())),
         }
     }
 

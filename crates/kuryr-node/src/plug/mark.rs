@@ -1,6 +1,7 @@
 //! How host ends are named and marked, so that one look at the node finds them and their owners again.
 
 use kuryr_model::PortId;
+use std::path::PathBuf;
 
 /// Opens the alias of every link of ours.
 const PREFIX: &str = "kuryr:";
@@ -47,21 +48,27 @@ pub struct HostEnd {
 }
 
 /// The kinds of host end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostEndKind {
     /// A network interface.
     Link,
     /// A port of an Open vSwitch bridge.
     OvsPort,
+    /// A sub-interface of the virtual machine's interface: all that there is of a nested pod's, and in the pod's namespace.
+    Inside {
+        /// That namespace.
+        netns: PathBuf,
+    },
 }
 
 impl HostEndKind {
     /// As people write it.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Link => "link",
             Self::OvsPort => "OVS port",
+            Self::Inside { .. } => "pod's link",
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  Vif + Sandbox ─▶ Plugger ─┬─ kernel: one thread, one netlink conversation: veth, addresses, routes ─▶ pod's namespace
+//!                            │          or, in a virtual machine, a sub-interface of its own one instead of the veth
 //!                            ├─ join:   `ovs` one OVSDB transaction · `bridge` master · `tap` neighbours
 //!                            └─ ready:  `ovs` a notification of its database · `tap` routes to the host end
 //! ```
@@ -17,6 +18,10 @@ mod check;
 pub mod error;
 pub mod layout;
 pub mod mark;
+mod nested;
+#[cfg(test)]
+mod nested_tests;
+mod nic;
 mod ovs;
 mod pair;
 mod tap;
@@ -31,7 +36,14 @@ use kuryr_model::{Vif, vif::PlugDriver};
 use layout::Layout;
 use mark::host_end_name;
 use pair::{Made, Pair};
-use std::{path::PathBuf, sync::OnceLock, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// Where the node's own things are.
@@ -44,11 +56,22 @@ pub struct PlugConfig {
     pub await_routes: bool,
     /// The namespace of the host ends; none for the process's own. (Simulated nodes are namespaces.)
     pub host_netns: Option<PathBuf>,
+    /// Where the node is a virtual machine: the name of the interface whose port carries the pods' ones; none: it is found by
+    /// the port's Ethernet address.
+    pub nic: Option<String>,
+    /// The folders in which runtimes keep the namespaces of sandboxes: nested pods have nothing outside of theirs.
+    pub namespaces: Vec<PathBuf>,
 }
 
 impl Default for PlugConfig {
     fn default() -> Self {
-        Self { ovsdb_socket: PathBuf::from("/run/openvswitch/db.sock"), await_routes: true, host_netns: None }
+        Self {
+            ovsdb_socket: PathBuf::from("/run/openvswitch/db.sock"),
+            await_routes: true,
+            host_netns: None,
+            nic: None,
+            namespaces: ["/run/netns", "/var/run/netns"].map(PathBuf::from).into(),
+        }
     }
 }
 
@@ -89,13 +112,15 @@ pub struct Mismatch {
 pub struct Plugger {
     config: PlugConfig,
     ovsdb: OnceLock<Client>,
+    /// Whether there may be nested pods: there are some, or nobody has looked yet.
+    nested: AtomicBool,
 }
 
 impl Plugger {
     /// A plugger for this node. Does nothing yet: a node without Open vSwitch never connects to it.
     #[must_use]
     pub fn new(config: PlugConfig) -> Self {
-        Self { config, ovsdb: OnceLock::new() }
+        Self { config, ovsdb: OnceLock::new(), nested: AtomicBool::new(true) }
     }
 
     /// Makes `vif` real in `sandbox` and returns when its data plane forwards. What another sandbox had of the same port
@@ -108,9 +133,17 @@ impl Plugger {
         let layout = Layout::of(vif)?;
         let owner = owner(vif, sandbox);
         let start = Instant::now();
+        if let Some(kind) = nested::kind(vif) {
+            let (nic, namespaces) = (self.config.nic.clone(), self.config.namespaces.clone());
+            let sub = nested::Nested { kind, vif: vif.clone(), layout, owner, nic, namespaces };
+            self.nested.store(true, Ordering::SeqCst);
+            let (host_netns, netns) = (self.config.host_netns.clone(), sandbox.netns.clone());
+            netns::spawn(move || nested::make(&sub, host_netns.as_deref(), &netns)).await??;
+            return Ok(PlugTimes { kernel: start.elapsed(), ..PlugTimes::default() });
+        }
         let fill_checksums = match vif.plug.driver {
             PlugDriver::Ovs => ovs::needs_checksums(self.ovsdb(), vif, deadline).await?,
-            PlugDriver::Bridge | PlugDriver::Tap => false,
+            _ => false,
         };
         let pair = Pair { vif: vif.clone(), layout, owner: owner.clone(), fill_checksums };
         let (host_netns, netns) = (self.config.host_netns.clone(), sandbox.netns.clone());
@@ -119,7 +152,7 @@ impl Plugger {
         let joined = match vif.plug.driver {
             PlugDriver::Ovs => self.join(vif, &owner, deadline, &mut times).await,
             PlugDriver::Tap if self.config.await_routes => self.routed(vif, made, deadline, &mut times).await,
-            PlugDriver::Tap | PlugDriver::Bridge => Ok(()),
+            _ => Ok(()),
         };
         if let Err(error) = joined {
             // The first error is the one to tell; unplugging tries again.
@@ -162,6 +195,9 @@ impl Plugger {
             errors.extend(left.err());
         }
         let (vif, owner, netns) = (vif.clone(), owner(vif, sandbox), sandbox.netns.clone());
+        if let Some(kind) = nested::kind(&vif) {
+            return netns::spawn(move || nested::remove(kind, &vif, &owner, &netns)).await?;
+        }
         let host_netns = self.config.host_netns.clone();
         let work = move || {
             let name = host_end_name(vif.port_id);
@@ -200,10 +236,25 @@ impl Plugger {
     pub async fn list(&self) -> Result<Vec<HostEnd>, PlugError> {
         let host_netns = self.config.host_netns.clone();
         let mut ends = netns::spawn(move || pair::list(&mut pair::host(host_netns.as_deref())?)).await??;
+        ends.extend(self.list_nested().await?);
         if self.config.ovsdb_socket.exists() {
             ends.extend(ovs::list(self.ovsdb()).await?);
         }
         Ok(ends)
+    }
+
+    /// Looks into every sandbox, but for a node that has no nested pods only once: whoever plugs one says so.
+    async fn list_nested(&self) -> Result<Vec<HostEnd>, PlugError> {
+        if !self.nested.swap(false, Ordering::SeqCst) {
+            return Ok(Vec::new());
+        }
+        let (host_netns, folders) = (self.config.host_netns.clone(), self.config.namespaces.clone());
+        let look = netns::spawn(move || nested::list(host_netns.as_deref(), &folders)).await;
+        let found = look.map_err(PlugError::from).flatten();
+        if !found.as_ref().is_ok_and(Vec::is_empty) {
+            self.nested.store(true, Ordering::SeqCst);
+        }
+        found
     }
 
     /// Removes a host end that [`Self::list`] returned, if it still has the same owner.
@@ -211,11 +262,18 @@ impl Plugger {
     /// # Errors
     /// It could not be removed. Absent is success.
     pub async fn remove(&self, end: &HostEnd) -> Result<(), PlugError> {
-        if end.kind == HostEndKind::OvsPort {
-            return ovs::leave(self.ovsdb(), &end.name, &end.owner).await;
-        }
         let (end, host_netns) = (end.clone(), self.config.host_netns.clone());
-        netns::spawn(move || pair::remove(&mut pair::host(host_netns.as_deref())?, &end.name, &end.owner)).await?
+        match &end.kind {
+            HostEndKind::OvsPort => ovs::leave(self.ovsdb(), &end.name, &end.owner).await,
+            HostEndKind::Inside { netns } => {
+                let netns = netns.clone();
+                netns::spawn(move || nested::remove_end(&end, &netns)).await?
+            }
+            HostEndKind::Link => {
+                netns::spawn(move || pair::remove(&mut pair::host(host_netns.as_deref())?, &end.name, &end.owner))
+                    .await?
+            }
+        }
     }
 }
 

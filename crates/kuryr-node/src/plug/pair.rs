@@ -25,7 +25,7 @@ use nix::errno::Errno;
 use std::{path::Path, time::Duration};
 
 /// How long a link may take to run; it is a matter of milliseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to make, and where.
 #[derive(Clone, Debug)]
@@ -126,7 +126,7 @@ fn finish(pair: &Pair, host: &mut Socket, name: &str, bridge: Option<u32>, pod: 
             requests.extend(vif.addresses.iter().map(|address| neighbour::permanent(near, address.ip, vif.mac)));
         }
         // A bridge's port has no use for IPv6 of its own, and its multicast would be seen by the network.
-        PlugDriver::Ovs | PlugDriver::Bridge => {
+        _ => {
             sysctl::set_if_known(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
         }
     }
@@ -136,23 +136,12 @@ fn finish(pair: &Pair, host: &mut Socket, name: &str, bridge: Option<u32>, pod: 
     let events = Subscription::open()?;
 
     pod.enter()?;
-    prepare(pair)?;
     let mut inside = Socket::open()?;
     let far = index(&mut inside, &vif.interface)?;
     if pair.fill_checksums {
         offload::disable_checksum(far)?;
     }
-    let layout = &pair.layout;
-    let mut requests = vec![link::up(By::Index(far))];
-    requests.extend(layout.addresses.iter().map(|net| address::add(far, *net)));
-    requests.extend(layout.neighbours.iter().map(|(ip, mac)| neighbour::permanent(far, *ip, *mac)));
-    requests.extend(layout.routes.iter().map(|(destination, gateway)| {
-        route::add(&match gateway {
-            Some(gateway) => Route::via(*destination, *gateway, far),
-            None => Route::on(*destination, far),
-        })
-    }));
-    inside.run(&requests)?;
+    furnish(vif, &pair.layout, &mut inside, far)?;
     // Until the kernel has noticed that both ends are on, the host end drops what is sent to the pod: the answer to its
     // first packet, say.
     if events.wait_running(host, near, PATIENCE)? {
@@ -162,10 +151,25 @@ fn finish(pair: &Pair, host: &mut Socket, name: &str, bridge: Option<u32>, pod: 
     }
 }
 
+/// Switches the pod's end on and gives it its addresses and routes. `inside` and the calling thread are in the pod's namespace.
+pub(super) fn furnish(vif: &Vif, layout: &Layout, inside: &mut Socket, far: u32) -> Result<(), PlugError> {
+    prepare(vif, layout)?;
+    let mut requests = vec![link::up(By::Index(far))];
+    requests.extend(layout.addresses.iter().map(|net| address::add(far, *net)));
+    requests.extend(layout.neighbours.iter().map(|(ip, mac)| neighbour::permanent(far, *ip, *mac)));
+    requests.extend(layout.routes.iter().map(|(destination, gateway)| {
+        route::add(&match gateway {
+            Some(gateway) => Route::via(*destination, *gateway, far),
+            None => Route::on(*destination, far),
+        })
+    }));
+    Ok(inside.run(&requests)?)
+}
+
 /// Settings of the pod's end that must hold before it is switched on.
-fn prepare(pair: &Pair) -> Result<(), PlugError> {
-    let setting = |name: &str| format!("net/ipv6/conf/{}/{name}", pair.vif.interface);
-    if pair.layout.has_v6() {
+fn prepare(vif: &Vif, layout: &Layout) -> Result<(), PlugError> {
+    let setting = |name: &str| format!("net/ipv6/conf/{}/{name}", vif.interface);
+    if layout.has_v6() {
         // A runtime may have switched IPv6 off for a sandbox of which it knew no address yet.
         sysctl::set(&setting("disable_ipv6"), "0")?;
         // Addresses and routes come from the port, not from who answers first on the link.
@@ -177,7 +181,7 @@ fn prepare(pair: &Pair) -> Result<(), PlugError> {
     Ok(())
 }
 
-fn index(socket: &mut Socket, name: &str) -> Result<u32, PlugError> {
+pub(super) fn index(socket: &mut Socket, name: &str) -> Result<u32, PlugError> {
     match socket.link(By::Name(name))? {
         Some(link) => Ok(link.index),
         None => Err(PlugError::Vanished { interface: name.to_owned() }),

@@ -23,7 +23,7 @@ use std::{
     path::Path,
 };
 
-fn vif(driver: PlugDriver, port: u128, addresses: &[&str]) -> Vif {
+pub(super) fn vif(driver: PlugDriver, port: u128, addresses: &[&str]) -> Vif {
     let address = |text: &&str| {
         let net: ipnet::IpNet = text.parse().unwrap();
         let gateway = net.hosts().next();
@@ -37,25 +37,25 @@ fn vif(driver: PlugDriver, port: u128, addresses: &[&str]) -> Vif {
         mtu: 1442,
         addresses: addresses.iter().map(address).collect(),
         routes: Vec::new(),
-        plug: Plug { driver, bridge: (driver != PlugDriver::Tap).then(|| "brq0".into()) },
+        plug: Plug::own(driver, (driver != PlugDriver::Tap).then(|| "brq0".into())),
     }
 }
 
-fn sandbox(netns: &Path) -> Sandbox {
+pub(super) fn sandbox(netns: &Path) -> Sandbox {
     Sandbox { container_id: format!("container-of-{}", netns.file_name().unwrap().display()), netns: netns.into() }
 }
 
-fn plugger() -> Plugger {
+pub(super) fn plugger() -> Plugger {
     let config =
         PlugConfig { ovsdb_socket: "/nonexistent/db.sock".into(), await_routes: false, ..PlugConfig::default() };
     Plugger::new(config)
 }
 
-fn soon() -> Instant {
+pub(super) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
@@ -72,7 +72,7 @@ fn route_to(vif: &Vif) {
 }
 
 /// Says hello from this thread's namespace to `ip` in `netns`.
-fn hello(netns: &Path, ip: IpAddr) -> String {
+pub(super) fn hello(netns: &Path, ip: IpAddr) -> String {
     let listener = netns::run(netns, || TcpListener::bind(SocketAddr::new(ip, 7000)).unwrap()).unwrap();
     let server = std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"hello").unwrap());
     let mut text = String::new();
@@ -488,7 +488,7 @@ fn unplugging_works_when_open_vswitch_is_gone() {
         let (plugger, sandbox) = (plugger(), sandbox(&namespace(directory, "pod")));
         let mut vif = vif(PlugDriver::Tap, 1, &["10.0.0.5/24"]);
         block_on(plugger.plug(&vif, &sandbox, soon())).unwrap();
-        vif.plug = Plug { driver: PlugDriver::Ovs, bridge: Some("br-int".into()) };
+        vif.plug = Plug::own(PlugDriver::Ovs, Some("br-int".into()));
         block_on(plugger.unplug(&vif, &sandbox)).unwrap();
         assert_eq!(block_on(plugger.list()).unwrap(), []);
     });

@@ -74,6 +74,28 @@ impl Error {
         })
     }
 
+    /// Whether Neutron refused subports for one of them, and would take the others: a port or a segmentation id in use, a
+    /// port that is gone, or is not on the trunk.
+    #[must_use]
+    pub fn is_about_subports(&self) -> bool {
+        self.service() == Service::Network
+            && self.refusal().is_some_and(|refusal| match refusal.kind.as_str() {
+                "TrunkPortInUse"
+                | "ParentPortInUse"
+                | "DuplicateSubPort"
+                | "PortInUse"
+                | "SubPortMtuGreaterThanTrunkPortMtu" => refusal.status == 409,
+                "PortNotFound" | "SubPortNotFound" => refusal.status == 404,
+                _ => false,
+            })
+    }
+
+    /// Whether the trunk that the path names is gone.
+    #[must_use]
+    pub fn is_trunk_gone(&self) -> bool {
+        self.refusal().is_some_and(|refusal| refusal.status == 404 && refusal.kind == "TrunkNotFound")
+    }
+
     /// Whether Octavia takes no change of the load balancer now: it is at work on it, and the same change will do when
     /// it is `ACTIVE`; or it, or what the change is about, is in `ERROR`, and only a look at it tells.
     #[must_use]
@@ -126,6 +148,10 @@ fn refusal_class(service: Service, method: &Method, refusal: &Refusal) -> Class 
         // Floating IPs: no way from the external network to the subnet; not an external network.
         404 if kind == "ExternalGatewayForFloatingIPNotFound" => Class::Operator(Waits::Configuration),
         400 if refusal.message.contains("not a valid external network") => Class::Operator(Waits::Configuration),
+        // Trunks: somebody switched it off, or has to mend it; a pod network of a larger MTU than the nodes'.
+        409 if matches!(kind, "TrunkDisabled" | "TrunkInErrorState" | "SubPortMtuGreaterThanTrunkPortMtu") => {
+            Class::Operator(Waits::Configuration)
+        }
         400 | 409 if owners(kind) => Class::Owner,
         409 => conflict_class(kind, later),
         // What a new object is to be made of is gone: a network, subnet or group that the configuration names.
@@ -212,6 +238,11 @@ mod tests {
                 Operator(Configuration),
             ),
             (Method::POST, 409, "FloatingIPPortAlreadyAssociated", "", LATER),
+            (Method::PUT, 409, "TrunkInErrorState", "", Operator(Configuration)),
+            (Method::PUT, 409, "TrunkDisabled", "", Operator(Configuration)),
+            (Method::PUT, 409, "SubPortMtuGreaterThanTrunkPortMtu", "", Operator(Configuration)),
+            (Method::PUT, 409, "DuplicateSubPort", "", LATER),
+            (Method::DELETE, 409, "PortInUseAsSubPort", "", LATER),
             (Method::POST, 501, "", "", Operator(Configuration)),
             (Method::GET, 302, "", "", Operator(Configuration)),
             (Method::PUT, 404, "PortNotFound", "", LATER),
@@ -228,6 +259,24 @@ mod tests {
         ];
         for (method, status, kind, message, class) in table {
             assert_eq!(refused(method, status, kind, message).class(), class, "{status} {kind} {message}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_subports_is_told_from_one_of_their_trunk() {
+        for (status, kind, about) in [
+            (409, "DuplicateSubPort", true),
+            (409, "TrunkPortInUse", true),
+            (409, "PortInUse", true),
+            (404, "PortNotFound", true),
+            (404, "SubPortNotFound", true),
+            (404, "TrunkNotFound", false),
+            (409, "TrunkInErrorState", false),
+            (409, "OverQuota", false),
+            (503, "", false),
+        ] {
+            let error = refused(Method::PUT, status, kind, "");
+            assert_eq!((error.is_about_subports(), error.is_trunk_gone()), (about, kind == "TrunkNotFound"), "{kind}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! is its own. Deleting what is absent is success. Nothing here retries a create.
 
 pub mod address_groups;
+pub mod address_pairs;
 pub mod agents;
 pub mod extensions;
 pub mod floating_ips;
@@ -16,12 +17,15 @@ pub mod security_groups;
 pub mod subnet_pools;
 pub mod subnets;
 pub mod tags;
+pub mod trunks;
 
 pub use crate::rest::Filter;
+pub use address_pairs::AddressPairs;
 pub use floating_ips::NewFloatingIp;
 pub use ports::{NewFixedIp, NewPort, PortUpdate};
 pub use routers::NewRouter;
 pub use subnets::NewSubnet;
+pub use trunks::NewTrunk;
 
 use crate::{
     Service,

@@ -5,6 +5,7 @@ mod page;
 
 pub use filter::Filter;
 pub(crate) use filter::escape;
+pub(crate) use page::Wrapped;
 
 use crate::{
     Error, ErrorKind, Priority, Service,
@@ -120,6 +121,19 @@ impl Rest {
         let body = self.body(&method, path, value)?;
         let answer = self.call(method.clone(), resource, path, String::new(), Some(body), revision).await?;
         page::read(&answer.body, key).map_err(|error| self.malformed(method, path, &answer, error))
+    }
+
+    /// The whole answer to a request with a body.
+    pub(crate) async fn tell_bare<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        resource: &'static str,
+        path: &str,
+        value: &impl Serialize,
+    ) -> Result<T, Error> {
+        let body = self.body(&method, path, value)?;
+        let answer = self.call(method.clone(), resource, path, String::new(), Some(body), None).await?;
+        serde_json::from_slice(&answer.body).map_err(|error| self.malformed(method, path, &answer, error))
     }
 
     /// A PUT whose answer says nothing.

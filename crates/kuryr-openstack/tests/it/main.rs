@@ -16,3 +16,5 @@ mod floating_ips;
 mod load_balancing;
 #[cfg(test)]
 mod server;
+#[cfg(test)]
+mod trunks;

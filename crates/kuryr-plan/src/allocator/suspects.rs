@@ -173,7 +173,7 @@ mod tests {
             mtu: 1442,
             addresses: vec![VifAddress { ip: "10.0.0.5".parse().unwrap(), prefix_length: 24, gateway: None }],
             routes: vec![],
-            plug: Plug { driver: PlugDriver::Tap, bridge: None },
+            plug: Plug::own(PlugDriver::Tap, None),
         };
         KuryrPort::new("web-0", KuryrPortSpec { pod_uid: uid.into(), node_name: "node0".into(), vifs: vec![vif] })
     }

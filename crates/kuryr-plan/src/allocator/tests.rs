@@ -458,7 +458,7 @@ impl World {
             mtu: 1442,
             addresses: vec![VifAddress { ip: "10.0.0.5".parse().unwrap(), prefix_length: 24, gateway: None }],
             routes: vec![],
-            plug: Plug { driver: PlugDriver::Tap, bridge: None },
+            plug: Plug::own(PlugDriver::Tap, None),
         };
         let spec = KuryrPortSpec { pod_uid: uid(pod), node_name: "node0".into(), vifs: vec![vif] };
         Some(KuryrPort::new(&key(pod).name, spec))

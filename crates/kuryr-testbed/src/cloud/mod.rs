@@ -56,7 +56,7 @@ pub use self::neutron::view::{
     AddressPair, FloatingIpView, ListenerView, LoadBalancerView, MemberView, NetworkView, PortView, RouterView,
     RuleView, SecurityGroupView, Snapshot, SubnetView,
 };
-pub use self::neutron::{HostKind, PortStatus};
+pub use self::neutron::{HostKind, PortStatus, TrunkStatus};
 use self::octavia::Octavia;
 pub use self::octavia::hooks::{LoadBalancerState, LoadBalancing};
 pub use self::server::Server;
@@ -246,6 +246,11 @@ impl Cloud {
             self.announce();
         }
         found
+    }
+
+    /// What the driver says of a trunk. False when there is no such trunk.
+    pub fn set_trunk_status(&self, id: Uuid, status: TrunkStatus) -> bool {
+        self.neutron().set_trunk_status(id, status, Timestamp::now())
     }
 
     fn keystone(&self) -> MutexGuard<'_, Keystone> {

@@ -18,6 +18,7 @@ mod networks;
 mod ports;
 mod run;
 mod site;
+mod trunks;
 
 use futures::future::BoxFuture;
 
@@ -84,6 +85,19 @@ pub const ALL: &[Clause] = clauses! {
     floating_ips::an_address_inside_has_one_floating_ip;
     floating_ips::a_floating_ip_needs_a_way_outside;
     floating_ips::floating_ips_are_found_by_tag_and_description;
+    trunks::subports_are_added_all_or_none;
+    trunks::a_trunk_is_found_by_its_parent;
+    trunks::one_id_has_one_subport_and_may_be_used_again_at_once;
+    trunks::the_same_id_is_free_on_another_trunk;
+    trunks::a_subport_is_marked_and_loses_its_mark;
+    trunks::a_port_that_has_a_device_is_no_subport;
+    trunks::a_port_is_on_one_trunk_only;
+    trunks::subports_that_are_not_there_are_not_removed;
+    trunks::ports_of_a_trunk_are_kept;
+    trunks::a_subport_needs_an_mtu_that_its_parent_has;
+    trunks::a_trunk_that_is_gone_is_told_from_a_port_that_is_gone;
+    trunks::subports_stay_ports_when_their_trunk_goes;
+    trunks::address_pairs_are_changed_by_revision_and_limited;
     load_balancers::the_api_tells_its_version;
     load_balancers::a_tree_is_made_in_one_request;
     load_balancers::a_change_of_a_pending_load_balancer_is_refused_or_done;

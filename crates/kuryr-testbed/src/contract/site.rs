@@ -4,15 +4,16 @@ use anyhow::{Context, bail, ensure};
 use ipnet::IpNet;
 use kuryr_model::{
     DEVICE_OWNER, FloatingIpId, LoadBalancerId, NetworkId, PortId, ProjectId, RouterId, SecurityGroupId, SubnetId,
+    TrunkId,
     lb::{Provisioning, Tree},
-    neutron::{FloatingIp, Network, Port, Router, SecurityGroup, Subnet},
+    neutron::{FloatingIp, Network, Port, Router, SecurityGroup, Subnet, Trunk},
 };
 use kuryr_openstack::{
     Cloud, CloudConfig, Error, Filter, LoadBalancing, Network as Neutron,
     load_balancer::{NewLoadBalancer, StatusTree},
     network::{
         NewFixedIp, NewPort, NewRouter, NewSubnet, floating_ips::NewFloatingIp, networks::NewNetwork, quotas::Quota,
-        routers::Gateway, security_groups::NewSecurityGroup,
+        routers::Gateway, security_groups::NewSecurityGroup, trunks::NewTrunk,
     },
 };
 use std::{
@@ -41,6 +42,7 @@ enum Made {
     LoadBalancer(LoadBalancerId),
     LoadBalancerQuota(ProjectId, i64),
     FloatingIp(FloatingIpId),
+    Trunk(TrunkId),
 }
 
 /// Every name begins with this, so that a person knows what a killed run has left.
@@ -124,6 +126,14 @@ impl Site {
 
     pub(super) async fn port(&self, new: NewPort) -> anyhow::Result<Port> {
         self.ports(&[new]).await?.pop().context("a bulk of one was answered with none")
+    }
+
+    pub(super) async fn try_trunk(&self, parent: PortId) -> Result<Trunk, Error> {
+        let made = self.neutron().trunks().create(&NewTrunk { name: fresh("trunk"), port_id: parent }).await;
+        if let Ok(trunk) = &made {
+            self.made().push(Made::Trunk(trunk.id));
+        }
+        made
     }
 
     pub(super) async fn group(&self) -> anyhow::Result<SecurityGroup> {
@@ -253,7 +263,9 @@ impl Site {
     /// # Errors
     /// What could not be deleted; the rest is gone.
     pub async fn clean(&self) -> anyhow::Result<()> {
-        let made = take(&mut *self.made());
+        let mut made = take(&mut *self.made());
+        // Neutron keeps the ports of a trunk, and some are made after it.
+        made.sort_by_key(|thing| matches!(thing, Made::Trunk(_)));
         let neutron = self.neutron();
         let mut left = Vec::new();
         for thing in made.into_iter().rev() {
@@ -268,6 +280,7 @@ impl Site {
                     (format!("interface of router {router} in subnet {subnet}"), parted)
                 }
                 Made::LoadBalancer(id) => (format!("load balancer {id}"), self.delete_balancer(id).await),
+                Made::Trunk(id) => (format!("trunk {id}"), neutron.trunks().delete(id).await),
                 Made::FloatingIp(id) => (format!("floating IP {id}"), neutron.floating_ips().delete(id).await),
                 Made::LoadBalancerQuota(project, limit) => {
                     let set = self.octavia().set_quota(&project, "loadbalancer", limit).await;

@@ -62,7 +62,7 @@ impl Vm {
             mtu: vm.port.mtu,
             addresses: vm.port.addresses.clone(),
             routes: Vec::new(),
-            plug: Plug { driver: PlugDriver::Tap, bridge: None },
+            plug: Plug::own(PlugDriver::Tap, None),
         };
         // A VM boots whether its packets pass already or not.
         let (host_netns, await_routes) = (Some(node.netns.clone()), false);

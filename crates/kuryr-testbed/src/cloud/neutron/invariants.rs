@@ -77,10 +77,19 @@ impl World {
         port
     }
 
+    fn subports(&mut self) -> Value {
+        (0..[0, 1, 1, 2][self.rng.usize(0..4)])
+            .map(|_| {
+                let (port, id) = (self.some::<super::Port>(), self.rng.u8(1..3));
+                json!({ "port_id": port, "segmentation_type": "vlan", "segmentation_id": id })
+            })
+            .collect()
+    }
+
     /// One call of any kind, sensible or not.
     fn step(&mut self) -> Answer {
         let nothing = Value::Null;
-        match self.rng.u8(0..21) {
+        match self.rng.u8(0..26) {
             0 => self.call(&Method::POST, "/v2.0/networks", &json!({ "network": { "name": "n" } })),
             1 => {
                 let v6 = self.rng.bool();
@@ -150,6 +159,20 @@ impl World {
                 let path = format!("/v2.0/floatingips/{}", self.some::<super::FloatingIp>());
                 self.call(&Method::DELETE, &path, &nothing)
             }
+            19 | 20 => {
+                let trunk = json!({ "port_id": self.some::<super::Port>(), "sub_ports": self.subports() });
+                self.call(&Method::POST, "/v2.0/trunks", &json!({ "trunk": trunk }))
+            }
+            21..=23 => {
+                let verb = if self.rng.u8(0..3) > 0 { "add" } else { "remove" };
+                let path = format!("/v2.0/trunks/{}/{verb}_subports", self.some::<super::Trunk>());
+                let subports = self.subports();
+                self.call(&Method::PUT, &path, &json!({ "sub_ports": subports }))
+            }
+            24 if self.rng.u8(0..3) == 0 => {
+                let path = format!("/v2.0/trunks/{}", self.some::<super::Trunk>());
+                self.call(&Method::DELETE, &path, &nothing)
+            }
             _ => {
                 let verb = if self.rng.bool() { "add" } else { "remove" };
                 let path = format!("/v2.0/routers/{}/{verb}_router_interface", self.some::<super::Router>());
@@ -161,10 +184,10 @@ impl World {
 }
 
 /// Everything that a failed call might have changed. The `default` group may appear with a call that then fails, as in Neutron.
-fn state(neutron: &Neutron) -> (Snapshot, BTreeMap<Uuid, BTreeSet<u128>>) {
+fn state(neutron: &Neutron) -> (Snapshot, BTreeMap<Uuid, BTreeSet<u128>>, Vec<super::Trunk>) {
     let mut snapshot = neutron.snapshot();
     snapshot.security_groups.retain(|_, group| group.name != "default");
-    (snapshot, taken(neutron))
+    (snapshot, taken(neutron), neutron.trunks.iter().cloned().collect())
 }
 
 fn taken(neutron: &Neutron) -> BTreeMap<Uuid, BTreeSet<u128>> {
@@ -208,6 +231,18 @@ fn check(neutron: &Neutron) {
         assert!(neutron.ports.get(inside.port).is_some(), "it stands for a port that is gone");
         let gateway = neutron.routers.get(inside.router).and_then(|router| router.gateway.as_ref());
         assert_eq!(gateway.map(|gateway| gateway.network), Some(floating.network), "it cannot be reached");
+    }
+    let mut carried = BTreeSet::new();
+    for trunk in neutron.trunks.iter() {
+        assert!(carried.insert(trunk.parent), "two trunks have one parent");
+        assert!(neutron.ports.get(trunk.parent).is_some(), "its parent is gone");
+        let segments: BTreeSet<u16> = trunk.subports.iter().map(|subport| subport.segmentation_id).collect();
+        assert_eq!(segments.len(), trunk.subports.len(), "two subports have one id");
+        for subport in &trunk.subports {
+            assert!(carried.insert(subport.port), "a port is carried twice");
+            let port = neutron.ports.get(subport.port).expect("a port");
+            assert_eq!((&*port.device_owner, &port.profile["tag"]), ("trunk:subport", &json!(subport.segmentation_id)));
+        }
     }
     check_table(&neutron.ports);
     check_table(&neutron.groups);
@@ -253,6 +288,12 @@ fn any_sequence_of_calls_keeps_the_invariants_and_failures_change_nothing() {
         "FloatingIPPortAlreadyAssociated",
         "ExternalGatewayForFloatingIPNotFound",
         "RouterInterfaceInUseByFloatingIP",
+        "TrunkPortInUse",
+        "ParentPortInUse",
+        "DuplicateSubPort",
+        "SubPortNotFound",
+        "PortInUseAsSubPort",
+        "PortInUseAsTrunkParent",
     ] {
         assert!(kinds.contains_key(kind), "never met {kind}: {kinds:?}");
     }

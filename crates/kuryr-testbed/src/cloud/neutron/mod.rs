@@ -60,6 +60,7 @@ use self::routers::Router;
 use self::subnet_pools::SubnetPool;
 use self::subnets::Subnet;
 use self::trunks::Trunk;
+pub use self::trunks::TrunkStatus;
 use super::config::{AddressGroups, Config, Quotas};
 use super::http::{Answer, Call};
 

@@ -268,7 +268,15 @@ impl Resource for Port {
             port.fixed_ips = addresses::change(neutron, &old, &requests, &port.mac)?;
             addresses::release(neutron, &old.fixed_ips, &port.fixed_ips);
         }
+        let unbound = port.binding == Binding::Unbound && old.binding != Binding::Unbound;
+        let status = (port.status != old.status).then_some(port.status);
         store(neutron, port, caller.now);
+        if unbound {
+            trunks::parent_unbound(neutron, id, caller.now);
+        }
+        if let Some(status) = status {
+            trunks::follow(neutron, id, status, caller.now);
+        }
         Ok(())
     }
 
@@ -390,6 +398,7 @@ impl Neutron {
         let Some(mut port) = self.ports.get(id).cloned() else { return false };
         port.status = status;
         self.ports.replace(port, now);
+        trunks::follow(self, id, status, now);
         true
     }
 }

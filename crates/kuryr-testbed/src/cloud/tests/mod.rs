@@ -13,6 +13,7 @@ mod ports;
 mod routers;
 mod scale;
 mod subnets;
+mod trunks;
 
 use serde_json::{Value, json};
 

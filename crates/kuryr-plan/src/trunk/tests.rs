@@ -1,0 +1,389 @@
+//! The writer of a trunk against a Neutron that knows no more than its rules.
+
+use super::{MOST_AT_ONCE, Outcome, Plan, Step, Trouble, Writer};
+use kuryr_model::{PortId, SegmentationId, neutron::Subport};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+fn port(n: u16) -> PortId {
+    PortId(Uuid::from_u128(n.into()))
+}
+
+/// A port that is not ours.
+fn other(n: u16) -> PortId {
+    port(n + 1000)
+}
+
+fn id(n: u16) -> SegmentationId {
+    n.try_into().unwrap()
+}
+
+/// A trunk as Neutron keeps it.
+#[derive(Clone, Debug, Default)]
+struct Neutron {
+    subports: BTreeMap<PortId, u32>,
+    /// Ports that were deleted, or are in use elsewhere.
+    unusable: BTreeSet<PortId>,
+}
+
+impl Neutron {
+    fn shown(&self) -> Vec<Subport> {
+        let shown = |(port, id): (&PortId, &u32)| Subport {
+            port_id: *port,
+            segmentation_type: "vlan".into(),
+            segmentation_id: *id,
+        };
+        self.subports.iter().map(shown).collect()
+    }
+
+    /// All or none, as the trunk plugin does it.
+    fn carry_out(&mut self, step: &Step) -> Outcome {
+        let mut after = self.subports.clone();
+        match step {
+            Step::Read => {}
+            Step::Remove(ports) => {
+                assert!(!ports.is_empty());
+                if !ports.iter().all(|port| after.remove(port).is_some()) {
+                    return Outcome::Refused;
+                }
+            }
+            Step::Add(subports) => {
+                assert!(!subports.is_empty());
+                for (port, id) in subports {
+                    let taken = after.values().any(|taken| *taken == u32::from(id.get()));
+                    if taken || self.unusable.contains(port) || after.insert(*port, id.get().into()).is_some() {
+                        return Outcome::Refused;
+                    }
+                }
+            }
+        }
+        self.subports = after;
+        Outcome::Done(self.shown())
+    }
+}
+
+/// Does what is planned until nothing is; what cannot be helped.
+fn settle(writer: &mut Writer, neutron: &mut Neutron) -> BTreeMap<PortId, Trouble> {
+    for _ in 0..2000 {
+        let Plan { step, troubles } = writer.plan();
+        let Some(step) = step else { return troubles };
+        let outcome = neutron.carry_out(&step);
+        writer.tell(&step, outcome);
+    }
+    panic!("it never ends: {:?}", writer.plan());
+}
+
+#[test]
+fn nothing_is_asked_of_a_trunk_that_nobody_needs() {
+    assert_eq!(Writer::new().plan(), Plan::default());
+}
+
+#[test]
+fn ports_that_come_together_go_together() {
+    let (mut writer, mut neutron) = (Writer::new(), Neutron::default());
+    (0..30).for_each(|n| writer.want(port(n), None));
+    assert_eq!(writer.plan().step, Some(Step::Read));
+    writer.tell(&Step::Read, Outcome::Done(vec![]));
+    let first = writer.plan().step.unwrap();
+    assert!(matches!(&first, Step::Add(subports) if subports.len() == MOST_AT_ONCE), "{first}");
+    let outcome = neutron.carry_out(&first);
+    writer.tell(&first, outcome);
+    assert!(matches!(writer.plan().step, Some(Step::Add(subports)) if subports.len() == 10));
+    assert_eq!(settle(&mut writer, &mut neutron), BTreeMap::new());
+    let ids: BTreeSet<_> = (0..30).map(|n| writer.pin(port(n)).unwrap()).collect();
+    assert_eq!(ids.len(), 30);
+}
+
+#[test]
+fn an_id_is_told_only_when_neutron_has_shown_it() {
+    let mut writer = Writer::new();
+    writer.want(port(1), None);
+    writer.tell(&Step::Read, Outcome::Done(vec![]));
+    assert_eq!(writer.pin(port(1)), None);
+    let step = writer.plan().step.unwrap();
+    writer.tell(&step, Outcome::Unknown);
+    assert_eq!(writer.pin(port(1)), None);
+    assert_eq!(writer.plan().step, Some(Step::Read));
+    // It was done after all: the port keeps what it got.
+    let shown = Subport { port_id: port(1), segmentation_type: "vlan".into(), segmentation_id: 77 };
+    writer.tell(&Step::Read, Outcome::Done(vec![shown]));
+    assert_eq!((writer.pin(port(1)), writer.plan()), (Some(id(77)), Plan::default()));
+}
+
+#[test]
+fn an_id_that_a_pod_may_use_stays_its_own_while_its_subport_is_missing() {
+    // A controller comes back; somebody has removed the subport of a running pod.
+    let (mut writer, mut neutron) = (Writer::new(), Neutron::default());
+    writer.want(port(9), Some(id(1)));
+    (1..4).for_each(|n| writer.want(port(n), None));
+    assert_eq!(settle(&mut writer, &mut neutron), BTreeMap::new());
+    assert_eq!(neutron.subports[&port(9)], 1);
+}
+
+#[test]
+fn an_id_that_was_told_is_not_told_again_when_somebody_moves_another_subport_to_it() {
+    let (mut writer, mut neutron) = (Writer::new(), Neutron::default());
+    writer.want(port(1), Some(id(5)));
+    writer.want(port(2), None);
+    // The first one's subport was removed, and the second one put in its place.
+    neutron.subports = [(port(2), 5)].into();
+    writer.tell(&Step::Read, Outcome::Done(neutron.shown()));
+    assert_eq!(writer.pin(port(2)), None);
+    assert_eq!(settle(&mut writer, &mut neutron), BTreeMap::new());
+    assert_eq!(neutron.subports[&port(1)], 5);
+    assert!(writer.pin(port(2)).is_some_and(|other| other != id(5)));
+}
+
+#[test]
+fn a_subport_with_the_wrong_id_is_put_right() {
+    let mut neutron = Neutron { subports: [(port(1), 5), (port(2), 6)].into(), ..Neutron::default() };
+    let mut writer = Writer::new();
+    // They have changed places.
+    writer.want(port(1), Some(id(6)));
+    writer.want(port(2), Some(id(5)));
+    assert_eq!(settle(&mut writer, &mut neutron), BTreeMap::new());
+    assert_eq!(neutron.subports, [(port(1), 6), (port(2), 5)].into());
+}
+
+#[test]
+fn what_is_left_over_is_removed_and_what_is_not_ours_stays() {
+    let mut neutron =
+        Neutron { subports: [(port(1), 1), (other(1), 2), (other(2), 70_000)].into(), ..Neutron::default() };
+    let mut writer = Writer::new();
+    writer.ours([port(1), port(2)]);
+    writer.want(port(3), Some(id(2)));
+    let troubles = settle(&mut writer, &mut neutron);
+    assert_eq!(neutron.subports, [(other(1), 2), (other(2), 70_000)].into());
+    assert_eq!(troubles, [(port(3), Trouble::Taken { id: id(2), by: other(1) })].into());
+}
+
+#[test]
+fn a_full_trunk_says_so_and_takes_the_next_one_when_there_is_room() {
+    let (mut writer, mut neutron) = (Writer::new(), Neutron::default());
+    (0..4094).for_each(|n| writer.want(port(n), None));
+    assert_eq!(settle(&mut writer, &mut neutron), BTreeMap::new());
+    assert_eq!((neutron.subports.len(), writer.room()), (4094, Some(0)));
+    writer.want(port(5000), None);
+    assert_eq!(settle(&mut writer, &mut neutron), [(port(5000), Trouble::Full)].into());
+    writer.unwant(port(17));
+    assert_eq!(settle(&mut writer, &mut neutron), BTreeMap::new());
+    assert!(neutron.subports.contains_key(&port(5000)));
+}
+
+#[test]
+fn a_port_that_neutron_does_not_take_holds_up_no_other() {
+    let mut neutron = Neutron { unusable: [port(7)].into(), ..Neutron::default() };
+    let mut writer = Writer::new();
+    (0..20).for_each(|n| writer.want(port(n), None));
+    assert_eq!(settle(&mut writer, &mut neutron), [(port(7), Trouble::Refused)].into());
+    assert_eq!(neutron.subports.len(), 19);
+    neutron.unusable.clear();
+    assert_eq!(settle(&mut writer, &mut neutron).len(), 1, "nobody has asked for it again");
+    writer.want(port(7), None);
+    assert_eq!(settle(&mut writer, &mut neutron), BTreeMap::new());
+}
+
+#[test]
+fn of_two_that_claim_one_id_the_one_on_the_trunk_has_it() {
+    let mut neutron = Neutron { subports: [(port(2), 5)].into(), ..Neutron::default() };
+    let mut writer = Writer::new();
+    writer.want(port(1), Some(id(5)));
+    writer.want(port(2), Some(id(5)));
+    assert_eq!(settle(&mut writer, &mut neutron), [(port(1), Trouble::Claimed { id: id(5), by: port(2) })].into());
+    assert_eq!(neutron.subports, [(port(2), 5)].into());
+}
+
+#[test]
+fn leaving_ports_and_coming_ones_take_turns() {
+    let (mut writer, mut neutron) = (Writer::new(), Neutron::default());
+    (0..20).for_each(|n| writer.want(port(n), None));
+    settle(&mut writer, &mut neutron);
+    (0..20).for_each(|n| writer.unwant(port(n)));
+    (20..60).for_each(|n| writer.want(port(n), None));
+    let kinds: Vec<bool> = (0..3)
+        .map(|_| {
+            let step = writer.plan().step.unwrap();
+            let outcome = neutron.carry_out(&step);
+            writer.tell(&step, outcome);
+            matches!(step, Step::Add(_))
+        })
+        .collect();
+    assert_eq!(kinds, [false, true, true]);
+}
+
+/// What happens to a trunk and to its writer.
+#[derive(Clone, Debug)]
+enum Event {
+    Want(u16),
+    Unwant(u16),
+    /// The controller writes the `KuryrPort` of a port.
+    Tell(u16),
+    /// The next step is carried out, and the answer arrives.
+    Step,
+    /// It is carried out, and the answer does not arrive.
+    Lost,
+    /// Neutron does not do it and says so.
+    NotDone,
+    /// The controller is killed and comes back, having done its step or not.
+    Crash {
+        done: bool,
+    },
+    /// Somebody removes a subport.
+    Removed(u16),
+    /// Somebody adds a subport of theirs.
+    Added(u16, u16),
+    /// Somebody moves one of our subports to another id.
+    Moved(u16, u16),
+    /// A port becomes unusable, or usable again.
+    Break(u16),
+    Mend,
+    LookAgain,
+}
+
+const PORTS: u16 = 12;
+
+fn event() -> impl Strategy<Value = Event> {
+    let ports = || 0..PORTS;
+    // Few ids, so that they meet.
+    let ids = || 1..16u16;
+    prop_oneof![
+        6 => ports().prop_map(Event::Want),
+        3 => ports().prop_map(Event::Unwant),
+        5 => ports().prop_map(Event::Tell),
+        9 => Just(Event::Step),
+        2 => Just(Event::Lost),
+        1 => Just(Event::NotDone),
+        2 => any::<bool>().prop_map(|done| Event::Crash { done }),
+        1 => ports().prop_map(Event::Removed),
+        1 => (ports(), ids()).prop_map(|(port, id)| Event::Added(port, id)),
+        1 => (ports(), ids()).prop_map(|(port, id)| Event::Moved(port, id)),
+        1 => ports().prop_map(Event::Break),
+        1 => Just(Event::Mend),
+        1 => Just(Event::LookAgain),
+    ]
+}
+
+/// A cluster: what its `KuryrPort`s say outlives the controller.
+#[derive(Default)]
+struct World {
+    neutron: Neutron,
+    /// Pods that want a port, and the ids in their `KuryrPort`s.
+    pods: BTreeMap<PortId, Option<SegmentationId>>,
+    writer: Writer,
+}
+
+impl World {
+    fn run(&mut self, event: &Event) {
+        match *event {
+            Event::Want(n) => {
+                let id = *self.pods.entry(port(n)).or_default();
+                self.writer.want(port(n), id);
+            }
+            Event::Unwant(n) => {
+                self.pods.remove(&port(n));
+                self.writer.unwant(port(n));
+            }
+            Event::Tell(n) => self.tell(port(n)),
+            Event::Step => self.step(Neutron::carry_out),
+            Event::Lost => self.step(|neutron, step| {
+                neutron.carry_out(step);
+                Outcome::Unknown
+            }),
+            Event::NotDone => self.step(|_, _| Outcome::NotDone),
+            Event::Crash { done } => {
+                if let Some(step) = self.writer.plan().step.filter(|_| done) {
+                    self.neutron.carry_out(&step);
+                }
+                self.writer = Writer::new();
+                self.writer.ours((0..PORTS).map(port));
+                for (port, id) in &self.pods {
+                    self.writer.want(*port, *id);
+                }
+            }
+            Event::Removed(n) => {
+                self.neutron.subports.remove(&port(n));
+                self.neutron.subports.remove(&other(n));
+            }
+            Event::Added(n, id) => self.put(other(n), id),
+            Event::Moved(n, id) => {
+                if self.neutron.subports.contains_key(&port(n)) {
+                    self.put(port(n), id);
+                }
+            }
+            Event::Break(n) => {
+                self.neutron.unusable.insert(port(n));
+            }
+            Event::Mend => self.neutron.unusable.clear(),
+            Event::LookAgain => self.writer.look_again(),
+        }
+    }
+
+    fn put(&mut self, port: PortId, id: u16) {
+        if !self.neutron.subports.values().any(|taken| *taken == u32::from(id)) {
+            self.neutron.subports.insert(port, id.into());
+        }
+    }
+
+    fn step(&mut self, answer: impl FnOnce(&mut Neutron, &Step) -> Outcome) {
+        if let Some(step) = self.writer.plan().step {
+            let strangers: BTreeMap<PortId, u32> = self.strangers();
+            let outcome = answer(&mut self.neutron, &step);
+            assert_eq!(self.strangers(), strangers, "{step:?} touched what is not ours");
+            self.writer.tell(&step, outcome);
+        }
+    }
+
+    fn tell(&mut self, port: PortId) {
+        if let Some(told) = self.pods.get_mut(&port)
+            && let Some(id) = self.writer.pin(port)
+        {
+            assert!(told.is_none_or(|before| before == id), "{port} had {told:?} and is told {id}");
+            *told = Some(id);
+        }
+    }
+
+    fn strangers(&self) -> BTreeMap<PortId, u32> {
+        self.neutron.subports.iter().filter(|(p, _)| **p >= other(0)).map(|(p, id)| (*p, *id)).collect()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    /// Whatever happens: no two pods are told one id, what is not ours is left alone, and at rest the trunk is as wanted.
+    #[test]
+    fn a_trunk_comes_to_what_is_wanted_of_it(events in prop::collection::vec(event(), 1..120)) {
+        let mut world = World::default();
+        for event in &events {
+            world.run(event);
+            let told: Vec<SegmentationId> = world.pods.values().flatten().copied().collect();
+            let different: BTreeSet<SegmentationId> = told.iter().copied().collect();
+            prop_assert_eq!(told.len(), different.len(), "two pods have one id after {:?}: {:?}", event, world.pods);
+        }
+        world.neutron.unusable.clear();
+        for (port, id) in &world.pods {
+            world.writer.want(*port, *id);
+        }
+        world.writer.look_again();
+        world.writer.ours((0..PORTS).map(port));
+        let strangers = world.strangers();
+        let troubles = settle(&mut world.writer, &mut world.neutron);
+        prop_assert_eq!(&world.strangers(), &strangers);
+        // Nothing was refused that a second look would not have prevented, so only strangers are in the way.
+        for (port, trouble) in &troubles {
+            let Trouble::Taken { id, by } = trouble else { panic!("{port}: {trouble}") };
+            prop_assert_eq!(world.pods[port], Some(*id));
+            prop_assert_eq!(strangers.get(by), Some(&u32::from(id.get())));
+        }
+        let ours: BTreeMap<PortId, u32> =
+            world.neutron.subports.iter().filter(|(p, _)| **p < other(0)).map(|(p, id)| (*p, *id)).collect();
+        let wanted: BTreeSet<PortId> = world.pods.keys().filter(|p| !troubles.contains_key(p)).copied().collect();
+        prop_assert_eq!(ours.keys().copied().collect::<BTreeSet<_>>(), wanted);
+        for (port, told) in &world.pods {
+            if let (Some(told), Some(there)) = (told, ours.get(port)) {
+                prop_assert_eq!(u32::from(told.get()), *there);
+            }
+        }
+    }
+}
