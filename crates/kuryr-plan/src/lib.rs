@@ -4,6 +4,7 @@
 //!   pod + its KuryrPort + its node ──pod::step──▶ Step ──▶ executed by the controller, one at a time
 //!   subnets ──subnets::choices──▶ where a port may be
 //!   pods without port ──allocator::Supply──▶ what to ask Neutron for ──▶ Port ──vif::vif──▶ the VIF in the KuryrPort
+//!   demand ──pool::Pools──▶ spare ports to hand out, to make, to delete
 //!   ports in Neutron + KuryrPorts + pods ──prune::prune──▶ ports to adopt, ports to delete
 //!   Service + its endpoints ──service::desired──▶ load balancers to be had ──service::plan──▶ Step, one at a time
 //!   NetworkPolicies + pods, namespaces, Services, nodes ──policy::Compiler──▶ security groups, and who carries them
@@ -16,6 +17,7 @@ pub mod allocator;
 pub mod enforce;
 pub mod pod;
 pub mod policy;
+pub mod pool;
 pub mod prune;
 pub mod service;
 pub mod subnets;

@@ -133,8 +133,9 @@ impl ServiceReconciler {
                         return Ok(Progress::Waiting(after));
                     }
                 }
-                Step::SetMembers { .. } => {
-                    if let Some(after) = memory.pace.wait(now) {
+                Step::SetMembers { pool, members, .. } => {
+                    let later = memory.pace.wait(now).filter(|_| !memory.observed.takes_away(*pool, members));
+                    if let Some(after) = later {
                         return Ok(Progress::Waiting(after));
                     }
                     memory.pace.made(now);

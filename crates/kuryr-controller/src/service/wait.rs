@@ -42,7 +42,8 @@ pub(crate) fn next_repair(repairs: u32) -> Duration {
 const BURST: usize = 4;
 const PACE: Duration = Duration::from_secs(1);
 
-/// How often members were changed lately: endpoints that come and go all the time must not keep Octavia busy.
+/// How often members were changed lately: endpoints that come and go all the time must not keep Octavia busy. Only what
+/// adds members waits.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pace {
     recent: VecDeque<Instant>,

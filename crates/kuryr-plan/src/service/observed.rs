@@ -1,6 +1,6 @@
 //! What of one Service is in Octavia and Neutron.
 
-use super::{desired::Desired, digest::digest, matching::is_marked};
+use super::{desired::Desired, digest::digest, matching::is_marked, tree::Member};
 use kuryr_model::{ClusterId, ListenerPoolId, LoadBalancerId, Mark, Purpose, ServiceUid, lb, neutron::FloatingIp};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,6 +71,24 @@ impl ObservedTree {
             pools: pools.iter().filter(|pool| pool.loadbalancers.contains(&id)).map(pool).collect(),
             failed_over: false,
         }
+    }
+}
+
+impl Observed {
+    /// Whether these members of a listener pool leave one out that gets connections now. That cannot wait: a pod that is
+    /// on its way out answers for a moment only. Members of which only the number is known are taken to be others.
+    #[must_use]
+    pub fn takes_away(&self, pool: ListenerPoolId, members: &[Member]) -> bool {
+        let stays = |address, port| {
+            members.iter().any(|member| member.weight > 0 && (member.address, member.port) == (address, port))
+        };
+        let there = self.trees.iter().flat_map(|tree| &tree.pools).filter(|there| there.pool.id == pool);
+        there.into_iter().any(|there| match &there.members {
+            Members::Known(known) => {
+                known.iter().any(|member| member.weight > 0 && !stays(member.address, member.protocol_port))
+            }
+            Members::Counted => !there.pool.members.is_empty(),
+        })
     }
 }
 

@@ -95,3 +95,32 @@ fn a_floating_ip_without_tags_is_known_by_its_description() {
     let gathered = gather(&"prod".into(), &Listed { floating: vec![described], ..Listed::default() });
     assert_eq!(gathered.services[&ServiceUid::from("a")].floating.len(), 1);
 }
+
+#[test]
+fn to_leave_a_member_out_takes_it_away_and_to_add_one_does_not() {
+    let member = |last: u8, weight: u16| Member {
+        address: format!("10.10.0.{last}").parse().unwrap(),
+        port: 8080,
+        weight,
+        subnet: None,
+        name: String::new(),
+    };
+    let there = |last: u8| -> lb::Member {
+        let id = id::<kuryr_model::MemberId>(u32::from(last));
+        read(json!({ "id": id, "address": format!("10.10.0.{last}"), "protocol_port": 8080, "weight": 1 }))
+    };
+    let no_tags = json!([]);
+    let tree = ObservedTree::new(load_balancer(1, &no_tags), &[], &[pool(2, 1, &no_tags, None, 2)], &[]);
+    let mut observed = Observed { trees: vec![tree], floating: Vec::new() };
+    assert!(observed.takes_away(id(2), &[member(1, 1), member(2, 1)]), "members of which only the number is known");
+    observed.trees[0].pools[0].members = Members::Known(vec![there(1), there(2)]);
+    for (members, takes) in [
+        (vec![member(1, 1), member(2, 1), member(3, 1)], false),
+        (vec![member(1, 1)], true),
+        (vec![member(1, 1), member(2, 0)], true),
+        (vec![member(1, 1), member(3, 1)], true),
+    ] {
+        assert_eq!(observed.takes_away(id(2), &members), takes, "{members:?}");
+    }
+    assert!(!observed.takes_away(id(9), &[]), "a listener pool that is not there");
+}

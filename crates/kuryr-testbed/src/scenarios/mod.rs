@@ -125,6 +125,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Both services::a_pod_reaches_itself_through_its_service;
     Both services::a_service_is_scaled_up_and_down;
     Both services::a_terminating_endpoint_keeps_its_connections;
+    Both services::a_rollout_under_traffic_loses_no_connection;
     Both services::a_client_stays_with_its_endpoint;
     Both services::many_services_at_once;
     Embedded services::a_new_service_is_one_request;

@@ -7,6 +7,7 @@ use crate::{
 };
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
+use kube::api::{Patch, PatchParams};
 use kuryr_model::KuryrLoadBalancer;
 use serde_json::json;
 use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
@@ -197,6 +198,63 @@ pub(super) async fn a_terminating_endpoint_keeps_its_connections(world: &mut Wor
     services.when("web", "without the pod that ends", PATIENCE, one_ready).await?;
     come_to_answer(&from, target, &names(&others)).await?;
     session.exchange(WITHIN).await.context("the connection to the pod that ends was cut")?;
+    Ok(())
+}
+
+/// Every pod is replaced, as a Deployment does it, while clients connect without a pause.
+pub(super) async fn a_rollout_under_traffic_loses_no_connection(world: &mut World) -> anyhow::Result<()> {
+    const PODS: usize = 3;
+    let services = world.services();
+    // A pod here is ready when it runs, and its server comes a moment later: so it is selected when that is there.
+    let start = async |numbers: std::ops::Range<usize>| {
+        let pod = |number: usize| NewPod::new(format!("web-{number}")).app("later").slow_to_end(8);
+        let started = try_join_all(numbers.map(|number| world.backend_of(pod(number), &[SERVED]))).await?;
+        for backend in &started {
+            let selected = Patch::Merge(json!({"metadata": {"labels": {"app": "web"}}}));
+            world.pods().api().patch(&backend.name(), &PatchParams::default(), &selected).await?;
+        }
+        anyhow::Ok(started)
+    };
+    let (old, service, from) = tokio::try_join!(start(0..PODS), services.create("web", json!({})), client(world))?;
+    services.ready("web", u32::try_from(PODS)?).await?;
+    let target = SocketAddr::new(cluster_ip(&service)?, 80);
+    all_answer(&from, target, &names(&old)).await?;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let traffic = tokio::spawn({
+        let (stop, from) = (stop.clone(), from.clone());
+        async move {
+            let (mut answers, mut lost) = (0_usize, Vec::new());
+            while !stop.is_cancelled() {
+                match probe::who(&from, target, WITHIN).await {
+                    Ok(_) => answers += 1,
+                    Err(error) => lost.push(format!("{:#}", anyhow::Error::from(error))),
+                }
+            }
+            (answers, lost)
+        }
+    });
+    let mut new = Vec::new();
+    for number in PODS..2 * PODS {
+        new.extend(start(number..number + 1).await?);
+        // As a Deployment with one pod more than wanted: the next one goes when the new one is there.
+        let ready = u32::try_from(PODS)? + 1;
+        let there = move |held: Option<&KuryrLoadBalancer>| {
+            let members = held.and_then(|held| held.status.as_ref()?.members.as_ref());
+            members.is_some_and(|members| members.ready == ready)
+        };
+        services.when("web", "with the new pod", PATIENCE, there).await?;
+        world.pods().delete(&format!("web-{}", number - PODS)).await?;
+        let gone = move |held: Option<&KuryrLoadBalancer>| {
+            let members = held.and_then(|held| held.status.as_ref()?.members.as_ref());
+            members.is_some_and(|members| members.ready == ready - 1)
+        };
+        services.when("web", "without the old pod", PATIENCE, gone).await?;
+    }
+    services.ready("web", u32::try_from(PODS)?).await?;
+    all_answer(&from, target, &names(&new)).await?;
+    stop.cancel();
+    let (answers, lost) = traffic.await?;
+    ensure!(answers > 100 && lost.is_empty(), "{answers} answers, and lost: {lost:?}");
     Ok(())
 }
 
