@@ -11,7 +11,11 @@ use k8s_openapi::api::{core::v1::Node, events::v1::Event};
 use kube::{
     api::{Api, DynamicObject, Patch, PatchParams, PostParams},
     core::{ApiResource, GroupVersionKind},
-    runtime::{WatchStreamExt as _, wait::await_condition, watcher},
+    runtime::{
+        WatchStreamExt as _,
+        wait::{await_condition, conditions},
+        watcher,
+    },
 };
 use kuryr_model::{HOST_ANNOTATION, KuryrPort, PORT_FINALIZER};
 use serde_json::json;
@@ -83,7 +87,10 @@ pub(super) async fn a_kuryr_port_that_was_spoilt_is_made_anew_with_the_same_port
     let touched = calls.filter(|call| call.method != "GET" && call.path.contains("/ports"));
     ensure!(touched.is_empty(), "ports were touched: {touched:?}");
     // As the Event says.
+    let spoilt = before.metadata.uid.clone().context("no UID")?;
     api.delete("web", &Default::default()).await?;
+    // Until then no list of KuryrPorts can be read whole.
+    timeout(PATIENCE, await_condition(api.clone(), "web", conditions::is_deleted(&spoilt))).await??;
     let again = move |port: Option<&KuryrPort>| {
         port.is_some_and(|port| port.metadata.uid != before.metadata.uid && port.port_ids().eq([id]))
     };
