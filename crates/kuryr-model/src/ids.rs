@@ -1,8 +1,8 @@
 //! Typed ids: what OpenStack and Kubernetes name by UUID or opaque string, one type for each kind of thing.
 
-use crate::sha256::sha256;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use std::{
     borrow::Cow,
     fmt::{self, Write as _},
@@ -151,7 +151,7 @@ impl GroupDigest {
     #[must_use]
     pub fn of(text: &str) -> Self {
         let mut digits = String::with_capacity(40);
-        for byte in &sha256(text.as_bytes())[..20] {
+        for byte in &Sha256::digest(text.as_bytes())[..20] {
             // Writing into a String does not fail.
             let _: fmt::Result = write!(digits, "{byte:02x}");
         }

@@ -24,7 +24,6 @@ pub mod mark;
 pub mod neutron;
 pub mod note;
 pub mod segmentation;
-pub mod sha256;
 pub mod vif;
 
 pub use chain::chain;
