@@ -248,7 +248,7 @@ impl Site {
 
     /// A host that ports can be bound to.
     pub(super) async fn host(&self) -> anyhow::Result<String> {
-        let agents = self.neutron().agents(&Filter::new()).await?;
+        let agents = self.neutron().agents_if_asked_twice(&Filter::new()).await?;
         let alive = agents.into_iter().find(|agent| agent.alive);
         Ok(alive.context("Neutron knows no host that is alive")?.host)
     }

@@ -309,7 +309,7 @@ async fn openstack(settings: &Settings, cluster: &Known<ClusterId>, cloud: &Clou
         network.extensions(),
         quotas,
         subnets(settings, cluster, cloud),
-        network.agents(&every_agent),
+        network.agents_if_asked_twice(&every_agent),
         ours,
         off
     );
