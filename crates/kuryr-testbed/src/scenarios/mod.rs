@@ -175,6 +175,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded service_kills::the_controller_dies_after_each_write_to_the_cloud;
     Embedded service_kills::the_controller_dies_after_each_write_to_kubernetes;
     Real service_users::coredns_answers_pods_over_udp_and_tcp;
+    Real service_users::haproxy_routes_host_names_from_outside_to_services;
     Both policies_peers::policies_let_in_whom_their_selectors_mean;
     Both policies_ports::policies_let_through_what_their_ports_say;
     Embedded policies_ports::policies_tell_sctp_from_the_rest;

@@ -116,8 +116,6 @@ async fn dns(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Not in the suite for now: told alone it holds, told after the other Services one of its four requests is not answered in time.
-#[allow(dead_code, reason = "out of the suite until it is known which request stays without an answer, and why")]
 pub(super) async fn haproxy_routes_host_names_from_outside_to_services(world: &mut World) -> anyhow::Result<()> {
     const APPS: [&str; 2] = ["shop", "blog"];
     let services = world.services();
