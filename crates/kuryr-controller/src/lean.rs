@@ -249,7 +249,7 @@ impl LeanPod {
     /// # Errors
     /// It has no UID, which no API server sends.
     pub(crate) fn read(mut self) -> Result<(Pod, PodFacts), String> {
-        let key = ObjectKey::new(self.namespace().unwrap_or_default(), self.name_any());
+        let key = ObjectKey::of(&self);
         let phase = self.status.and_then(|status| status.phase);
         let labels = self.metadata.labels.take().unwrap_or_default();
         let ports = self.spec.as_ref().map(named_ports).unwrap_or_default();
@@ -286,7 +286,7 @@ impl LeanPort {
     /// None: every object has a name.
     pub(crate) fn sort(self) -> Result<Result<KuryrPort, OddPort>, String> {
         let mut odd = OddPort {
-            key: ObjectKey::new(self.namespace().unwrap_or_default(), self.name_any()),
+            key: ObjectKey::of(&self),
             uid: self.metadata.uid.clone().unwrap_or_default(),
             resource_version: self.metadata.resource_version.clone(),
             finalizers: self.metadata.finalizers.clone().unwrap_or_default(),

@@ -12,7 +12,7 @@ use crate::{
 };
 use futures::{Stream, StreamExt};
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client, Resource,
     runtime::{WatchStreamExt, watcher, watcher::Event},
 };
 use kuryr_model::{KuryrPort, ObjectKey, chain};
@@ -216,10 +216,6 @@ pub(crate) enum Seen<K> {
     Listed(HashSet<ObjectKey>),
 }
 
-fn key<K: Resource>(object: &K) -> ObjectKey {
-    ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any())
-}
-
 /// Hands every event to `handle` until `stop` is cancelled.
 pub(crate) fn run<K: Send + 'static>(
     stop: &CancellationToken,
@@ -251,7 +247,7 @@ where
     let mut listing = HashSet::new();
     let metrics = metrics.clone();
     let readable = move |object: K, metrics: &Metrics| {
-        let key = key(&object);
+        let key = ObjectKey::of(&object);
         match read(object) {
             Ok(object) => Some(Seen::Apply(Box::new(object))),
             Err(error) => {
@@ -271,12 +267,12 @@ where
                 None
             }
             Ok(Event::InitApply(object)) => {
-                listing.insert(key(&object));
+                listing.insert(ObjectKey::of(&object));
                 readable(object, &metrics)
             }
             Ok(Event::InitDone) => Some(Seen::Listed(std::mem::take(&mut listing))),
             Ok(Event::Apply(object)) => readable(object, &metrics),
-            Ok(Event::Delete(object)) => Some(Seen::Delete(key(&object))),
+            Ok(Event::Delete(object)) => Some(Seen::Delete(ObjectKey::of(&object))),
             Err(error) => {
                 metrics.watch_failed(plural);
                 tracing::warn!(resource = plural, error = %chain(&error), "the watch failed and is begun anew");

@@ -1,5 +1,6 @@
 //! The name of a namespaced Kubernetes object.
 
+use kube::ResourceExt;
 use std::{fmt, str::FromStr};
 
 /// Namespace and name of an object. A pod and its `KuryrPort` have the same key.
@@ -15,6 +16,11 @@ impl ObjectKey {
     /// A key from its two parts.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The key of an object; its parts are empty where it has none.
+    pub fn of(object: &impl ResourceExt) -> Self {
+        Self::new(object.namespace().unwrap_or_default(), object.name_any())
     }
 }
 

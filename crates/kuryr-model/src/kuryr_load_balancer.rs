@@ -14,7 +14,7 @@ use crate::{
     lb::{Protocol, Provisioning},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{CustomResource, ResourceExt};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -188,7 +188,7 @@ impl KuryrLoadBalancer {
     /// Namespace and name, which are those of its Service.
     #[must_use]
     pub fn key(&self) -> ObjectKey {
-        ObjectKey::new(self.namespace().unwrap_or_default(), self.name_any())
+        ObjectKey::of(self)
     }
 
     /// Whether it is being deleted.

@@ -10,7 +10,7 @@
 
 use crate::{ObjectKey, PolicyUid, SecurityGroupId};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{CustomResource, ResourceExt};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -127,7 +127,7 @@ impl KuryrNetworkPolicy {
     /// Namespace and name, which are those of its NetworkPolicy.
     #[must_use]
     pub fn key(&self) -> ObjectKey {
-        ObjectKey::new(self.namespace().unwrap_or_default(), self.name_any())
+        ObjectKey::of(self)
     }
 
     /// Whether it is being deleted.

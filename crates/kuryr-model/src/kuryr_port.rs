@@ -11,7 +11,7 @@
 
 use crate::{ObjectKey, PodUid, PortId, Vif};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{CustomResource, ResourceExt};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -92,7 +92,7 @@ impl KuryrPort {
     /// Namespace and name, which are those of its pod.
     #[must_use]
     pub fn key(&self) -> ObjectKey {
-        ObjectKey::new(self.namespace().unwrap_or_default(), self.name_any())
+        ObjectKey::of(self)
     }
 
     /// Whether it is being deleted.

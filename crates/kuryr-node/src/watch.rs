@@ -3,7 +3,7 @@
 use crate::{node::Node, plug::error::chain, ports::Known};
 use futures::TryStreamExt;
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client,
     core::DeserializeGuard,
     runtime::{
         WatchStreamExt,
@@ -68,7 +68,7 @@ fn take_in<P>(node: &Node<P>, event: Event<DeserializeGuard<KuryrPort>>, listed:
             let (key, known) = read(object);
             node.ports.apply(key, known);
         }
-        Event::Delete(object) => node.ports.delete(key(&object)),
+        Event::Delete(object) => node.ports.delete(ObjectKey::of(&object)),
         Event::Init => listed.clear(),
         Event::InitApply(object) => {
             let (key, known) = read(object);
@@ -81,12 +81,8 @@ fn take_in<P>(node: &Node<P>, event: Event<DeserializeGuard<KuryrPort>>, listed:
     }
 }
 
-fn key(object: &DeserializeGuard<KuryrPort>) -> ObjectKey {
-    ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any())
-}
-
 fn read(object: DeserializeGuard<KuryrPort>) -> (ObjectKey, Known) {
-    let key = key(&object);
+    let key = ObjectKey::of(&object);
     match object.0 {
         Ok(mut port) => {
             port.metadata.managed_fields = None;

@@ -121,7 +121,7 @@ where
         all.with_context(|| format!("{kind}s cannot be listed (are the definitions applied? kuryr crds --apply)"))?;
     let (mut good, mut unreadable) = (Vec::new(), Vec::new());
     for object in all {
-        let key = ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any());
+        let key = ObjectKey::of(&object);
         match object.0 {
             Ok(object) => good.push(object),
             Err(invalid) => unreadable.push(Unreadable { key, why: invalid.error }),

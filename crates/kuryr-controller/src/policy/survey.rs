@@ -10,7 +10,7 @@ use crate::{
     topology::{TopologyError, open_group, pod_subnets},
 };
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client};
 use kuryr_model::{ObjectKey, PodUid, PolicyUid, mark::Base};
 use kuryr_openstack::{Cloud, Error as CloudError};
 use kuryr_plan::{
@@ -138,7 +138,7 @@ async fn cluster(client: &Client, survey: &mut Survey) -> Result<Vec<Change>, Su
         survey.held.insert(held.key(), held.spec.policy_uid);
     }
     let ports = list(Api::all(client.clone()), |port: LeanPort| {
-        let key = ObjectKey::new(port.namespace().unwrap_or_default(), port.name_any());
+        let key = ObjectKey::of(&port);
         let port = port.read().ok()?;
         Some((key, (port.spec.pod_uid.clone(), addresses(&port))))
     });

@@ -14,7 +14,7 @@ use crate::{
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use ipnet::IpNet;
 use k8s_openapi::api::{core::v1::Service as KubeService, discovery::v1::EndpointSlice};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client};
 use kuryr_model::{KuryrLoadBalancer, ObjectKey, ServiceUid};
 use kuryr_openstack::{Cloud, Error as CloudError, Service as CloudService};
 use kuryr_plan::service::{
@@ -121,7 +121,7 @@ pub async fn survey(
     let slices = list(Api::all(client.clone()), |slice: EndpointSlice| lean::slice(slice).ok());
     let slices = slices.await.map_err(refused("EndpointSlices"))?;
     let held = list(Api::all(client.clone()), |held: LeanLoadBalancer| {
-        let key = ObjectKey::new(held.namespace().unwrap_or_default(), held.name_any());
+        let key = ObjectKey::of(&held);
         Some((key, held.read()))
     });
     let held = held.await.map_err(refused("KuryrLoadBalancers (are the definitions applied? kuryr crds --apply)"))?;

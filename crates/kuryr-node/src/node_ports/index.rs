@@ -2,7 +2,6 @@
 
 use super::{health::Check, ruleset::Ruleset};
 use k8s_openapi::api::{core::v1::Service as KubeService, discovery::v1::EndpointSlice};
-use kube::ResourceExt;
 use kuryr_model::ObjectKey;
 use kuryr_plan::service::{Kind, Service, Slice, ThisNode, TrafficPolicy, node_ports, read};
 use std::{
@@ -38,7 +37,7 @@ struct State {
 /// A Service as far as it is kept; `None` if it has nothing to be translated, and nobody asks for its health.
 #[must_use]
 pub fn kept_service(object: KubeService) -> Option<(ObjectKey, Service)> {
-    let key = key(&object);
+    let key = ObjectKey::of(&object);
     let mut service = match read::service(object) {
         Ok(service) => service,
         Err(error) => {
@@ -69,11 +68,6 @@ pub fn kept_slice(object: EndpointSlice, node: &str) -> Option<(ObjectKey, Slice
     // Copied: of a large vector that was made small, much would stay behind.
     let endpoints: Vec<_> = here.cloned().collect();
     (!endpoints.is_empty()).then_some((service?, Slice { ports, endpoints }))
-}
-
-/// Name and namespace of an object.
-pub fn key(object: &impl ResourceExt) -> ObjectKey {
-    ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any())
 }
 
 impl Index {

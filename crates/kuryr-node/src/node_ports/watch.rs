@@ -1,7 +1,7 @@
 //! Keeps the [`Index`] like the API server.
 
 use super::{
-    index::{Index, kept_service, kept_slice, key},
+    index::{Index, kept_service, kept_slice},
     state::{Part, State},
 };
 use crate::{metrics::Metrics, plug::error::chain};
@@ -14,6 +14,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
+use kuryr_model::ObjectKey;
 use serde::de::DeserializeOwned;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -41,8 +42,10 @@ pub(super) async fn services(client: &Client, index: &Index, report: Report<'_>)
         Event::Init => listed.clear(),
         Event::InitApply(object) => listed.extend(kept_service(object)),
         Event::InitDone => index.replace_services(std::mem::take(&mut listed)),
-        Event::Apply(object) => index.put_service(key(&object), kept_service(object).map(|(_, service)| service)),
-        Event::Delete(object) => index.put_service(key(&object), None),
+        Event::Apply(object) => {
+            index.put_service(ObjectKey::of(&object), kept_service(object).map(|(_, service)| service));
+        }
+        Event::Delete(object) => index.put_service(ObjectKey::of(&object), None),
     };
     follow(Api::all(client.clone()), watcher::Config::default().page_size(SERVICES), Part::Services, report, handle)
         .await;
@@ -56,12 +59,12 @@ pub(super) async fn slices(client: &Client, index: &Index, report: Report<'_>) {
     let handle = |event: Event<EndpointSlice>| match event {
         Event::Init => listed.clear(),
         Event::InitApply(object) => {
-            let key = key(&object);
+            let key = ObjectKey::of(&object);
             listed.extend(kept(object).map(|slice| (key, slice)));
         }
         Event::InitDone => index.replace_slices(std::mem::take(&mut listed)),
-        Event::Apply(object) => index.put_slice(key(&object), kept(object)),
-        Event::Delete(object) => index.put_slice(key(&object), None),
+        Event::Apply(object) => index.put_slice(ObjectKey::of(&object), kept(object)),
+        Event::Delete(object) => index.put_slice(ObjectKey::of(&object), None),
     };
     // A headless Service has no node ports.
     let config = watcher::Config::default().labels("!service.kubernetes.io/headless").page_size(SLICES);

@@ -17,7 +17,7 @@ use k8s_openapi::{
     api::{coordination::v1::Lease, core::v1::Service as KubeService},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{Api, Client, CustomResourceExt as _, ResourceExt as _, api::ListParams, runtime::wait::await_condition};
+use kube::{Api, Client, CustomResourceExt as _, api::ListParams, runtime::wait::await_condition};
 use kuryr_controller::{ControllerConfig, survey::services_off};
 use kuryr_model::{
     ClusterId, KuryrLoadBalancer, KuryrPort, Mark, ObjectKey, Purpose,
@@ -210,7 +210,7 @@ async fn services(client: &Client) -> anyhow::Result<Vec<ServiceFacts>> {
         good.into_iter().map(|held| (held.key(), Held::Good(Box::new(held)))).collect();
     held.extend(unreadable.into_iter().map(|odd| (odd.key, Held::Odd(odd.why))));
     let read = |service: &KubeService| {
-        let key = ObjectKey::new(service.namespace().unwrap_or_default(), service.name_any());
+        let key = ObjectKey::of(service);
         let spec = service.spec.clone().unwrap_or_default();
         let address = spec.cluster_ip.filter(|ip| !ip.is_empty() && ip != "None");
         ServiceFacts {

@@ -7,7 +7,7 @@ use super::{
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::{Api, Client, ResourceExt as _, api::ListParams};
+use kube::{Api, Client, api::ListParams};
 use kuryr_model::{KuryrNetworkPolicy, ObjectKey};
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub(super) async fn read(client: &Client) -> anyhow::Result<Vec<PolicyFacts>> {
         held.context("KuryrNetworkPolicies cannot be listed (are the definitions applied? kuryr crds --apply)")?;
     let mut held: BTreeMap<ObjectKey, KuryrNetworkPolicy> = held.into_iter().map(|held| (held.key(), held)).collect();
     let facts = policies.iter().map(|policy| {
-        let key = ObjectKey::new(policy.namespace().unwrap_or_default(), policy.name_any());
+        let key = ObjectKey::of(policy);
         PolicyFacts {
             created: policy.metadata.creation_timestamp.as_ref().map(|time| time.0),
             generation: policy.metadata.generation,
