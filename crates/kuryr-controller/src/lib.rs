@@ -31,6 +31,7 @@ mod index;
 mod lean;
 mod metrics;
 mod odd;
+mod own;
 mod policy;
 mod queue;
 mod reconcile;

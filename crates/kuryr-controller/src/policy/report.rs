@@ -7,12 +7,11 @@ use super::{
     keeper::Keeper,
     status::{Phase, status},
 };
-use crate::{events::Events, metrics::Metrics, service::patch};
+use crate::{events::Events, metrics::Metrics, own::owned_by, service::patch};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     Api, Client,
-    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use kuryr_model::{
     KuryrNetworkPolicy, KuryrNetworkPolicySpec, KuryrNetworkPolicyStatus, ObjectKey, PolicyUid,
@@ -192,21 +191,7 @@ fn says(status: &KuryrNetworkPolicyStatus) -> Option<(&str, &str, Option<i64>)> 
 }
 
 fn new(key: &ObjectKey, uid: &PolicyUid) -> KuryrNetworkPolicy {
-    let owner = OwnerReference {
-        api_version: "networking.k8s.io/v1".to_owned(),
-        kind: "NetworkPolicy".to_owned(),
-        name: key.name.clone(),
-        uid: uid.to_string(),
-        // A blocking owner reference would need the right to change the finalizers of policies.
-        block_owner_deletion: None,
-        controller: Some(true),
-    };
-    let metadata = ObjectMeta {
-        name: Some(key.name.clone()),
-        namespace: Some(key.namespace.clone()),
-        owner_references: Some(vec![owner]),
-        ..ObjectMeta::default()
-    };
+    let metadata = owned_by("networking.k8s.io/v1", "NetworkPolicy", key, uid.to_string());
     let spec = KuryrNetworkPolicySpec { policy_uid: uid.clone() };
     KuryrNetworkPolicy { metadata, ..KuryrNetworkPolicy::new(&key.name, spec) }
 }

@@ -1,8 +1,9 @@
 //! What a `KuryrNetworkPolicy` says of its NetworkPolicy: pure.
 
 use super::{error::Failure, keeper::State};
+use crate::own::condition;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kuryr_model::{
     KuryrNetworkPolicyStatus, ObjectKey, PodUid,
     kuryr_network_policy::{CONDITION_READY, GroupRef, LISTED, PeerSetRef, PolicyProblem},
@@ -135,15 +136,7 @@ fn ready(phase: &Phase, generation: i64, before: &KuryrNetworkPolicyStatus, now:
         }
     };
     let before = before.conditions.iter().find(|condition| condition.type_ == CONDITION_READY);
-    let since = before.filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
-    Condition {
-        type_: CONDITION_READY.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message,
-        last_transition_time: since.unwrap_or(Time(now)),
-        observed_generation: Some(generation),
-    }
+    condition(CONDITION_READY, (status, reason, message), before, Some(generation), now)
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use super::{
     error::ServiceError,
     status::{Facts, PENDING, Phase, patch, status},
 };
-use crate::{events::Events, metrics::Metrics};
-use k8s_openapi::{api::core::v1::Service as KubeService, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use crate::{events::Events, metrics::Metrics, own::owned_by};
+use k8s_openapi::api::core::v1::Service as KubeService;
 use kube::{
     Api, Client,
     api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
@@ -66,21 +66,9 @@ impl Reporter {
 
     /// Makes the `KuryrLoadBalancer` of a Service.
     pub(crate) async fn hold(&self, key: &ObjectKey, uid: &ServiceUid) -> Result<KuryrLoadBalancer, ServiceError> {
-        let owner = OwnerReference {
-            api_version: "v1".to_owned(),
-            kind: "Service".to_owned(),
-            name: key.name.clone(),
-            uid: uid.to_string(),
-            // A blocking owner reference would need the right to change the finalizers of Services.
-            block_owner_deletion: None,
-            controller: Some(true),
-        };
         let metadata = ObjectMeta {
-            name: Some(key.name.clone()),
-            namespace: Some(key.namespace.clone()),
-            owner_references: Some(vec![owner]),
             finalizers: Some(vec![LOAD_BALANCER_FINALIZER.to_owned()]),
-            ..ObjectMeta::default()
+            ..owned_by("v1", "Service", key, uid.to_string())
         };
         let spec = KuryrLoadBalancerSpec { service_uid: uid.clone() };
         let new = KuryrLoadBalancer { metadata, ..KuryrLoadBalancer::new(&key.name, spec) };

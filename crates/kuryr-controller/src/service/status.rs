@@ -1,8 +1,9 @@
 //! What a `KuryrLoadBalancer` says of its Service: pure.
 
 use super::error::ServiceError;
+use crate::own::condition;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kuryr_model::{
     KuryrLoadBalancer, KuryrLoadBalancerStatus,
     kuryr_load_balancer::{CONDITION_READY, ListenerRef, LoadBalancerRef, LoadBalancerState, Members, Problem},
@@ -149,16 +150,8 @@ fn ready(facts: &Facts<'_>) -> Condition {
             None => ("True", "Active", String::new()),
         },
     };
-    let before = facts.held.ready();
-    let since = before.filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
-    Condition {
-        type_: CONDITION_READY.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message,
-        last_transition_time: since.unwrap_or(Time(facts.now)),
-        observed_generation: facts.held.metadata.generation,
-    }
+    let generation = facts.held.metadata.generation;
+    condition(CONDITION_READY, (status, reason, message), facts.held.ready(), generation, facts.now)
 }
 
 /// How many endpoints get new connections, of how many: one that has addresses of two families counts once.
