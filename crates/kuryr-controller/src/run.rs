@@ -88,13 +88,12 @@ pub async fn run(
 ) -> Result<(), RunError> {
     // A standby that could not lead should say so now, not when it is needed.
     let topology = Topology::find(&cloud, &config.cluster, &config.pod_subnets).await?;
-    let (services, ranges) = match Services::find(&cloud, &config, &topology.subnets).await? {
-        Services::On(site) => (true, site.services.iter().map(|subnet| subnet.cidr).collect()),
-        Services::Off(why) => {
-            tracing::info!(why, "Services are off: they get no load balancers");
-            (false, Vec::new())
-        }
-    };
+    let services = Services::find(&cloud, &config, &topology.subnets).await?;
+    if let Services::Off(why) = &services {
+        tracing::info!(why, "Services are off: they get no load balancers");
+    }
+    let ranges = services.ranges();
+    let services = matches!(services, Services::On(_));
     let policies = Arc::new(Keeper::new(policy_settings(&topology.subnets, ranges), topology.open_groups));
 
     let off = Synced { services: ServicesSynced::OFF, ..Synced::default() };

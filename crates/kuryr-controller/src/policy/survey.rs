@@ -6,7 +6,7 @@ use crate::{
     lean::{LeanNode, LeanPod, LeanPort},
     resync::list,
     run::policy_settings,
-    service::survey::Survey as Services,
+    service::{Services, ServicesError, survey::Survey as ServicesSurvey},
     topology::{TopologyError, open_group, pod_subnets},
 };
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -15,7 +15,7 @@ use kuryr_model::{ObjectKey, PodUid, PolicyUid, mark::Base};
 use kuryr_openstack::{Cloud, Error as CloudError};
 use kuryr_plan::{
     enforce::{Enforcer, Step},
-    policy::{Change, GroupKey, Pod, Service},
+    policy::{Change, GroupKey, Pod, Service, Settings},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,6 +53,30 @@ pub enum SurveyError {
     Kubernetes(&'static str, #[source] kube::Error),
 }
 
+/// The controller could not start with these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The pod subnets are not there.
+    #[error(transparent)]
+    Pods(#[from] TopologyError),
+    /// What Services need is not there.
+    #[error(transparent)]
+    Services(#[from] ServicesError),
+}
+
+/// The settings of the compiler as the controller has them. Without pod subnets they are of no family.
+///
+/// # Errors
+/// [`SettingsError`].
+pub async fn settings(config: &ControllerConfig, cloud: &Cloud) -> Result<Settings, SettingsError> {
+    let pods = match pod_subnets(cloud, &config.cluster, &config.pod_subnets).await {
+        Err(TopologyError::NoSubnets(_)) => Vec::new(),
+        found => found?,
+    };
+    let services = Services::find(cloud, config, &pods).await?;
+    Ok(policy_settings(&pods, services.ranges()))
+}
+
 /// Compares what policies come to with what Neutron has. Services are given as they were surveyed.
 ///
 /// # Errors
@@ -61,7 +85,7 @@ pub async fn survey(
     config: &ControllerConfig,
     cloud: &Cloud,
     client: &Client,
-    services: &Services,
+    services: &ServicesSurvey,
 ) -> Result<Survey, SurveyError> {
     // OpenStack first: what is made meanwhile is not stray.
     let caller = Caller { cloud: cloud.clone(), cluster: config.cluster.clone() };
@@ -79,12 +103,7 @@ pub async fn survey(
         // Told by whoever looks at the base.
         return Ok(survey);
     };
-    let subnets = match pod_subnets(cloud, &config.cluster, &config.pod_subnets).await {
-        Err(TopologyError::Cloud(error)) => return Err(error.into()),
-        found => found.unwrap_or_default(),
-    };
-    let ranges = services.ranges.clone();
-    let mut enforcer = Enforcer::new(policy_settings(&subnets, ranges), ingress, egress);
+    let mut enforcer = Enforcer::new(policy_settings(&services.pods, services.ranges.clone()), ingress, egress);
     enforcer.apply(changes);
     let moment = enforcer.moment();
     enforcer.looked(&config.cluster, moment, &groups);

@@ -15,7 +15,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use ipnet::IpNet;
 use k8s_openapi::api::{core::v1::Service as KubeService, discovery::v1::EndpointSlice};
 use kube::{Api, Client};
-use kuryr_model::{KuryrLoadBalancer, ObjectKey, ServiceUid};
+use kuryr_model::{KuryrLoadBalancer, ObjectKey, ServiceUid, neutron::Subnet};
 use kuryr_openstack::{Cloud, Error as CloudError, Service as CloudService};
 use kuryr_plan::service::{
     Desired, Feature, Members, Observed, Plan, Provider, Reason, Service, Slice, annotations::LB_PROVIDER, desired,
@@ -31,6 +31,8 @@ const AT_ONCE: usize = 8;
 pub struct Survey {
     /// Why Services get no load balancers, if so; then there are no [`Self::services`].
     pub off: Option<String>,
+    /// The pod subnets, if there are any.
+    pub pods: Vec<Subnet>,
     /// The service subnets.
     pub ranges: Vec<IpNet>,
     /// The Services, by their names.
@@ -83,19 +85,20 @@ pub enum SurveyError {
 /// # Errors
 /// They should, and cannot: a setting is wrong, or OpenStack does not answer.
 pub async fn services_off(config: &ControllerConfig, cloud: &Cloud) -> Result<Option<String>, SurveyError> {
-    Ok(match find(config, cloud).await? {
+    Ok(match find(config, cloud).await?.1 {
         Services::On(_) => None,
         Services::Off(why) => Some(why),
     })
 }
 
-/// A cluster whose pods have no subnet yet is told so elsewhere.
-async fn find(config: &ControllerConfig, cloud: &Cloud) -> Result<Services, SurveyError> {
+/// The pod subnets, and what is to become of Services. A cluster whose pods have no subnet yet is told so elsewhere.
+async fn find(config: &ControllerConfig, cloud: &Cloud) -> Result<(Vec<Subnet>, Services), SurveyError> {
     let pods = match pod_subnets(cloud, &config.cluster, &config.pod_subnets).await {
         Err(TopologyError::Cloud(error)) => return Err(SurveyError::Cloud(error)),
         found => found.unwrap_or_default(),
     };
-    Ok(Services::find(cloud, config, &pods).await?)
+    let services = Services::find(cloud, config, &pods).await?;
+    Ok((pods, services))
 }
 
 /// Looks at all Services, or at one. Of one, only its own members are listed.
@@ -108,7 +111,7 @@ pub async fn survey(
     client: &Client,
     only: Option<&ObjectKey>,
 ) -> Result<Survey, SurveyError> {
-    let services = find(config, cloud).await?;
+    let (pods, services) = find(config, cloud).await?;
     // OpenStack first: what is made for a Service meanwhile is not stray.
     let mut found = HashMap::new();
     let observer = Observer::new(cloud, config.cluster.clone());
@@ -132,7 +135,7 @@ pub async fn survey(
             behind.entry(key).or_default().push(slice.slice);
         }
     }
-    let mut survey = Survey::default();
+    let mut survey = Survey { pods, ranges: services.ranges(), ..Survey::default() };
     for (key, held) in held {
         match held {
             Ok(held) => drop(survey.held.insert(key, held)),
@@ -140,10 +143,7 @@ pub async fn survey(
         }
     }
     let site = match services {
-        Services::On(site) => {
-            survey.ranges = site.services.iter().map(|subnet| subnet.cidr).collect();
-            Some(SiteState::new(*site))
-        }
+        Services::On(site) => Some(SiteState::new(*site)),
         Services::Off(why) => {
             survey.off = Some(why);
             None

@@ -27,6 +27,16 @@ pub(crate) enum Services {
     Off(String),
 }
 
+impl Services {
+    /// The ranges that VIPs are from.
+    pub(crate) fn ranges(&self) -> Vec<IpNet> {
+        match self {
+            Self::On(site) => site.services.iter().map(|subnet| subnet.cidr).collect(),
+            Self::Off(_) => Vec::new(),
+        }
+    }
+}
+
 /// The cloud lacks something that Services need.
 #[derive(Debug, thiserror::Error)]
 pub enum ServicesError {

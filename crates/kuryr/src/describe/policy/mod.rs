@@ -1,6 +1,5 @@
 //! `kuryr describe policy`
 
-mod settings;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -9,7 +8,7 @@ mod view;
 use crate::{audit::Output, can_reach};
 use anyhow::Context as _;
 use kube::{Api, Client, api::ListParams};
-use kuryr_controller::ControllerConfig;
+use kuryr_controller::{ControllerConfig, policy_survey};
 use kuryr_model::{KuryrNetworkPolicy, ObjectKey, mark::cluster_tag, neutron::SecurityGroup};
 use kuryr_openstack::{Cloud, Filter};
 use kuryr_plan::policy::{Compiler, description};
@@ -33,7 +32,7 @@ pub(super) async fn describe(
         held.context("KuryrNetworkPolicies cannot be listed (are the definitions applied? kuryr crds --apply)")?;
     let held = held.items.into_iter().find(|held| held.key() == *key);
 
-    let mut compiler = Compiler::new(settings::settings(config, cloud).await?);
+    let mut compiler = Compiler::new(policy_survey::settings(config, cloud).await?);
     compiler.apply(cluster.world.changes());
     let report = compiler.report(key).unwrap_or_default();
     let ids = report.pods.iter().filter_map(|pod| cluster.ports.get(pod)).flatten();
