@@ -2,7 +2,7 @@
 
 use super::{
     connectivity::WITHIN,
-    services::{SOON, all_answer, client, names},
+    services::{SOON, all_answer, all_answer_outside, client, names},
 };
 use crate::{
     dataplane::probe,
@@ -31,7 +31,7 @@ pub(super) async fn a_floating_ip_leads_to_a_service(world: &mut World) -> anyho
     services.ready("web", 2).await?;
     let outside = services.ingress("web").await?;
     ensure!(outside != cluster_ip(&service)?, "the ingress is the cluster IP");
-    all_answer(&world.outside(), (outside, 80).into(), &names(&backends)).await
+    all_answer_outside(world, outside, &names(&backends)).await
 }
 
 pub(super) async fn a_service_changes_its_type_in_place(world: &mut World) -> anyhow::Result<()> {
@@ -49,7 +49,7 @@ pub(super) async fn a_service_changes_its_type_in_place(world: &mut World) -> an
 
     services.change("web", json!({"spec": {"type": "LoadBalancer"}})).await?;
     let outside = services.ingress("web").await?;
-    all_answer(&world.outside(), (outside, 80).into(), &names(&backends)).await?;
+    all_answer_outside(world, outside, &names(&backends)).await?;
     session.exchange(WITHIN).await.context("to LoadBalancer")?;
 
     for kind in ["NodePort", "ClusterIP"] {

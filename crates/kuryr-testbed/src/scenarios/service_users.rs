@@ -1,6 +1,6 @@
 //! What every cluster puts on Services first: its DNS, and a router for host names. The real ones, with `dig` and `curl`.
 
-use super::services::{SOON, client};
+use super::services::{LED, SOON, client};
 use crate::world::{NewPod, World, cluster_ip, services::SERVED};
 use anyhow::{Context, ensure};
 use k8s_openapi::api::{
@@ -13,7 +13,7 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use std::{fmt::Debug, fs, path::Path};
+use std::{fmt::Debug, fs, path::Path, time::Duration};
 use tokio::{process::Command, time::timeout};
 
 /// Anew where an earlier run of the scenario on this stack left one.
@@ -32,7 +32,7 @@ where
 }
 
 /// Runs a program in a network namespace until it prints what is looked for.
-async fn until(netns: &Path, program: &[&str], wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+async fn until(within: Duration, netns: &Path, program: &[&str], wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
     let mut last = String::new();
     let printed = async {
         loop {
@@ -45,7 +45,7 @@ async fn until(netns: &Path, program: &[&str], wanted: impl Fn(&str) -> bool) ->
             }
         }
     };
-    match timeout(SOON, printed).await {
+    match timeout(within, printed).await {
         Ok(done) => done,
         Err(_) => anyhow::bail!("{} prints {last:?}", program.join(" ")),
     }
@@ -111,7 +111,7 @@ async fn dns(world: &World) -> anyhow::Result<()> {
     let (server, wanted) = (format!("@{}", cluster_ip(&service)?), cluster_ip(&named)?.to_string());
     for transport in ["+notcp", "+tcp"] {
         let dig = ["dig", server.as_str(), name.as_str(), transport, "+short", "+tries=1", "+time=2"];
-        until(&from, &dig, |printed| printed.trim() == wanted).await?;
+        until(SOON, &from, &dig, |printed| printed.trim() == wanted).await?;
     }
     Ok(())
 }
@@ -144,7 +144,7 @@ pub(super) async fn haproxy_routes_host_names_from_outside_to_services(world: &m
             let (url, resolve) = (format!("{scheme}://{app}.test/"), format!("{app}.test:{number}:{outside}"));
             let curl =
                 ["curl", "--silent", "--insecure", "--noproxy", "*", "--max-time", "5", "--resolve", &resolve, &url];
-            until(&world.outside(), &curl, |printed| printed.trim() == app).await?;
+            until(LED, &world.outside(), &curl, |printed| printed.trim() == app).await?;
         }
     }
     Ok(())

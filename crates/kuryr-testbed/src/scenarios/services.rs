@@ -10,19 +10,42 @@ use futures::future::try_join_all;
 use kube::api::{Patch, PatchParams};
 use kuryr_model::KuryrLoadBalancer;
 use serde_json::json;
-use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 use tokio::time::{Instant, timeout};
 
 /// How long it may take from what Octavia says to what packets see.
 pub(super) const SOON: Duration = Duration::from_secs(30);
+
+/// How long it may take until a new floating IP leads to a Service. The agent of the OVN provider hears of it by an event, takes
+/// one event after the other, and at each of a load balancer that is gone by then it waits 15 s for it to appear.
+pub(super) const LED: Duration = Duration::from_secs(120);
 
 /// So many connections, none of which leads to where none may lead, are proof enough.
 const PROOF: usize = 20;
 
 /// Connects until each of these has answered; another one must not.
 pub(super) async fn all_answer(from: &Path, target: SocketAddr, names: &BTreeSet<String>) -> anyhow::Result<()> {
+    all_answer_within(SOON, from, target, names).await
+}
+
+/// The same from outside, at a floating IP.
+pub(super) async fn all_answer_outside(world: &World, outside: IpAddr, names: &BTreeSet<String>) -> anyhow::Result<()> {
+    all_answer_within(LED, &world.outside(), (outside, 80).into(), names).await
+}
+
+async fn all_answer_within(
+    within: Duration,
+    from: &Path,
+    target: SocketAddr,
+    names: &BTreeSet<String>,
+) -> anyhow::Result<()> {
     let mut seen = BTreeSet::new();
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + within;
     while seen != *names {
         ensure!(Instant::now() < deadline, "of {names:?}, only {seen:?} answered at {target}");
         let name = match probe::who(from, target, WITHIN).await {
