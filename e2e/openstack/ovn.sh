@@ -68,12 +68,14 @@ clean_ovn() {
   rm -f "$OPENSTACK"/ovs/{conf.db,.conf.db.~lock~}
 }
 
-# refuse_foreign_ovs: two Open vSwitches cannot both have a bridge of one name.
+# refuse_foreign_ovs: two Open vSwitches cannot both have a bridge of one name. What a killed one of another checkout left is nobody's.
 refuse_foreign_ovs() {
   local link
   alive vswitchd && return
   clean_ovn
   for link in br-int br-ex ovs-netdev; do
-    [ ! -e "/sys/class/net/$link" ] || die "there is a link $link that is not of this stack: stop the Open vSwitch that made it (ip -d link show $link)"
+    [ -e "/sys/class/net/$link" ] || continue
+    { [ -e "/sys/class/net/$link/tun_flags" ] && ! pgrep -x ovs-vswitchd >/dev/null && ip link delete "$link"; } ||
+      die "there is a link $link that is not of this stack: stop the Open vSwitch that made it (ip -d link show $link)"
   done
 }
