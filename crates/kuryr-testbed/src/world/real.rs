@@ -76,8 +76,9 @@ pub(super) async fn start(config: RealConfig) -> anyhow::Result<World> {
     let cluster = cluster_id(&client).await?;
     let place = NodePlace { name: config.node.clone(), netns: None, listen: ([127, 0, 0, 1], 9661).into() };
     let mut kuryr = Kuryr::new(config.settings, vec![place])?;
+    kuryr.begin_daemon(&config.node).await?;
     kuryr.start_controller().await?;
-    kuryr.start_daemon(&config.node).await?;
+    kuryr.daemon_ready(&config.node).await?;
     let ground = Ground::Real(Box::new(Real { scripts: config.scripts, ovsdb_socket: config.ovsdb_socket }));
     Ok(World {
         client,
