@@ -71,9 +71,12 @@ deploy() {
 
 # Node ports lead to cluster IPs, and the node's way to those is the router's.
 route_services() {
-  local router
-  router=$(openstack --os-cloud kuryr router show kuryr-pods --format json | jq -r '.external_gateway_info.external_fixed_ips[0].ip_address')
-  ip route replace "$SERVICE_CIDR" via "$router" dev br-ex
+  local cluster router gateway
+  cluster=$(kubectl get namespace kube-system --output 'jsonpath={.metadata.uid}')
+  # By its tag: an earlier cluster may have left one of the same name.
+  router=$(openstack --os-cloud kuryr router list --tags "kuryr:$cluster" --format json | jq -r '.[0].ID')
+  gateway=$(openstack --os-cloud kuryr router show "$router" --format json | jq -r '.external_gateway_info.external_fixed_ips[0].ip_address')
+  ip route replace "$SERVICE_CIDR" via "$gateway" dev br-ex
 }
 
 start_controller() {
