@@ -58,10 +58,12 @@ account() {
 deploy() {
   kubectl get --raw /readyz >/dev/null || die "Kubernetes does not answer: e2e/kubernetes.sh up"
   answers "http://127.0.0.1:${KURYR_E2E_NEUTRON_PORT:-9696}/" || die "Neutron does not answer: e2e/openstack.sh up"
-  "$KURYR_BIN" crds | kubectl apply --filename - >>"$LOGS/deploy.log"
-  # Processes of this machine take the place of the pods: of those the API server only says whether it would take them.
-  kubectl apply --dry-run=server --kustomize "$ROOT/deploy" >>"$LOGS/deploy.log"
-  kubectl apply --filename "$ROOT/deploy/rbac.yaml" --filename "$ROOT/deploy/admission.yaml" >>"$LOGS/deploy.log"
+  {
+    "$KURYR_BIN" crds | kubectl apply --filename -
+    # Processes of this machine take the place of the pods: of those the API server only says whether it would take them.
+    kubectl apply --dry-run=server --kustomize "$ROOT/deploy"
+    kubectl apply --filename "$ROOT/deploy/rbac.yaml" --filename "$ROOT/deploy/admission.yaml"
+  } >>"$LOGS/deploy.log"
   account controller
   # As the token of a daemon's pod is.
   account daemon --bound-object-kind=Node "--bound-object-name=$NODE"
