@@ -90,7 +90,6 @@ impl ServiceTerm {
             memories: memories.clone(),
             reporter: Reporter::new(self.client.clone(), self.events.clone(), self.metrics.clone()),
             metrics: self.metrics.clone(),
-            first: tokio::sync::Mutex::default(),
         });
         memories.begin(self.index.uids().into_keys());
         let resync = ServiceResync {

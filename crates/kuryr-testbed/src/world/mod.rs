@@ -22,6 +22,7 @@ mod wiring;
 
 pub use actions::mtu;
 pub use cni::CniAnswer;
+pub(crate) use embedded::PROVIDER;
 pub use embedded::{
     AVAILABILITY_ZONE, EXTERNAL, Embedded, EmbeddedConfig, FLAVOR, SERVICE_CIDR, SERVICE_CIDR_V6, set_up,
 };

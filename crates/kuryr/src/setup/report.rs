@@ -14,6 +14,7 @@ pub(crate) fn print(
     found: &Found,
     context: &Context,
     identity: &Identity,
+    providers: &[String],
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     writeln!(out, "# Kuryr in project {}, cluster {}:", identity.project_name, desired.cluster)?;
@@ -29,6 +30,13 @@ pub(crate) fn print(
     }
     for (_, group) in &found.groups {
         line("security group", &group.id, &group.name)?;
+    }
+    if !providers.is_empty() {
+        writeln!(
+            out,
+            "# Octavia has several providers ({}): set [services] provider to one of them.",
+            providers.join(", ")
+        )?;
     }
     let text = |text: &String| Value::String(text.clone());
     let mut table = toml::Table::new();
