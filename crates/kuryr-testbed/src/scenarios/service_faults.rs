@@ -40,7 +40,7 @@ fn only(world: &World, service: &str) -> anyhow::Result<LoadBalancerState> {
 }
 
 /// A Service that waits and says why.
-fn waits_with(reason: &'static str) -> impl Fn(Option<&KuryrLoadBalancer>) -> bool {
+pub(super) fn waits_with(reason: &'static str) -> impl Fn(Option<&KuryrLoadBalancer>) -> bool {
     move |held| {
         let ready = held.and_then(KuryrLoadBalancer::ready);
         ready.is_some_and(|ready| ready.status == "False" && ready.reason == reason)
