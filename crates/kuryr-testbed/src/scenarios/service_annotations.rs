@@ -271,9 +271,7 @@ pub(super) async fn a_floating_ip_is_of_the_subnet_that_its_service_names(world:
     Ok(())
 }
 
-pub(super) async fn members_that_are_no_pods_are_reached_from_the_subnet_that_is_named(
-    world: &mut World,
-) -> anyhow::Result<()> {
+pub(super) async fn members_that_are_no_pods_have_the_subnet_that_is_named(world: &mut World) -> anyhow::Result<()> {
     let services = world.services();
     let pods = world.pod_subnets().await?.into_iter().next().context("no pod subnet")?.id;
     let slice = json!({"endpoints": [{"addresses": ["192.0.2.77"]}], "ports": [{"port": SERVED}]});

@@ -92,9 +92,7 @@ pub(super) async fn a_node_port_of_every_node_leads_to_a_service(world: &mut Wor
     Ok(())
 }
 
-pub(super) async fn an_external_ip_leads_to_a_service_by_the_node_that_gets_its_packets(
-    world: &mut World,
-) -> anyhow::Result<()> {
+pub(super) async fn an_external_ip_leads_to_a_service(world: &mut World) -> anyhow::Result<()> {
     let services = world.services();
     let address: IpAddr = "192.0.2.80".parse()?;
     // Nothing is announced: that is for routers of the operator's.
