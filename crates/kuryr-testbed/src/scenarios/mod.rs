@@ -23,6 +23,7 @@ mod service_annotations;
 mod service_faults;
 mod service_kills;
 mod service_kinds;
+mod service_times;
 mod service_users;
 mod services;
 mod setup;
@@ -127,6 +128,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Both bad_input::wrong_configuration_ends_with_one_sentence;
     Both services::a_service_leads_to_all_its_endpoints;
     Both services::a_vm_reaches_a_service;
+    Both service_times::a_service_answers_as_soon_as_octavia_is_done;
     Both services::tcp_and_udp_at_one_number;
     Both services::a_pod_reaches_itself_through_its_service;
     Both services::a_service_is_scaled_up_and_down;
