@@ -1,16 +1,23 @@
 //! What scenarios do to a world besides making pods.
 
-use super::{Ground, SERVICE_CIDR_V6, World, process::Process, process::Program, process::executable};
+use super::{
+    Ground, SERVICE_CIDR_V6, World,
+    pods::PATIENCE,
+    process::{Process, Program, executable},
+};
 use anyhow::{Context, bail, ensure};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{coordination::v1::Lease, core::v1::Pod},
+    api::{
+        coordination::v1::Lease,
+        core::v1::{Event, Pod},
+    },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
     runtime::wait::await_condition,
 };
 use kuryr_model::{Mark, NetworkId, Purpose, SecurityGroupId, mark::Base, neutron::Subnet};
@@ -21,8 +28,11 @@ use kuryr_node::{
 };
 use kuryr_openstack::{Filter, network::NewSubnet};
 use serde_json::json;
-use std::{path::Path, time::Duration};
-use tokio::time::timeout;
+use std::{collections::BTreeSet, ops::Range, path::Path, time::Duration};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 
 /// The pods' addresses of IPv6, where they have some.
 const POD_CIDR_V6: &str = "fd00:10:10::/64";
@@ -226,6 +236,51 @@ impl World {
         let mark = Mark { cluster: self.cluster.clone(), purpose: Purpose::Base(Base::IngressOpen) };
         let groups = self.cloud.network().security_groups().list(&Filter::new().tags(mark.tags())).await?;
         Ok(groups.first().context("there is no open group")?.id)
+    }
+
+    /// Waits until somebody who describes an object of the scenario's namespace is told the reason.
+    ///
+    /// # Errors
+    /// Nobody is, in time.
+    pub async fn told(&self, name: &str, reason: &str) -> anyhow::Result<()> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), self.namespace());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let all = events.list(&ListParams::default()).await?;
+            let about = |event: &&Event| event.involved_object.name.as_deref() == Some(name);
+            let reasons: BTreeSet<_> = all.iter().filter(about).filter_map(|event| event.reason.clone()).collect();
+            if reasons.contains(reason) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "no Event {reason} about {name}, only {reasons:?}");
+            // Events come a moment after the condition.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Kills the controllers so many times while some work goes on, at points that nobody chose: so many milliseconds after the
+    /// one that followed leads. The last one lives, for work that takes longer than a controller.
+    ///
+    /// # Errors
+    /// The work fails, or no controller comes to lead.
+    pub async fn kill_while(
+        &mut self,
+        work: JoinHandle<anyhow::Result<()>>,
+        times: usize,
+        after: Range<u64>,
+    ) -> anyhow::Result<()> {
+        for _ in 0..times {
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(after.clone()))).await;
+            if work.is_finished() {
+                break;
+            }
+            for controller in self.kuryr.controllers() {
+                self.kuryr.kill_controller(controller).await?;
+            }
+            self.kuryr.start_controller().await?;
+            self.leader_elected().await?;
+        }
+        work.await?
     }
 
     /// Lets anything pass as an object of a custom resource.
