@@ -58,10 +58,12 @@ account() {
 deploy() {
   kubectl get --raw /readyz >/dev/null || die "Kubernetes does not answer: e2e/kubernetes.sh up"
   answers "http://127.0.0.1:${KURYR_E2E_NEUTRON_PORT:-9696}/" || die "Neutron does not answer: e2e/openstack.sh up"
-  "$KURYR_BIN" crds | kubectl apply --filename - >>"$LOGS/deploy.log"
-  # Processes of this machine take the place of the pods: of those the API server only says whether it would take them.
-  kubectl apply --dry-run=server --kustomize "$ROOT/deploy" >>"$LOGS/deploy.log"
-  kubectl apply --filename "$ROOT/deploy/rbac.yaml" --filename "$ROOT/deploy/admission.yaml" >>"$LOGS/deploy.log"
+  {
+    "$KURYR_BIN" crds | kubectl apply --filename -
+    # Processes of this machine take the place of the pods: of those the API server only says whether it would take them.
+    kubectl apply --dry-run=server --kustomize "$ROOT/deploy"
+    kubectl apply --filename "$ROOT/deploy/rbac.yaml" --filename "$ROOT/deploy/admission.yaml"
+  } >>"$LOGS/deploy.log"
   account controller
   # As the token of a daemon's pod is.
   account daemon --bound-object-kind=Node "--bound-object-name=$NODE"
@@ -71,9 +73,12 @@ deploy() {
 
 # Node ports lead to cluster IPs, and the node's way to those is the router's.
 route_services() {
-  local router
-  router=$(openstack --os-cloud kuryr router show kuryr-pods --format json | jq -r '.external_gateway_info.external_fixed_ips[0].ip_address')
-  ip route replace "$SERVICE_CIDR" via "$router" dev br-ex
+  local cluster router gateway
+  cluster=$(kubectl get namespace kube-system --output 'jsonpath={.metadata.uid}')
+  # By its tag: an earlier cluster may have left one of the same name.
+  router=$(openstack --os-cloud kuryr router list --tags "kuryr:$cluster" --format json | jq -r '.[0].ID')
+  gateway=$(openstack --os-cloud kuryr router show "$router" --format json | jq -r '.external_gateway_info.external_fixed_ips[0].ip_address')
+  ip route replace "$SERVICE_CIDR" via "$gateway" dev br-ex
 }
 
 start_controller() {

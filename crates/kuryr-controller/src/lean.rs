@@ -13,7 +13,7 @@ use kube::{Resource, ResourceExt, api::ObjectMeta};
 use kuryr_model::{HOST_ANNOTATION, Host, KuryrPort, KuryrPortSpec, ObjectKey, PodUid, kuryr_port::KuryrPortStatus};
 use kuryr_plan::{
     pod::{Pod, out_of_service},
-    policy::{NamedPort, Protocol},
+    policy::{NamedPort, containers, named_port},
 };
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -266,17 +266,10 @@ impl LeanPod {
     }
 }
 
-/// The named ports of its containers. Those of init containers that go on running beside the others count, too; of two of
-/// one name the first counts, and Kubernetes looks at the containers first.
 fn named_ports(spec: &PodSpec) -> Vec<NamedPort> {
-    let lasting = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().filter(lasting));
-    let named = containers.flat_map(|container| &container.ports).filter_map(|port| {
-        let protocol = Protocol::from_kubernetes(port.protocol.as_deref().unwrap_or("TCP"))?;
-        let name = port.name.clone().filter(|name| !name.is_empty())?;
-        Some(NamedPort { name, protocol, number: port.container_port.try_into().ok()? })
-    });
-    named.collect()
+    let init = spec.init_containers.iter().map(|container| (container.restart_policy.as_deref(), container));
+    let ports = containers(spec.containers.iter(), init).flat_map(|container| &container.ports);
+    ports.filter_map(|port| named_port(port.name.as_deref(), port.protocol.as_deref(), port.container_port)).collect()
 }
 
 impl LeanPort {

@@ -43,6 +43,7 @@ mod testing;
 mod topology;
 pub mod trunks;
 mod watch;
+mod work;
 
 pub use config::{ControllerConfig, ServiceClass, ServicesConfig};
 pub use election::{ElectionConfig, ElectionError};

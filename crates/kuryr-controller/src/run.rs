@@ -7,33 +7,22 @@ use crate::{
     events::{Events, reasons::HOST_IGNORED},
     index::Index,
     metrics::Metrics,
-    policy::{Keeper, PolicyTerm, PolicyWatches},
-    queue::{Outcome, Queue},
+    policy::{self, Keeper, PolicyTerm, PolicyWatches},
+    queue::Queue,
     reconcile::Reconciler,
     resync::Resync,
     service::{ServiceIndex, ServiceTerm, ServiceWatches, Services, ServicesError, Subject},
     topology::{Topology, TopologyError},
     watch::{IgnoredHosts, ServicesSynced, Synced, Watches},
+    work::work,
 };
-use ipnet::IpNet;
 use kube::Client;
-use kuryr_model::{
-    ObjectKey, SecurityGroupId,
-    neutron::{EtherType, Subnet},
-};
+use kuryr_model::{ObjectKey, SecurityGroupId};
 use kuryr_openstack::Cloud;
-use kuryr_plan::policy::Settings;
 use parking_lot::Mutex;
-use std::{hash::Hash, sync::Arc, time::Duration};
-use tokio::{
-    sync::{Semaphore, watch},
-    task::JoinSet,
-    time::{Instant, timeout},
-};
+use std::sync::Arc;
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-
-/// How long a controller that stops lets steps that are under way come to their end.
-const DRAIN: Duration = Duration::from_secs(20);
 
 /// Why a controller ended.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +83,7 @@ pub async fn run(
     }
     let ranges = services.ranges();
     let services = matches!(services, Services::On(_));
-    let policies = Arc::new(Keeper::new(policy_settings(&topology.subnets, ranges), topology.open_groups));
+    let policies = Arc::new(Keeper::new(policy::settings(&topology.subnets, ranges), topology.open_groups));
 
     let off = Synced { services: ServicesSynced::OFF, ..Synced::default() };
     let (synced, seen) = watch::channel(if services { Synced::default() } else { off });
@@ -257,12 +246,6 @@ impl Term {
     }
 }
 
-/// What policies have to know of the networks.
-pub(crate) fn policy_settings(pods: &[Subnet], service_ranges: Vec<IpNet>) -> Settings {
-    let family = |subnet: &Subnet| if subnet.cidr.addr().is_ipv4() { EtherType::IPv4 } else { EtherType::IPv6 };
-    Settings { families: pods.iter().map(family).collect(), service_ranges }
-}
-
 /// Says on each Node whose annotation is ignored that it is: when a term begins, and when there is something new.
 async fn tell_nodes(mut ignored: watch::Receiver<IgnoredHosts>, events: Events) {
     let mut told = IgnoredHosts::new();
@@ -276,37 +259,5 @@ async fn tell_nodes(mut ignored: watch::Receiver<IgnoredHosts>, events: Events) 
         if ignored.changed().await.is_err() {
             return;
         }
-    }
-}
-
-/// Works on what comes out of a queue, on so many keys at once, until `stop` is cancelled and what was begun is done.
-pub(crate) async fn work<K, F>(
-    queue: &Arc<Queue<K>>,
-    workers: usize,
-    stop: &CancellationToken,
-    mut handle: impl FnMut(K, Duration) -> F,
-) where
-    K: Clone + Eq + Hash + Send + Sync + 'static,
-    F: Future<Output = Outcome> + Send + 'static,
-{
-    let slots = Arc::new(Semaphore::new(workers));
-    let mut running = JoinSet::new();
-    loop {
-        let next = async {
-            let slot = slots.clone().acquire_owned().await;
-            (slot, queue.next().await)
-        };
-        let Some((slot, (key, waited))) = stop.run_until_cancelled(next).await else { break };
-        while running.try_join_next().is_some() {}
-        let (queue, step) = (queue.clone(), handle(key.clone(), waited));
-        running.spawn(async move {
-            let outcome = step.await;
-            queue.done(&key, outcome);
-            drop(slot);
-        });
-    }
-    let begun = running.len();
-    if timeout(DRAIN, async { while running.join_next().await.is_some() {} }).await.is_err() {
-        tracing::warn!(begun, "some steps were cut off; the next controller ends them");
     }
 }

@@ -12,6 +12,7 @@
 use crate::{
     FloatingIpId, ListenerId, ListenerPoolId, LoadBalancerId, ObjectKey, PortId, ServiceUid,
     lb::{Protocol, Provisioning},
+    told::{Problem, ready},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
@@ -171,19 +172,6 @@ pub struct ListenerRef {
     pub pool_id: Option<ListenerPoolId>,
 }
 
-/// Something that a Service asks for and does not get.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Problem {
-    /// One word for programs.
-    pub reason: String,
-    /// What it is, and what to do, for people.
-    pub message: String,
-}
-
-/// The condition that says whether the load balancer is as the Service asks.
-pub const CONDITION_READY: &str = "Ready";
-
 impl KuryrLoadBalancer {
     /// Namespace and name, which are those of its Service.
     #[must_use]
@@ -200,7 +188,7 @@ impl KuryrLoadBalancer {
     /// The condition `Ready`.
     #[must_use]
     pub fn ready(&self) -> Option<&Condition> {
-        self.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == CONDITION_READY)
+        ready(&self.status.as_ref()?.conditions)
     }
 }
 

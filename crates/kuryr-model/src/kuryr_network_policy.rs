@@ -8,7 +8,10 @@
 //! The controller alone writes it, and nothing depends on it: one that is deleted by hand is made anew. It has its
 //! NetworkPolicy's name and is owned by it. It needs no finalizer.
 
-use crate::{ObjectKey, PolicyUid, SecurityGroupId};
+use crate::{
+    ObjectKey, PolicyUid, SecurityGroupId,
+    told::{Problem, ready},
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -76,7 +79,7 @@ pub struct KuryrNetworkPolicyStatus {
     pub peer_sets: Vec<PeerSetRef>,
     /// What of the policy is not done as it asks, or is surely not meant, while the rest of it holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub problems: Vec<PolicyProblem>,
+    pub problems: Vec<Problem>,
     /// `Ready` says whether all of it holds in Neutron, and why not. While it is `False`, pods that lack something of it are
     /// closed, not open.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -110,19 +113,6 @@ pub struct PeerSetRef {
     pub id: Option<SecurityGroupId>,
 }
 
-/// Something about a policy that its owner should know.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PolicyProblem {
-    /// One word for programs.
-    pub reason: String,
-    /// What it is, and what to do, for people.
-    pub message: String,
-}
-
-/// The condition that says whether all of the policy holds.
-pub const CONDITION_READY: &str = "Ready";
-
 impl KuryrNetworkPolicy {
     /// Namespace and name, which are those of its NetworkPolicy.
     #[must_use]
@@ -139,7 +129,7 @@ impl KuryrNetworkPolicy {
     /// The condition `Ready`.
     #[must_use]
     pub fn ready(&self) -> Option<&Condition> {
-        self.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == CONDITION_READY)
+        ready(&self.status.as_ref()?.conditions)
     }
 }
 

@@ -24,6 +24,7 @@ pub mod mark;
 pub mod neutron;
 pub mod note;
 pub mod segmentation;
+pub mod told;
 pub mod vif;
 
 pub use chain::chain;
@@ -40,6 +41,7 @@ pub use kuryr_port::{KuryrPort, KuryrPortSpec, KuryrPortStatus};
 pub use mac::MacAddress;
 pub use mark::{Mark, Purpose};
 pub use segmentation::SegmentationId;
+pub use told::Problem;
 pub use vif::{Parent, Plug, Vif, VifAddress, VifRoute};
 
 /// The API group of Kuryr's custom resources, annotations and labels.

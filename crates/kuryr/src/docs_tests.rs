@@ -102,6 +102,13 @@ fn every_cni_error_is_explained() {
 }
 
 #[test]
+fn every_annotation_is_explained() {
+    let names = kuryr_plan::service::annotations::ALL.iter();
+    let name = |name: &&str| format!("`{}`", name.strip_prefix("loadbalancer.openstack.org/").unwrap_or(name));
+    assert_eq!(missing(OPERATING, names.map(|it| name(&it))), [""; 0]);
+}
+
+#[test]
 fn every_metric_is_explained() {
     for source in
         [include_str!("../../kuryr-controller/src/metrics.rs"), include_str!("../../kuryr-node/src/metrics.rs")]

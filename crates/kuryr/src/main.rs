@@ -15,6 +15,7 @@ mod docs_tests;
 mod http;
 mod install;
 mod kubernetes;
+mod output;
 mod setup;
 mod status;
 mod view;

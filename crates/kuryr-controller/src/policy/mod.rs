@@ -30,3 +30,13 @@ mod watch;
 pub(crate) use keeper::{Keeper, PodFacts, Waits};
 pub(crate) use term::PolicyTerm;
 pub(crate) use watch::PolicyWatches;
+
+use ipnet::IpNet;
+use kuryr_model::neutron::{EtherType, Subnet};
+use kuryr_plan::policy::Settings;
+
+/// What policies have to know of the networks.
+pub(crate) fn settings(pods: &[Subnet], service_ranges: Vec<IpNet>) -> Settings {
+    let family = |subnet: &Subnet| if subnet.cidr.addr().is_ipv4() { EtherType::IPv4 } else { EtherType::IPv6 };
+    Settings { families: pods.iter().map(family).collect(), service_ranges }
+}

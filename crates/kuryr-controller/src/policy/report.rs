@@ -13,10 +13,7 @@ use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
-use kuryr_model::{
-    KuryrNetworkPolicy, KuryrNetworkPolicySpec, KuryrNetworkPolicyStatus, ObjectKey, PolicyUid,
-    kuryr_network_policy::CONDITION_READY,
-};
+use kuryr_model::{KuryrNetworkPolicy, KuryrNetworkPolicySpec, KuryrNetworkPolicyStatus, ObjectKey, PolicyUid, told};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
@@ -186,7 +183,7 @@ impl Reporter {
 
 /// What the condition says, in short.
 fn says(status: &KuryrNetworkPolicyStatus) -> Option<(&str, &str, Option<i64>)> {
-    let ready = status.conditions.iter().find(|condition| condition.type_ == CONDITION_READY)?;
+    let ready = told::ready(&status.conditions)?;
     Some((&ready.status, &ready.reason, status.applied_generation))
 }
 

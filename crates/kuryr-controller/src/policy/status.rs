@@ -5,9 +5,10 @@ use crate::own::condition;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kuryr_model::{
-    KuryrNetworkPolicyStatus, ObjectKey, PodUid,
-    kuryr_network_policy::{CONDITION_READY, GroupRef, LISTED, PeerSetRef, PolicyProblem},
+    KuryrNetworkPolicyStatus, ObjectKey, PodUid, Problem,
+    kuryr_network_policy::{GroupRef, LISTED, PeerSetRef},
     neutron::Direction,
+    told::{self, CONDITION_READY},
 };
 use kuryr_plan::{
     enforce::Object,
@@ -103,24 +104,24 @@ fn phase(state: &State, report: &Report) -> Phase {
     }
 }
 
-fn problems(state: &State, key: &ObjectKey, report: &Report) -> Vec<PolicyProblem> {
+fn problems(state: &State, key: &ObjectKey, report: &Report) -> Vec<Problem> {
     let unread = state.enforcer.compiler().problems(key).into_iter();
-    let unread = unread.map(|message| PolicyProblem { reason: "NotUnderstood".to_owned(), message });
-    let nameless = report.nameless.iter().map(|port| PolicyProblem {
+    let unread = unread.map(|message| Problem { reason: "NotUnderstood".to_owned(), message });
+    let nameless = report.nameless.iter().map(|port| Problem {
         reason: "NoSuchPortName".to_owned(),
         message: format!(
             "no pod that the policy looks for the port name {port} at has a container port of this name and protocol, so this \
              allows nothing; is it misspelt?"
         ),
     });
-    let hidden = state.enforcer.compiler().hidden_behind(key).into_iter().map(|service| PolicyProblem {
+    let hidden = state.enforcer.compiler().hidden_behind(key).into_iter().map(|service| Problem {
         reason: "ClientHidden".to_owned(),
         message: format!(
             "pods that the policy isolates are behind Service {service}, whose load balancer hides its clients from them: nobody \
              comes in through it unless an ipBlock lets the load balancer's own addresses in"
         ),
     });
-    let mut problems: Vec<PolicyProblem> = unread.chain(nameless).chain(hidden).collect();
+    let mut problems: Vec<Problem> = unread.chain(nameless).chain(hidden).collect();
     problems.sort();
     problems
 }
@@ -135,8 +136,7 @@ fn ready(phase: &Phase, generation: i64, before: &KuryrNetworkPolicyStatus, now:
             ("False", failure.reason, format!("{}; {then}", failure.message))
         }
     };
-    let before = before.conditions.iter().find(|condition| condition.type_ == CONDITION_READY);
-    condition(CONDITION_READY, (status, reason, message), before, Some(generation), now)
+    condition(CONDITION_READY, (status, reason, message), told::ready(&before.conditions), Some(generation), now)
 }
 
 #[cfg(test)]

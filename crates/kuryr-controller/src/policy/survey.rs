@@ -5,7 +5,6 @@ use crate::{
     config::ControllerConfig,
     lean::{LeanNode, LeanPod, LeanPort},
     resync::list,
-    run::policy_settings,
     service::{Services, ServicesError, survey::Survey as ServicesSurvey},
     topology::{TopologyError, open_group, pod_subnets},
 };
@@ -74,7 +73,7 @@ pub async fn settings(config: &ControllerConfig, cloud: &Cloud) -> Result<Settin
         found => found?,
     };
     let services = Services::find(cloud, config, &pods).await?;
-    Ok(policy_settings(&pods, services.ranges()))
+    Ok(super::settings(&pods, services.ranges()))
 }
 
 /// Compares what policies come to with what Neutron has. Services are given as they were surveyed.
@@ -103,7 +102,7 @@ pub async fn survey(
         // Told by whoever looks at the base.
         return Ok(survey);
     };
-    let mut enforcer = Enforcer::new(policy_settings(&services.pods, services.ranges.clone()), ingress, egress);
+    let mut enforcer = Enforcer::new(super::settings(&services.pods, services.ranges.clone()), ingress, egress);
     enforcer.apply(changes);
     let moment = enforcer.moment();
     enforcer.looked(&config.cluster, moment, &groups);

@@ -13,9 +13,7 @@ use super::{
     wait::{Arriving, next_look, next_repair},
 };
 use kuryr_model::{LoadBalancerId, ObjectKey, ServiceUid, lb::Provisioning};
-use kuryr_plan::service::{
-    Desired, Floating, Members, Place, Provider, Slice, Step, Tree, desired, digest, plan, step::Why,
-};
+use kuryr_plan::service::{Desired, Floating, Members, Place, Slice, Step, desired, digest, plan, step::Why};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tracing::field::{DisplayValue, display};
@@ -167,20 +165,6 @@ impl ServiceReconciler {
         next: &Step,
         memory: &mut Memory,
     ) -> Result<(), ServiceError> {
-        let bare;
-        let (mut next, mut alone) = (next, None);
-        if let Step::CreateTree(tree) = next
-            && tree.provider == Provider::Default
-            && !self.site.knows_default_provider()
-        {
-            alone = Some(self.first.lock().await);
-            if self.site.knows_default_provider() {
-                // What it can do may not be what was planned.
-                return Ok(());
-            }
-            bare = Step::CreateTree(Box::new(Tree { listeners: Vec::new(), ..(**tree).clone() }));
-            next = &bare;
-        }
         let started = Instant::now();
         memory.version += 1;
         let asked = call(&self.observer.octavia, &self.observer.network, next);
@@ -191,9 +175,7 @@ impl ServiceReconciler {
             Ok(answer) => {
                 self.metrics.service_step(calls::name(next), started.elapsed());
                 tracing::info!(service = target.name(), %uid, step = %next, "done");
-                let result = self.accept(desired, next, answer, memory).await;
-                drop(alone);
-                result
+                self.accept(desired, next, answer, memory).await
             }
             Err(error) => {
                 tracing::info!(service = target.name(), %uid, step = %next, error = %error, "refused");
@@ -215,9 +197,6 @@ impl ServiceReconciler {
                 let id = made.load_balancer.id;
                 self.observer.octavia.load_balancers().delete(id).await.map_err(ServiceError::cloud)?;
                 return Err(ServiceError::Untagged);
-            }
-            if wanted.provider == Provider::Default && self.site.default_provider(&made.load_balancer.provider) {
-                self.wake_all();
             }
         }
         if let Some(id) = next.load_balancer().or_else(|| made(&answer)) {

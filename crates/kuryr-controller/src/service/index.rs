@@ -61,11 +61,6 @@ impl ServiceIndex {
         held.chain(there).collect()
     }
 
-    /// All Services.
-    pub(crate) fn services(&self) -> Vec<Arc<Seen>> {
-        self.state.read().services.values().cloned().collect()
-    }
-
     /// The addresses of the nodes.
     pub(crate) fn nodes(&self) -> Vec<IpNet> {
         let state = self.state.read();

@@ -164,12 +164,6 @@ impl Memories {
         known.map(|(uid, _)| uid).chain(&state.suspects).cloned().collect()
     }
 
-    /// The provider of a load balancer of a Service, if it has one.
-    pub(crate) fn provider(&self, uid: &ServiceUid) -> Option<String> {
-        let state = self.state.lock();
-        state.known.get(uid)?.observed.trees.first().map(|tree| tree.load_balancer.provider.clone())
-    }
-
     /// An earlier controller may just have asked for load balancers for these Services.
     pub(crate) fn begin(&self, services: impl IntoIterator<Item = ServiceUid>) {
         let until = Instant::now() + IN_FLIGHT;

@@ -90,7 +90,6 @@ impl ServiceTerm {
             memories: memories.clone(),
             reporter: Reporter::new(self.client.clone(), self.events.clone(), self.metrics.clone()),
             metrics: self.metrics.clone(),
-            first: tokio::sync::Mutex::default(),
         });
         memories.begin(self.index.uids().into_keys());
         let resync = ServiceResync {
@@ -110,7 +109,7 @@ impl ServiceTerm {
         // Before the first look nothing is known, so nothing may be made.
         if stop.run_until_cancelled(listed).await.is_some() {
             let metrics = self.metrics.clone();
-            crate::run::work(&self.queue, WORKERS, stop, move |subject, waited| {
+            crate::work::work(&self.queue, WORKERS, stop, move |subject, waited| {
                 metrics.service_step("queue", waited);
                 let reconciler = reconciler.clone();
                 async move { reconciler.reconcile(&subject, waited).await }

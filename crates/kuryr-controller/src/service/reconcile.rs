@@ -39,8 +39,6 @@ pub(crate) struct ServiceReconciler {
     pub(crate) memories: Arc<Memories>,
     pub(crate) reporter: Reporter,
     pub(crate) metrics: Metrics,
-    /// Held by the one who finds out whom Octavia takes when no provider is asked for.
-    pub(crate) first: tokio::sync::Mutex<()>,
 }
 
 impl ServiceReconciler {
@@ -240,12 +238,6 @@ impl ServiceReconciler {
     /// There is room again: those that wait for it need not wait for their next try.
     fn wake_starved(&self) {
         for key in self.reporter.starved() {
-            self.queue.add(Subject::Service(key));
-        }
-    }
-
-    pub(super) fn wake_all(&self) {
-        for key in self.index.keys() {
             self.queue.add(Subject::Service(key));
         }
     }

@@ -2,15 +2,18 @@
 //! behind our back is found so, and what nobody wants any more.
 
 use super::{
-    index::ServiceIndex, lean::LeanLoadBalancer, memory::Memories, observe::Observer, reconcile::Subject,
-    topology::SiteState,
+    index::ServiceIndex,
+    lean::LeanLoadBalancer,
+    memory::Memories,
+    observe::Observer,
+    reconcile::Subject,
+    topology::{ServicesError, SiteState, provider},
 };
 use crate::{metrics::Metrics, queue::Queue, resync::list};
 use k8s_openapi::api::core::v1::Service as KubeService;
 use kube::{Api, Client, core::PartialObjectMeta};
 use kuryr_model::ServiceUid;
 use kuryr_openstack::{Error as CloudError, chain};
-use kuryr_plan::service::{Provider, annotations::LB_PROVIDER};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
@@ -33,6 +36,8 @@ pub(crate) struct ServiceResync {
 enum ResyncError {
     #[error("{}", chain(.0))]
     Cloud(#[from] CloudError),
+    #[error("{0}")]
+    Services(#[from] ServicesError),
     #[error("{0}")]
     Kubernetes(#[from] kube::Error),
 }
@@ -65,11 +70,13 @@ impl ServiceResync {
     }
 
     async fn look(&self, observer: &Observer) -> Result<(), ResyncError> {
+        if !self.site.knows_provider() {
+            self.site.set_provider(provider(&observer.octavia, None).await?);
+        }
         let before = self.memories.versions();
         let found = observer.all().await?;
         let services = found.len();
         self.memories.listed(found, &before);
-        self.default_provider();
         let strays = self.strays().await?;
         tracing::info!(services, strays = strays.len(), "looked at the load balancers of all Services");
         for uid in strays {
@@ -78,20 +85,6 @@ impl ServiceResync {
             self.queue.add(Subject::Stray(uid));
         }
         Ok(())
-    }
-
-    /// Who carries out load balancers for which nobody was asked for is only seen from those that there are.
-    fn default_provider(&self) {
-        if !self.site.asks_for_no_provider() {
-            return;
-        }
-        let plain = self.index.services().into_iter().filter(|seen| {
-            let asked = seen.service.annotations.get(LB_PROVIDER).map(|name| Provider::named(name));
-            asked.unwrap_or_default() == Provider::Default
-        });
-        if let Some(name) = plain.into_iter().find_map(|seen| self.memories.provider(&seen.service.uid)) {
-            self.site.default_provider(&name);
-        }
     }
 
     /// Services that are gone and have something still. What looks like one may be a Service that our watches have not told

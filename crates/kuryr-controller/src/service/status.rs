@@ -5,9 +5,10 @@ use crate::own::condition;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kuryr_model::{
-    KuryrLoadBalancer, KuryrLoadBalancerStatus,
-    kuryr_load_balancer::{CONDITION_READY, ListenerRef, LoadBalancerRef, LoadBalancerState, Members, Problem},
+    KuryrLoadBalancer, KuryrLoadBalancerStatus, Problem,
+    kuryr_load_balancer::{ListenerRef, LoadBalancerRef, LoadBalancerState, Members},
     lb::Provisioning,
+    told::CONDITION_READY,
 };
 use kuryr_plan::service::{Desired, Effect, Place, Problem as PlanProblem, Slice, Step, Summary, summary::TreeSummary};
 use std::collections::BTreeMap;

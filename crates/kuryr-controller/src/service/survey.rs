@@ -17,10 +17,7 @@ use k8s_openapi::api::{core::v1::Service as KubeService, discovery::v1::Endpoint
 use kube::{Api, Client};
 use kuryr_model::{KuryrLoadBalancer, ObjectKey, ServiceUid, neutron::Subnet};
 use kuryr_openstack::{Cloud, Error as CloudError, Service as CloudService};
-use kuryr_plan::service::{
-    Desired, Feature, Members, Observed, Plan, Provider, Reason, Service, Slice, annotations::LB_PROVIDER, desired,
-    plan,
-};
+use kuryr_plan::service::{Desired, Feature, Members, Observed, Plan, Provider, Reason, Service, Slice, desired, plan};
 use std::collections::{BTreeMap, HashMap};
 
 /// Requests at once.
@@ -168,15 +165,11 @@ pub async fn survey(
     Ok(survey)
 }
 
-/// What the controller learned from answers, as far as it shows: who is asked when nobody is asked for, and who cannot limit
-/// clients.
+/// What the controller learned from answers, as far as it shows: who cannot limit clients.
 fn learn(site: &SiteState, services: &[Service], found: &HashMap<ServiceUid, Observed>, survey: &Survey) {
     for service in services {
         let Some(tree) = found.get(&service.uid).and_then(|observed| observed.trees.first()) else { continue };
         let provider = &tree.load_balancer.provider;
-        if site.asks_for_no_provider() && !service.annotations.contains_key(LB_PROVIDER) {
-            site.default_provider(provider);
-        }
         let problems =
             survey.held.get(&service.key).and_then(|held| held.status.as_ref()).map(|status| &status.problems);
         let open = |reason: &str| reason == Reason::SourceRangesNotEnforced.as_str();

@@ -9,7 +9,7 @@ use kuryr_model::{
 };
 use kuryr_openstack::{
     Cloud, Error as CloudError, Filter, NoEndpoint, Service as CloudService, chain,
-    load_balancer::{ApiVersion, Feature},
+    load_balancer::{ApiVersion, Feature, LoadBalancing},
 };
 use kuryr_plan::service::{Class, ExternalSubnet, Provider, Refusals, Site, SiteSubnet};
 use parking_lot::Mutex;
@@ -79,6 +79,9 @@ pub enum ServicesError {
         /// How many there are.
         count: usize,
     },
+    /// Nobody says which of several providers is to be used, and Octavia's API does not tell which of them is its own choice.
+    #[error("Octavia has several providers ({}): set [services] provider to one of them", .0.join(", "))]
+    SeveralProviders(Vec<String>),
     /// Octavia has no such provider.
     #[error("[services] provider = {name:?}: Octavia has no such provider; it has {}", there.join(", "))]
     NoProvider {
@@ -153,7 +156,6 @@ impl Finder<'_> {
             floating_network,
             external_subnets,
             provider,
-            default_provider: None,
             load_balancer_class: config.load_balancer_class.clone(),
             classes,
             refusals: Refusals::default(),
@@ -169,18 +171,12 @@ impl Finder<'_> {
             Ok(_) => {}
             Err(error) => away(&error),
         }
-        let asked = config.provider.as_deref().map(Provider::named).unwrap_or_default();
-        let there: Vec<String> = match octavia.providers().await {
-            Ok(there) => there.into_iter().map(|provider| provider.name).collect(),
-            Err(error) => {
+        match provider(&octavia, config.provider.as_deref()).await {
+            Err(ServicesError::Cloud(error)) => {
                 away(&error);
-                return Ok(asked);
+                Ok(config.provider.as_deref().map(Provider::named).unwrap_or_default())
             }
-        };
-        match &config.provider {
-            Some(name) if !there.contains(name) => Err(ServicesError::NoProvider { name: name.clone(), there }),
-            Some(_) => Ok(asked),
-            None => Ok(only_one(&there)),
+            found => found,
         }
     }
 
@@ -227,13 +223,28 @@ impl Finder<'_> {
     }
 }
 
-/// The provider that Octavia has, if there is but one: then what it can do is known before anything is asked of it.
-fn only_one(names: &[String]) -> Provider {
-    let providers: BTreeSet<Provider> = names.iter().map(|name| Provider::named(name)).collect();
-    let mut providers = providers.into_iter();
-    match (providers.next(), providers.next()) {
-        (Some(one), None) if names.iter().any(|name| one.as_str() == Some(name)) => one,
-        _ => Provider::Default,
+/// Who is to carry out load balancers: what it can do has to be known before anything is asked of it.
+pub(super) async fn provider(octavia: &LoadBalancing, asked: Option<&str>) -> Result<Provider, ServicesError> {
+    let there = octavia.providers().await?.into_iter().map(|provider| provider.name).collect();
+    choose(asked, there)
+}
+
+/// The provider that is asked for, or the only one that there is; it may have several names.
+fn choose(asked: Option<&str>, there: Vec<String>) -> Result<Provider, ServicesError> {
+    let kinds: BTreeSet<Provider> = there.iter().map(|name| Provider::named(name)).collect();
+    let one = match (asked, kinds.len()) {
+        (Some(name), _) if !there.iter().any(|there| there == name) => {
+            return Err(ServicesError::NoProvider { name: name.to_owned(), there });
+        }
+        (Some(name), _) => Some(Provider::named(name)),
+        (None, 0 | 1) => kinds.into_iter().next(),
+        (None, _) => return Err(ServicesError::SeveralProviders(there)),
+    };
+    let one = one.unwrap_or_default();
+    // Asked for by the one name that all releases know.
+    match one.as_str() {
+        Some(name) if there.iter().any(|there| there == name) => Ok(one),
+        name => Err(ServicesError::NoProvider { name: name.unwrap_or_default().to_owned(), there }),
     }
 }
 
@@ -278,30 +289,19 @@ impl SiteState {
         self.current.lock().cluster.clone()
     }
 
-    /// Whether Services ask for no provider unless they say so.
-    pub(crate) fn asks_for_no_provider(&self) -> bool {
-        self.current.lock().provider == Provider::Default
+    /// Whether it is known who carries out load balancers.
+    pub(crate) fn knows_provider(&self) -> bool {
+        self.current.lock().provider != Provider::Unknown
     }
 
-    /// Whether it is known whom Octavia takes when no provider is asked for.
-    pub(crate) fn knows_default_provider(&self) -> bool {
-        self.current.lock().default_provider.is_some()
+    /// Octavia has said who carries out load balancers.
+    pub(crate) fn set_provider(&self, provider: Provider) {
+        Arc::make_mut(&mut *self.current.lock()).provider = provider;
     }
 
-    /// A provider, as it was asked for, refused a feature. False if that was known.
+    /// A provider refused a feature. False if that was known.
     pub(crate) fn learn(&self, provider: Provider, feature: kuryr_plan::service::Feature) -> bool {
         Arc::make_mut(&mut *self.current.lock()).refusals.learn(provider, feature)
-    }
-
-    /// Asked for no provider, Octavia took this one. True if that is news.
-    pub(crate) fn default_provider(&self, name: &str) -> bool {
-        let provider = Provider::named(name);
-        let mut current = self.current.lock();
-        let news = !name.is_empty() && current.default_provider.as_ref() != Some(&provider);
-        if news {
-            Arc::make_mut(&mut current).default_provider = Some(provider);
-        }
-        news
     }
 }
 
@@ -320,12 +320,18 @@ mod tests {
     }
 
     #[test]
-    fn the_only_provider_is_asked_for_by_its_name() {
-        let of = |names: &[&str]| only_one(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-        assert_eq!(of(&["amphora", "octavia", "amphorav2"]), Provider::Amphora, "one, by several names");
-        assert_eq!(of(&["ovn"]), Provider::Ovn);
-        assert_eq!(of(&["octavia"]), Provider::Default, "which is not called amphora there");
-        assert_eq!((of(&["amphora", "ovn"]), of(&[])), (Provider::Default, Provider::Default));
+    fn the_only_provider_is_asked_for_by_its_name_and_one_of_several_has_to_be_named() {
+        let of = |asked: Option<&str>, names: &[&str]| {
+            choose(asked, names.iter().map(|name| (*name).to_owned()).collect()).map_err(|error| error.to_string())
+        };
+        assert_eq!(of(None, &["amphora", "octavia", "amphorav2"]), Ok(Provider::Amphora), "one, by several names");
+        assert_eq!(of(None, &["ovn"]), Ok(Provider::Ovn));
+        assert_eq!(of(Some("amphora"), &["amphora", "ovn"]), Ok(Provider::Amphora));
+        let several = of(None, &["amphora", "ovn"]).unwrap_err();
+        assert_eq!(several, "Octavia has several providers (amphora, ovn): set [services] provider to one of them");
+        assert!(of(Some("f5"), &["ovn"]).unwrap_err().contains("it has ovn"));
+        assert!(of(None, &["octavia"]).is_err(), "which is not called amphora there");
+        assert!(of(None, &[]).is_err());
     }
 
     #[test]

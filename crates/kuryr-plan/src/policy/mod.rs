@@ -87,7 +87,7 @@ pub use group::{
     Rule, Together,
 };
 pub use naming::{description, digest_in};
-pub use objects::{node_addresses, pod_of};
+pub use objects::{containers, named_port, node_addresses, pod_of};
 pub use open::{Span, open};
 pub use reach::{Answer, Cause, Look, NoAnswer, Place, Side, Verdict, Way, reach};
 pub use read::{Effect, MAX_RULES, Nameless, Problem};

@@ -5,7 +5,7 @@ use super::{
     world::{NamedPort, Pod},
 };
 use crate::service::Transport;
-use k8s_openapi::api::core::v1::{Container, Node as KubeNode, Pod as KubePod};
+use k8s_openapi::api::core::v1::{Node as KubeNode, Pod as KubePod};
 use kuryr_model::ObjectKey;
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -18,8 +18,6 @@ pub fn pod_of(object: &KubePod) -> Option<Pod> {
     let spec = object.spec.clone().unwrap_or_default();
     let status = object.status.clone().unwrap_or_default();
     let texts = status.pod_ips.iter().flatten().map(|ip| &ip.ip).chain(&status.pod_ip);
-    // An init container that is restarted always runs beside the others.
-    let sidecars = spec.init_containers.iter().flatten().filter(|it| it.restart_policy.as_deref() == Some("Always"));
     Some(Pod {
         key: ObjectKey::new(metadata.namespace.clone()?, metadata.name.clone()?),
         uid: metadata.uid.as_deref()?.into(),
@@ -28,19 +26,33 @@ pub fn pod_of(object: &KubePod) -> Option<Pod> {
         addresses: texts.filter_map(|text| text.parse().ok()).collect(),
         host_network: spec.host_network == Some(true),
         completed: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
-        ports: spec.containers.iter().chain(sidecars).flat_map(named_ports).collect(),
+        ports: containers(
+            spec.containers.iter(),
+            spec.init_containers.iter().flatten().map(|container| (container.restart_policy.as_deref(), container)),
+        )
+        .flat_map(|container| container.ports.iter().flatten())
+        .filter_map(|port| named_port(port.name.as_deref(), port.protocol.as_deref(), port.container_port))
+        .collect(),
     })
 }
 
-fn named_ports(container: &Container) -> Vec<NamedPort> {
-    let port = |port: &k8s_openapi::api::core::v1::ContainerPort| {
-        Some(NamedPort {
-            name: port.name.clone().filter(|name| !name.is_empty())?,
-            protocol: port.protocol.as_deref().map_or(Some(Protocol::Tcp), Protocol::from_kubernetes)?,
-            number: port.container_port.try_into().ok()?,
-        })
-    };
-    container.ports.iter().flatten().filter_map(port).collect()
+/// The containers whose ports count, in the order in which the first of two of one name counts: the pod's own, then those
+/// init containers that run beside them for good, because their `restartPolicy` is `Always`.
+pub fn containers<'a, C: 'a>(
+    own: impl Iterator<Item = &'a C>,
+    init: impl Iterator<Item = (Option<&'a str>, &'a C)>,
+) -> impl Iterator<Item = &'a C> {
+    own.chain(init.filter(|(restart_policy, _)| *restart_policy == Some("Always")).map(|(_, container)| container))
+}
+
+/// A container's port that a policy may name. `None`: it has no name, or what no API server sends.
+#[must_use]
+pub fn named_port(name: Option<&str>, protocol: Option<&str>, number: i32) -> Option<NamedPort> {
+    Some(NamedPort {
+        name: name.filter(|name| !name.is_empty())?.to_owned(),
+        protocol: protocol.map_or(Some(Protocol::Tcp), Protocol::from_kubernetes)?,
+        number: number.try_into().ok()?,
+    })
 }
 
 /// The addresses from which a node speaks.

@@ -72,7 +72,7 @@ pub fn desired(service: &Service, slices: &[Slice], site: &Site) -> Desired {
     }
     let (options, mut problems) = annotations::parse(&service.annotations);
     let provider = options.provider.clone().unwrap_or_else(|| site.provider.clone());
-    let abilities = Abilities::of(&provider, site.default_provider.as_ref(), &site.refusals);
+    let abilities = Abilities::of(&provider, &site.refusals);
     let vips = vips(service, site, &mut problems);
     let families = families(vips.iter().filter_map(|vip| vip.address));
     let style = style(service, &options, abilities, &mut problems);
@@ -186,7 +186,7 @@ fn policies(
         );
         problems.push(Problem::new(Reason::NotNodeLocal, about, Effect::Differs, message));
     }
-    let hidden = *abilities.actual != Provider::Ovn && !style.tells_the_client();
+    let hidden = *abilities.provider != Provider::Ovn && !style.tells_the_client();
     if exposure.ours && service.external_policy == TrafficPolicy::Local && hidden {
         let about = "spec.externalTrafficPolicy";
         let message = format!(
@@ -251,7 +251,7 @@ impl Builder<'_> {
         let does = self.abilities.does(feature);
         if !does {
             let message =
-                format!("{about}: the provider {} does not support {feature}; remove it", self.abilities.actual);
+                format!("{about}: the provider {} does not support {feature}; remove it", self.abilities.provider);
             problems.push(Problem::new(Reason::NotSupportedByProvider, about, Effect::Ignored, message));
         }
         does
@@ -264,7 +264,7 @@ impl Builder<'_> {
             return vec![(Family::V4, subnet), (Family::V6, subnet)];
         }
         match place {
-            Place::Vips(vips) if *self.abilities.actual == Provider::Ovn => {
+            Place::Vips(vips) if *self.abilities.provider == Provider::Ovn => {
                 let family = |vip: &Vip| vip.address.map(Family::of).or(families.first().copied());
                 vips.iter().filter_map(|vip| Some((family(vip)?, vip.subnet?))).collect()
             }

@@ -77,7 +77,7 @@ pub(crate) fn exposure(
         let message = format!(
             "{RANGES}: the provider {} cannot limit who may connect, so the Service is not reachable from outside; use \
              another provider ({}), or remove the ranges and limit clients by a NetworkPolicy",
-            abilities.actual,
+            abilities.provider,
             annotations::LB_PROVIDER
         );
         problems.push(Problem::new(Reason::SourceRangesNotEnforced, RANGES, Effect::NotExposed, message));

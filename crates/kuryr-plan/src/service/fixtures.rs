@@ -56,7 +56,6 @@ pub(crate) fn site(provider: Provider) -> Site {
             external(23, OTHER_PUBLIC, "dmz", &[]),
         ],
         provider,
-        default_provider: None,
         load_balancer_class: LOAD_BALANCER_CLASS.to_owned(),
         classes: BTreeMap::new(),
         refusals: Refusals::default(),

@@ -50,7 +50,7 @@ pub(crate) fn style(
     problems: &mut Vec<Problem>,
 ) -> Style {
     let mut unsupported = |feature: Feature, about: &str, instead: &str| {
-        let message = format!("{about}: the provider {} does not support {feature}; {instead}", abilities.actual);
+        let message = format!("{about}: the provider {} does not support {feature}; {instead}", abilities.provider);
         problems.push(Problem::new(Reason::NotSupportedByProvider, about, Effect::Ignored, message));
     };
     let (mut tcp, mut tcp_members, mut headers) = (Protocol::Tcp, Protocol::Tcp, BTreeMap::new());
@@ -83,7 +83,7 @@ pub(crate) fn style(
     }
     let bound_for = service.session_affinity.filter(|_| abilities.does(Feature::PersistenceTimeout));
     let mut no_effect = |about: &str, what: &str| {
-        let message = format!("{about}: the provider {} takes {what}, to no effect", abilities.actual);
+        let message = format!("{about}: the provider {} takes {what}, to no effect", abilities.provider);
         problems.push(Problem::new(Reason::NoEffect, about, Effect::Ignored, message));
     };
     let limits = abilities.does(Feature::ConnectionLimit);
@@ -149,7 +149,7 @@ pub(crate) fn listeners(frame: Frame<'_>, problems: &mut Vec<Problem>) -> Vec<Li
             let message = format!(
                 "port {key}: the provider {} does not support {protocol}, so nobody listens there; use another provider \
                  ({})",
-                frame.abilities.actual,
+                frame.abilities.provider,
                 annotations::LB_PROVIDER
             );
             problems.push(Problem::new(Reason::NotSupportedByProvider, "spec.ports", Effect::NotServed, message));
@@ -207,7 +207,7 @@ fn monitor(frame: Frame<'_>, transport: Transport, name: &str, problems: &mut Ve
         let about = annotations::ENABLE_HEALTH_MONITOR;
         let message = format!(
             "{about}: the provider {} does not support {}; the endpoints of {transport} ports are not watched",
-            frame.abilities.actual,
+            frame.abilities.provider,
             Feature::Monitor(kind)
         );
         problems.push(Problem::new(Reason::NotSupportedByProvider, about, Effect::Ignored, message));

@@ -14,9 +14,9 @@ use std::{
 /// Who carries out a load balancer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Provider {
-    /// Whatever Octavia takes when none is asked for.
+    /// Not known yet: Octavia has not said whom it has. Nothing is asked of it until it has.
     #[default]
-    Default,
+    Unknown,
     /// OVN: in the network itself.
     Ovn,
     /// A virtual machine with HAProxy (`amphora`, also called `octavia` and `amphorav2`).
@@ -26,11 +26,11 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// The provider of this name; an empty one is [`Self::Default`].
+    /// The provider of this name; an empty one is [`Self::Unknown`].
     #[must_use]
     pub fn named(name: &str) -> Self {
         match name {
-            "" => Self::Default,
+            "" => Self::Unknown,
             "ovn" => Self::Ovn,
             "amphora" | "octavia" | "amphorav2" => Self::Amphora,
             other => Self::Other(other.to_owned()),
@@ -41,7 +41,7 @@ impl Provider {
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         match self {
-            Self::Default => None,
+            Self::Unknown => None,
             Self::Ovn => Some("ovn"),
             Self::Amphora => Some("amphora"),
             Self::Other(name) => Some(name),
@@ -53,14 +53,14 @@ impl Provider {
         match self {
             Self::Ovn => ovn(feature),
             Self::Amphora => amphora(feature),
-            Self::Default | Self::Other(_) => Can::Yes,
+            Self::Unknown | Self::Other(_) => Can::Yes,
         }
     }
 }
 
 impl fmt::Display for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str().unwrap_or("Octavia's default"))
+        f.write_str(self.as_str().unwrap_or("that Octavia has not named yet"))
     }
 }
 
@@ -231,7 +231,7 @@ impl fmt::Display for Feature {
 pub struct Refusals(BTreeMap<Provider, BTreeSet<Feature>>);
 
 impl Refusals {
-    /// Remembers that `provider`, as it was asked for, refused `feature`. False if that was known: then asking again is
+    /// Remembers that `provider` refused `feature`. False if that was known: then asking again is
     /// no use, since the plan did without it already.
     pub fn learn(&mut self, provider: Provider, feature: Feature) -> bool {
         self.0.entry(provider).or_default().insert(feature)
@@ -245,26 +245,20 @@ impl Refusals {
 /// What is known of one provider.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Abilities<'a> {
-    /// As it is asked for.
-    pub(crate) asked: &'a Provider,
     /// Who that is.
-    pub(crate) actual: &'a Provider,
+    pub(crate) provider: &'a Provider,
     refusals: &'a Refusals,
 }
 
 impl<'a> Abilities<'a> {
-    /// Those of `asked`, which is `default` if it is [`Provider::Default`] and that is known.
-    pub(crate) fn of(asked: &'a Provider, default: Option<&'a Provider>, refusals: &'a Refusals) -> Self {
-        let actual = if *asked == Provider::Default { default.unwrap_or(asked) } else { asked };
-        Self { asked, actual, refusals }
+    /// Those of this provider, as far as they are known.
+    pub(crate) fn of(provider: &'a Provider, refusals: &'a Refusals) -> Self {
+        Self { provider, refusals }
     }
 
     /// What it does with a feature.
     pub(crate) fn can(self, feature: Feature) -> Can {
-        if self.refusals.contains(self.asked, feature) || self.refusals.contains(self.actual, feature) {
-            return Can::No;
-        }
-        self.actual.table(feature)
+        if self.refusals.contains(self.provider, feature) { Can::No } else { self.provider.table(feature) }
     }
 
     /// Whether it does it.
@@ -278,7 +272,7 @@ mod tests {
     use super::*;
 
     fn can(provider: &Provider, feature: Feature) -> Can {
-        Abilities::of(provider, None, &Refusals::default()).can(feature)
+        Abilities::of(provider, &Refusals::default()).can(feature)
     }
 
     #[test]
@@ -293,7 +287,7 @@ mod tests {
         for name in ["amphora", "octavia", "amphorav2"] {
             assert_eq!(Provider::named(name), Provider::Amphora);
         }
-        assert_eq!(Provider::named(""), Provider::Default);
+        assert_eq!(Provider::named(""), Provider::Unknown);
         assert_eq!(Provider::named("f5").as_str(), Some("f5"));
     }
 
@@ -302,18 +296,8 @@ mod tests {
         let mut refusals = Refusals::default();
         assert!(refusals.learn(Provider::Ovn, Feature::AllowedCidrs));
         assert!(!refusals.learn(Provider::Ovn, Feature::AllowedCidrs));
-        assert_eq!(Abilities::of(&Provider::Ovn, None, &refusals).can(Feature::AllowedCidrs), Can::No);
-        assert_eq!(Abilities::of(&Provider::Amphora, None, &refusals).can(Feature::AllowedCidrs), Can::Yes);
-    }
-
-    #[test]
-    fn the_default_provider_is_what_it_turned_out_to_be() {
-        let (none, round_robin) = (Refusals::default(), Feature::Algorithm(Algorithm::RoundRobin));
-        assert!(Abilities::of(&Provider::Default, None, &none).does(round_robin));
-        assert!(!Abilities::of(&Provider::Default, Some(&Provider::Ovn), &none).does(round_robin));
-        let mut refusals = Refusals::default();
-        refusals.learn(Provider::Default, Feature::AllowedCidrs);
-        assert!(!Abilities::of(&Provider::Default, Some(&Provider::Ovn), &refusals).does(Feature::AllowedCidrs));
+        assert_eq!(Abilities::of(&Provider::Ovn, &refusals).can(Feature::AllowedCidrs), Can::No);
+        assert_eq!(Abilities::of(&Provider::Amphora, &refusals).can(Feature::AllowedCidrs), Can::Yes);
     }
 
     #[test]

@@ -23,10 +23,8 @@ pub struct Site {
     pub floating_network: Option<NetworkId>,
     /// The subnets of external networks, as far as Neutron shows them.
     pub external_subnets: Vec<ExternalSubnet>,
-    /// What is asked for where a Service does not say.
+    /// Who carries out load balancers where a Service does not say.
     pub provider: Provider,
-    /// What Octavia takes when no provider is asked for, once an answer has said so.
-    pub default_provider: Option<Provider>,
     /// `spec.loadBalancerClass` of the Services that are Kuryr's; those without one are Kuryr's too.
     pub load_balancer_class: String,
     /// The classes that the annotation `loadbalancer.openstack.org/class` may name.

@@ -3,7 +3,7 @@
 use super::seen::Seen;
 use crate::{
     cloud::{Calls, Latency, Service},
-    world::{EmbeddedConfig, World},
+    world::{EmbeddedConfig, PROVIDER, World},
 };
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
@@ -44,7 +44,7 @@ pub(super) async fn world(scale: &Scale, nodes: usize, latency: Latency, cidr: &
 /// The same, made otherwise.
 pub(super) async fn world_of(config: EmbeddedConfig) -> anyhow::Result<World> {
     let mut world = World::embedded(EmbeddedConfig { start_kuryr: false, ..config }).await?;
-    fs::write(&world.kuryr.settings().config, "[openstack]\ncloud = \"kuryr\"\n")?;
+    fs::write(&world.kuryr.settings().config, format!("[openstack]\ncloud = \"kuryr\"\n{PROVIDER}"))?;
     world.use_namespace(NAMESPACE).await?;
     Ok(world)
 }

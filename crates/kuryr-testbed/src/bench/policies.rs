@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     cloud::{Calls, Latency, Service},
-    dataplane::probe::{Outcome, Question, Transport, ask_all},
+    dataplane::probe::{Outcome, Question, Transport, ask_all, listen_as},
     world::{NewPod, World, addresses},
 };
 use anyhow::{Context, ensure};
@@ -176,10 +176,13 @@ async fn held(world: &World, samples: usize) -> anyhow::Result<(Vec<f64>, Vec<f6
     let names = lab::names("web", PODS);
     let new: Vec<NewPod> = names.iter().map(|name| NewPod::new(name).app("web")).collect();
     try_join_all(new.iter().map(|pod| pods.create(pod))).await?;
-    let mut targets = Vec::new();
+    // Servers that answer: how often a kernel says that nobody listens is limited, and its silence is no policy's doing.
+    let (mut targets, mut servers) = (Vec::new(), Vec::new());
     for name in &names {
         let pod = pods.running(name).await?;
-        targets.push(SocketAddr::new(*addresses(&pod)?.first().context("a pod without address")?, 7));
+        let target = SocketAddr::new(*addresses(&pod)?.first().context("a pod without address")?, 7);
+        servers.push(listen_as(&world.netns(&pod)?, target, name).await?);
+        targets.push(target);
     }
     let client = world.run_pod(&NewPod::new("client").app("client"), "client").await?;
     let from = world.netns(&client)?;
@@ -201,11 +204,11 @@ async fn held(world: &World, samples: usize) -> anyhow::Result<(Vec<f64>, Vec<f6
         policies.delete_all().await?;
         until(&from, &targets, true).await?;
     }
+    drop(servers);
     Ok((stopped, passed))
 }
 
-/// Waits until datagrams come through to all, or to none for a while; since when that is so. Nobody listens: that is said, and
-/// so is an answer.
+/// Waits until datagrams are answered by all, or by none for a while; since when that is so.
 async fn until(from: &Path, targets: &[SocketAddr], through: bool) -> anyhow::Result<Instant> {
     let question = |target: &SocketAddr| Question { transport: Transport::Udp, target: *target, patience: ANSWER };
     let questions: Vec<Question> = targets.iter().map(question).collect();
@@ -215,10 +218,10 @@ async fn until(from: &Path, targets: &[SocketAddr], through: bool) -> anyhow::Re
         let round = Instant::now();
         let outcomes = ask_all(from, &questions).await?;
         if through {
-            if outcomes.iter().all(|outcome| *outcome != Outcome::Silent) {
+            if outcomes.iter().all(|outcome| *outcome == Outcome::Answered) {
                 return Ok(Instant::now());
             }
-        } else if outcomes.iter().any(|outcome| *outcome != Outcome::Silent) {
+        } else if outcomes.contains(&Outcome::Answered) {
             silent_since = None;
         } else if round - *silent_since.get_or_insert(round) > QUIET {
             return Ok(silent_since.unwrap_or(round));

@@ -93,7 +93,7 @@ impl Fabric {
     }
 
     fn add(&mut self, core: &mut Socket, directory: &Path, number: usize, name: &str) -> Result<(), Error> {
-        let place = u16::try_from(number).unwrap_or(u16::MAX) + 257;
+        let place = place(number);
         let [high, low] = place.to_be_bytes();
         let node = Node {
             name: name.to_owned(),
@@ -107,7 +107,7 @@ impl Fabric {
         netns::create(&node.netns)?;
         self.nodes.push(node.clone());
         let namespace = netns::Namespace::open(&node.netns)?;
-        let (wire, mac) = (core_end(number), MacAddress([0x02, 0x64, 0, 0, high, low]));
+        let (wire, mac) = (core_end(number), mac(number));
         let near = End { name: &wire, mac: Some(CORE_MAC), mtu: MTU };
         let far = End { name: WIRE, mac: Some(mac), mtu: MTU };
         core.run(&[
@@ -143,6 +143,19 @@ impl Fabric {
         &self.outside
     }
 
+    /// Leads packets from outside to `address` to a node, as an operator's router would. Ends with the fabric.
+    ///
+    /// # Errors
+    /// [`Error::NoNode`], or the kernel refused.
+    pub fn lead(&self, address: IpAddr, node: &str) -> Result<(), Error> {
+        let number = self.nodes.iter().position(|there| there.name == node);
+        let number = number.ok_or_else(|| Error::NoNode(node.to_owned()))?;
+        let mut core = Socket::open()?;
+        let near = index(&mut core, &core_end(number))?;
+        let way = Route::on(address.into(), near);
+        Ok(core.run(&[neighbour::permanent(near, address, mac(number)), route::add(&way)])?)
+    }
+
     /// The node of that name.
     ///
     /// # Errors
@@ -168,6 +181,17 @@ impl Drop for Fabric {
             }
         }
     }
+}
+
+/// What tells the addresses of the node of that number from others'.
+fn place(number: usize) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX).saturating_add(257)
+}
+
+/// The Ethernet address of that node's end of its wire.
+fn mac(number: usize) -> MacAddress {
+    let [high, low] = place(number).to_be_bytes();
+    MacAddress([0x02, 0x64, 0, 0, high, low])
 }
 
 /// Name of the core's end of the wire to the node of that number.

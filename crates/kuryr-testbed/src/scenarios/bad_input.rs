@@ -178,7 +178,8 @@ pub(super) async fn a_cloud_that_cannot_be_used_ends_with_one_sentence(world: &m
         ensure!(clouds != right, "nothing is wrong in {clouds}");
         one_sentence(world, settings, Some(&clouds), words).await?;
     }
-    Ok(())
+    // Nothing is asked of an Octavia of which it is not known what it can do.
+    one_sentence(world, settings, None, "set [services] provider to one of them").await
 }
 
 /// A controller with this configuration ends with one line that has these words, and no backtrace.

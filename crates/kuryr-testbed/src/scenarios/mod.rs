@@ -23,6 +23,7 @@ mod service_annotations;
 mod service_faults;
 mod service_kills;
 mod service_kinds;
+mod service_times;
 mod service_users;
 mod services;
 mod setup;
@@ -127,6 +128,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Both bad_input::wrong_configuration_ends_with_one_sentence;
     Both services::a_service_leads_to_all_its_endpoints;
     Both services::a_vm_reaches_a_service;
+    Both service_times::a_service_answers_as_soon_as_octavia_is_done;
     Both services::tcp_and_udp_at_one_number;
     Both services::a_pod_reaches_itself_through_its_service;
     Both services::a_service_is_scaled_up_and_down;
@@ -139,6 +141,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Both service_kinds::a_floating_ip_leads_to_a_service;
     Both service_kinds::a_service_changes_its_type_in_place;
     Both service_kinds::a_node_port_of_every_node_leads_to_a_service;
+    Embedded service_kinds::an_external_ip_leads_to_a_service;
     Embedded service_kinds::a_local_node_port_leads_to_pods_of_its_node_only;
     Both service_kinds::a_service_without_selector_has_endpoints_made_by_hand;
     Both service_kinds::a_named_port_may_be_another_number_in_each_pod;
@@ -151,6 +154,9 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded service_annotations::an_amphora_does_what_annotations_ask_for;
     Embedded service_annotations::what_ovn_cannot_do_is_told_and_the_service_works;
     Embedded service_annotations::a_service_says_how_it_is_reached_from_outside;
+    Embedded service_annotations::a_floating_ip_is_of_the_subnet_that_its_service_names;
+    Embedded service_annotations::members_that_are_no_pods_have_the_subnet_that_is_named;
+    Embedded service_annotations::a_certificate_is_not_used_and_nobody_is_let_in_without;
     Embedded service_annotations::an_address_outside_outlives_its_service;
     Embedded service_annotations::a_shared_load_balancer_is_used_and_never_deleted;
     Embedded service_annotations::a_service_has_its_address_where_it_asks_for_it;

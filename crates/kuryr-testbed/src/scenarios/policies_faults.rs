@@ -12,11 +12,7 @@ use crate::{
 };
 use anyhow::{Context, ensure};
 use http::Method;
-use k8s_openapi::api::core::v1::Event;
-use kube::{
-    Api,
-    api::{ListParams, Patch, PatchParams},
-};
+use kube::api::{Patch, PatchParams};
 use kuryr_model::{
     PortId, SecurityGroupId, SecurityGroupRuleId,
     neutron::{Direction, EtherType, RuleContent},
@@ -214,25 +210,6 @@ pub(super) async fn the_controller_is_killed_during_each_step_of_a_policy(world:
     Ok(())
 }
 
-/// Waits until somebody who describes the policy is told the reason.
-async fn told(world: &World, policy: &str, reason: &str) -> anyhow::Result<()> {
-    let events: Api<Event> = Api::namespaced(world.client.clone(), world.namespace());
-    let said = async {
-        loop {
-            let all = events.list(&ListParams::default()).await?;
-            let about = |event: &Event| {
-                event.involved_object.name.as_deref() == Some(policy) && event.reason.as_deref() == Some(reason)
-            };
-            if all.iter().any(about) {
-                return anyhow::Ok(());
-            }
-            // Events come a moment after the condition.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    timeout(PATIENCE, said).await.with_context(|| format!("no Event {reason} about NetworkPolicy {policy}"))?
-}
-
 /// A policy is made while the quota leaves it no room: its pods are closed, and it says why; others work; it heals.
 async fn quota(world: &World, kind: &str, free: u64) -> anyhow::Result<()> {
     let mut cast = Cast::new(world).await?;
@@ -240,7 +217,7 @@ async fn quota(world: &World, kind: &str, free: u64) -> anyhow::Result<()> {
     inside.leave_free(&world.cloud, kind, free).await?;
     cast.act(world, Act::Create).await?;
     world.policies().waits_with("guard", "QuotaExceeded").await?;
-    told(world, "guard", "QuotaExceeded").await?;
+    world.told("guard", "QuotaExceeded").await?;
     for netns in [&cast.friend, &cast.other, &cast.never] {
         goes(netns, cast.target).await.context("a pod whose policy cannot be done")?;
     }

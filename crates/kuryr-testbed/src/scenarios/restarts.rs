@@ -10,7 +10,6 @@ use crate::{
 };
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
-use std::time::Duration;
 
 /// How often the controller is killed while the work goes on.
 const KILLS: usize = 8;
@@ -28,21 +27,7 @@ pub(super) async fn the_controller_is_killed_during_fifty_creates_and_deletes(wo
             anyhow::Ok(())
         }
     });
-    // Killed at points that nobody chose. A cloud that needs longer for the work than a controller lives is no fault to be found
-    // here, so the last one lives.
-    for _ in 0..KILLS {
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(50..2500))).await;
-        if work.is_finished() {
-            break;
-        }
-        for controller in world.kuryr.controllers() {
-            world.kuryr.kill_controller(controller).await?;
-        }
-        world.kuryr.start_controller().await?;
-        world.leader_elected().await?;
-    }
-    work.await??;
-    Ok(())
+    world.kill_while(work, KILLS, 50..2500).await
 }
 
 pub(super) async fn a_standby_takes_over(world: &mut World) -> anyhow::Result<()> {

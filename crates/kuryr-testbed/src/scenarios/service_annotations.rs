@@ -1,6 +1,9 @@
 //! What a Service asks for by annotations, and how it is reached from outside: each is compared with what Octavia then has.
 
-use super::services::{all_answer, client, names};
+use super::{
+    service_faults::waits_with,
+    services::{all_answer, client, names},
+};
 use crate::{
     cloud,
     world::{AVAILABILITY_ZONE, FLAVOR, Services, World, cluster_ip, pods::PATIENCE, services::SERVED},
@@ -16,7 +19,7 @@ use kuryr_model::{
 use kuryr_openstack::{
     Filter,
     load_balancer::NewLoadBalancer,
-    network::{NewFixedIp, NewPort, NewSubnet},
+    network::{NewFixedIp, NewPort, NewSubnet, tags::Tagged},
 };
 use serde_json::{Value, json};
 use std::{net::IpAddr, time::Duration};
@@ -176,9 +179,7 @@ pub(super) async fn what_ovn_cannot_do_is_told_and_the_service_works(world: &mut
     let ranges =
         json!({"selector": {"app": "web"}, "type": "LoadBalancer", "loadBalancerSourceRanges": ["203.0.113.0/24"]});
     services.create("closed", ranges).await?;
-    let told = |held: Option<&KuryrLoadBalancer>| {
-        held.is_some_and(|held| held.ready().is_some_and(|ready| ready.reason == "SourceRangesNotEnforced"))
-    };
+    let told = waits_with("SourceRangesNotEnforced");
     services.when("closed", "told that it is not reachable", PATIENCE, told).await?;
     ensure!(shown(&services.api().get("closed").await?).is_none(), "it is shown as reachable");
     Ok(())
@@ -239,6 +240,65 @@ pub(super) async fn a_service_says_how_it_is_reached_from_outside(world: &mut Wo
     Ok(())
 }
 
+pub(super) async fn a_floating_ip_is_of_the_subnet_that_its_service_names(world: &mut World) -> anyhow::Result<()> {
+    let elsewhere = more(world, outside(world)?.0, "198.18.7.0/24").await?;
+    world.cloud.network().tags().add(Tagged::Subnet(elsewhere.id), "fast").await?;
+    // What there is outside is looked at when a controller begins to lead.
+    world.use_controller_settings("").await?;
+    let backends = world.backends("web", 0..1).await?;
+    let services = world.services();
+    let spec = json!({"selector": {"app": "web"}, "type": "LoadBalancer"});
+    let asked = [
+        ("by-name", ("floating-subnet", "else*")),
+        ("not-named", ("floating-subnet", "!public")),
+        ("by-tags", ("floating-subnet-tags", "fast,cheap")),
+    ];
+    try_join_all(asked.iter().map(|(name, asked)| services.create_with(name, spec.clone(), annotations(&[*asked]))))
+        .await?;
+    for (name, _) in asked {
+        let at = services.ingress(name).await?;
+        ensure!(elsewhere.cidr.contains(&at), "{name} is reached at {at}");
+        all_answer(&world.outside(), (at, 80).into(), &names(&backends)).await.with_context(|| name.to_owned())?;
+    }
+    let none = annotations(&[("floating-subnet-tags", "&fast,cheap")]);
+    services.create_with("none", spec, none).await?;
+    services.when("none", "told that there is no such subnet", PATIENCE, waits_with("UnknownSubnet")).await?;
+    for name in asked.iter().map(|(name, _)| *name).chain(["none"]) {
+        services.delete(name).await?;
+        services.gone(name).await?;
+    }
+    world.cloud.network().subnets().delete(elsewhere.id).await?;
+    Ok(())
+}
+
+pub(super) async fn members_that_are_no_pods_have_the_subnet_that_is_named(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let pods = world.pod_subnets().await?.into_iter().next().context("no pod subnet")?.id;
+    let slice = json!({"endpoints": [{"addresses": ["192.0.2.77"]}], "ports": [{"port": SERVED}]});
+    for (name, asked) in [("named", Some(pods.to_string())), ("plain", None)] {
+        let mut all = vec![("lb-provider", "amphora")];
+        all.extend(asked.as_deref().map(|id| ("member-subnet-id", id)));
+        services.create_slice(&format!("{name}-hand"), name, slice.clone()).await?;
+        services.create_with(name, json!({"selector": null}), annotations(&all)).await?;
+        services.ready(name, 1).await?;
+        let pool = made(world, name).await?.pool.id;
+        let members = world.cloud.load_balancing().members(pool).list(&Filter::new()).await?;
+        let from: Vec<_> = members.iter().map(|member| member.subnet_id).collect();
+        ensure!(from == [asked.as_ref().map(|_| pods)], "{name} is reached from {from:?}");
+    }
+    Ok(())
+}
+
+pub(super) async fn a_certificate_is_not_used_and_nobody_is_let_in_without(world: &mut World) -> anyhow::Result<()> {
+    let (backends, from) = tokio::try_join!(world.backends("web", 0..1), client(world))?;
+    let services = world.services();
+    let asked = annotations(&[("default-tls-container-ref", "https://barbican.example.org/v1/containers/c")]);
+    let web = services.create_with("web", json!({"type": "LoadBalancer"}), asked).await?;
+    services.when("web", "told that TLS does not end here", PATIENCE, waits_with("NotSupported")).await?;
+    ensure!(shown(&services.api().get("web").await?).is_none(), "it is shown as reachable");
+    all_answer(&from, (cluster_ip(&web)?, 80).into(), &names(&backends)).await.context("inside")
+}
+
 pub(super) async fn an_address_outside_outlives_its_service(world: &mut World) -> anyhow::Result<()> {
     let backends = world.backends("web", 0..1).await?;
     let services = world.services();
@@ -294,10 +354,7 @@ pub(super) async fn a_shared_load_balancer_is_used_and_never_deleted(world: &mut
     }
     let late = json!({"selector": {"app": "web"}, "type": "LoadBalancer"});
     services.create_with("late", late, asked).await?;
-    let told = |held: Option<&KuryrLoadBalancer>| {
-        held.is_some_and(|held| held.ready().is_some_and(|ready| ready.reason == "ListenerTaken"))
-    };
-    services.when("late", "told that somebody has its port number", PATIENCE, told).await?;
+    services.when("late", "told that somebody has its port number", PATIENCE, waits_with("ListenerTaken")).await?;
     services.delete("one").await?;
     services.gone("one").await?;
     all_answer(&from, (vip, 81).into(), &names(&backends)).await.context("the other one")?;
@@ -312,11 +369,10 @@ pub(super) async fn a_shared_load_balancer_is_used_and_never_deleted(world: &mut
     Ok(())
 }
 
-/// A further subnet of the pods' network.
-async fn more(world: &World, cidr: &str) -> anyhow::Result<Subnet> {
-    let first = world.pod_subnets().await?.into_iter().next().context("no pod subnet")?;
+/// A further subnet of a network.
+async fn more(world: &World, network_id: NetworkId, cidr: &str) -> anyhow::Result<Subnet> {
     let new = NewSubnet {
-        network_id: first.network_id,
+        network_id,
         ip_version: 4,
         cidr: Some(cidr.parse()?),
         subnetpool_id: None,
@@ -365,15 +421,13 @@ pub(super) async fn no_address_is_left_for_a_vip(world: &mut World) -> anyhow::R
     let backends = world.backends("web", 0..1).await?;
     let services = world.services();
     // Of two addresses the gateway has one.
-    let full: SubnetId = more(world, "10.231.0.0/30").await?.id;
+    let pods = world.pod_subnets().await?.into_iter().next().context("no pod subnet")?;
+    let full: SubnetId = more(world, pods.network_id, "10.231.0.0/30").await?.id;
     let asked = full.to_string();
     inside(&services, "first", &[("subnet-id", &asked)]).await?;
     let only = services.ingress("first").await?;
     let second = inside(&services, "second", &[("subnet-id", &asked)]).await?;
-    let waits = |held: Option<&KuryrLoadBalancer>| {
-        held.is_some_and(|held| held.ready().is_some_and(|ready| ready.reason == "NoFreeAddress"))
-    };
-    services.when("second", "waiting with its reason", PATIENCE, waits).await?;
+    services.when("second", "waiting with its reason", PATIENCE, waits_with("NoFreeAddress")).await?;
     // At its cluster IP it serves meanwhile.
     let from = client(world).await?;
     all_answer(&from, (cluster_ip(&second)?, 80).into(), &names(&backends)).await?;

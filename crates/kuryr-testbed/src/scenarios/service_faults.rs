@@ -9,8 +9,6 @@ use crate::{
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
 use http::Method;
-use k8s_openapi::api::core::v1::Event;
-use kube::{Api, api::ListParams};
 use kuryr_model::{KuryrLoadBalancer, NetworkId};
 use kuryr_openstack::network::{NewFixedIp, NewFloatingIp, NewPort};
 use serde_json::{Value, json};
@@ -18,7 +16,6 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 /// Where load balancers are made and listed.
@@ -40,27 +37,10 @@ fn only(world: &World, service: &str) -> anyhow::Result<LoadBalancerState> {
 }
 
 /// A Service that waits and says why.
-fn waits_with(reason: &'static str) -> impl Fn(Option<&KuryrLoadBalancer>) -> bool {
+pub(super) fn waits_with(reason: &'static str) -> impl Fn(Option<&KuryrLoadBalancer>) -> bool {
     move |held| {
         let ready = held.and_then(KuryrLoadBalancer::ready);
         ready.is_some_and(|ready| ready.status == "False" && ready.reason == reason)
-    }
-}
-
-/// Waits until somebody who describes the Service is told the reason.
-async fn told(world: &World, service: &str, reason: &str) -> anyhow::Result<()> {
-    let events: Api<Event> = Api::namespaced(world.client.clone(), world.namespace());
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let all = events.list(&ListParams::default()).await?;
-        let about = |event: &&Event| event.involved_object.name.as_deref() == Some(service);
-        let reasons: BTreeSet<_> = all.iter().filter(about).filter_map(|event| event.reason.clone()).collect();
-        if reasons.contains(reason) {
-            return Ok(());
-        }
-        ensure!(tokio::time::Instant::now() < deadline, "no Event {reason} about Service {service}, only {reasons:?}");
-        // Events come a moment after the condition.
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -181,7 +161,7 @@ pub(super) async fn the_quota_of_load_balancers_is_used_up(world: &mut World) ->
     let second = cast.ask(world, "second", json!({})).await?;
     let services = world.services();
     services.when("second", "waiting with its reason", PATIENCE, waits_with("QuotaExceeded")).await?;
-    told(world, "second", "QuotaExceeded").await?;
+    world.told("second", "QuotaExceeded").await?;
     cast.reach(&cast.from, first).await.context("another Service meanwhile")?;
     // What another one gives back is taken at once.
     services.delete("first").await?;
@@ -215,7 +195,7 @@ pub(super) async fn no_address_is_left_outside(world: &mut World) -> anyhow::Res
     ensure!(theirs.len() > 200, "there were only {} addresses", theirs.len());
     let ip = cast.ask(world, "web", json!({"type": "LoadBalancer"})).await?;
     world.services().when("web", "waiting with its reason", PATIENCE, waits_with("NoFreeAddress")).await?;
-    told(world, "web", "NoFreeAddress").await?;
+    world.told("web", "NoFreeAddress").await?;
     cast.reach(&cast.from, ip).await.context("its clusterIP meanwhile")?;
     for id in theirs {
         network_api.floating_ips().delete(id).await?;
@@ -236,7 +216,7 @@ pub(super) async fn a_cluster_ip_is_taken_by_somebody_else(world: &mut World) ->
     let ip = cast.ask(world, "web", json!({"clusterIP": taken.to_string()})).await?;
     let other = cast.ask(world, "other", json!({})).await?;
     world.services().when("web", "waiting with its reason", PATIENCE, waits_with("VipTaken")).await?;
-    told(world, "web", "VipTaken").await?;
+    world.told("web", "VipTaken").await?;
     cast.serves(world, "other", other).await?;
     world.cloud.network().ports().delete(port.id).await?;
     // What is deleted of ours may have made room.
@@ -370,19 +350,9 @@ pub(super) async fn the_controller_is_killed_during_the_life_of_services(world: 
             anyhow::Ok(())
         }
     });
-    let work = tokio::spawn(try_join_all(lives.collect::<Vec<_>>()));
-    for _ in 0..KILLS {
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(20..1200))).await;
-        if work.is_finished() {
-            break;
-        }
-        for controller in world.kuryr.controllers() {
-            world.kuryr.kill_controller(controller).await?;
-        }
-        world.kuryr.start_controller().await?;
-        world.leader_elected().await?;
-    }
-    work.await??;
+    let lives = lives.collect::<Vec<_>>();
+    let work = tokio::spawn(async move { try_join_all(lives).await.map(drop) });
+    world.kill_while(work, KILLS, 20..1200).await?;
     cast.backends.truncate(1);
     for number in (0..LIVES).step_by(4) {
         let name = format!("life-{number}");

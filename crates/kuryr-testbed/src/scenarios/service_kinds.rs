@@ -92,6 +92,24 @@ pub(super) async fn a_node_port_of_every_node_leads_to_a_service(world: &mut Wor
     Ok(())
 }
 
+pub(super) async fn an_external_ip_leads_to_a_service(world: &mut World) -> anyhow::Result<()> {
+    let services = world.services();
+    let address: IpAddr = "192.0.2.80".parse()?;
+    // Nothing is announced: that is for routers of the operator's.
+    world.inside()?.fabric.lead(address, &world.nodes[0])?;
+    let spec = json!({"externalIPs": [address.to_string()]});
+    let (backends, _) = tokio::try_join!(world.backends("web", 0..2), services.create("web", spec))?;
+    services.ready("web", 2).await?;
+    let target = (address, 80).into();
+    all_answer(&world.outside(), target, &names(&backends)).await?;
+    services.change("web", json!({"spec": {"externalIPs": null}})).await?;
+    let deadline = tokio::time::Instant::now() + SOON;
+    while probe::reach(&world.outside(), target, Duration::from_secs(1)).await.is_ok() {
+        ensure!(tokio::time::Instant::now() < deadline, "{address} still answers");
+    }
+    Ok(())
+}
+
 pub(super) async fn a_local_node_port_leads_to_pods_of_its_node_only(world: &mut World) -> anyhow::Result<()> {
     let services = world.services();
     let (here, there) = (world.nodes[0].clone(), world.nodes[1].clone());

@@ -1,98 +1,41 @@
 //! What scenarios do to a world besides making pods.
 
-use super::{Ground, SERVICE_CIDR_V6, World, process::Process, process::Program, process::executable};
-use crate::{
-    cloud::PortStatus,
-    dataplane::{Vm as Machine, VmPort},
+use super::{
+    Ground, SERVICE_CIDR_V6, World,
+    pods::PATIENCE,
+    process::{Process, Program, executable},
 };
 use anyhow::{Context, bail, ensure};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{coordination::v1::Lease, core::v1::Pod},
+    api::{
+        coordination::v1::Lease,
+        core::v1::{Event, Pod},
+    },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
     runtime::wait::await_condition,
 };
-use kuryr_model::{
-    Mark, NetworkId, PortId, Purpose, SecurityGroupId, VifAddress,
-    mark::{Base, cluster_tag},
-    neutron::Subnet,
-};
+use kuryr_model::{Mark, NetworkId, Purpose, SecurityGroupId, mark::Base, neutron::Subnet};
 use kuryr_node::{
     attachments::Attachment,
     netlink::{Socket, link::By},
     netns,
 };
-use kuryr_openstack::{
-    Filter,
-    network::{NewPort, NewSubnet},
+use kuryr_openstack::{Filter, network::NewSubnet};
+use serde_json::json;
+use std::{collections::BTreeSet, ops::Range, path::Path, time::Duration};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
 };
-use serde_json::{Value, json};
-use std::{
-    net::IpAddr,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
-use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 /// The pods' addresses of IPv6, where they have some.
 const POD_CIDR_V6: &str = "fd00:10:10::/64";
-
-/// What has a port that was bound outside Kuryr.
-pub struct Vm {
-    /// Its network namespace.
-    pub netns: PathBuf,
-    /// Its addresses.
-    pub addresses: Vec<IpAddr>,
-    /// Its port in Neutron.
-    pub port: PortId,
-    /// Goes with it.
-    _machine: Option<Machine>,
-    wire: Option<String>,
-}
-
-/// What a CNI call came to.
-pub struct CniAnswer {
-    /// Exit code 0.
-    pub success: bool,
-    /// What it printed.
-    pub output: String,
-}
-
-impl CniAnswer {
-    /// The CNI error code that it printed.
-    #[must_use]
-    pub fn code(&self) -> Option<u64> {
-        serde_json::from_str::<Value>(&self.output).ok()?.get("code")?.as_u64()
-    }
-}
-
-/// Runs the CNI executable.
-async fn call(verb: &str, container: &str, netns: &str, args: &str, input: &str) -> anyhow::Result<CniAnswer> {
-    let mut child = Command::new(executable("kuryr-cni")?)
-        .env_clear()
-        .env("CNI_COMMAND", verb)
-        .env("CNI_CONTAINERID", container)
-        .env("CNI_NETNS", netns)
-        .env("CNI_ARGS", args)
-        .env("CNI_IFNAME", "eth0")
-        .env("CNI_PATH", "/opt/cni/bin")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    // It may refuse without reading; that it does not listen any more is then no error.
-    if let Some(mut stdin) = child.stdin.take() {
-        let _ = stdin.write_all(input.as_bytes()).await;
-    }
-    let output = child.wait_with_output().await?;
-    Ok(CniAnswer { success: output.status.success(), output: String::from_utf8_lossy(&output.stdout).into_owned() })
-}
 
 /// The MTU of a link in a namespace, in bytes.
 ///
@@ -122,22 +65,6 @@ impl World {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("the pod is on no node")?;
         let found = self.kuryr.attachments(&node)?.into_iter().find(|attachment| attachment.pod_uid.as_str() == uid);
         found.with_context(|| format!("node {node} has no attachment of pod {}", pod.name_any()))
-    }
-
-    /// Waits until the embedded data plane says that a VM's port works. For a pod's the daemon has waited.
-    ///
-    /// # Errors
-    /// It does not, in time.
-    async fn port_works(&self, port: PortId) -> anyhow::Result<()> {
-        let Ground::Embedded(embedded) = &self.ground else { return Ok(()) };
-        let mut changes = embedded.cloud.subscribe();
-        let works = async {
-            while embedded.cloud.port(port.0).is_none_or(|port| port.status != PortStatus::Active) {
-                changes.changed().await?;
-            }
-            anyhow::Ok(())
-        };
-        timeout(Duration::from_secs(20), works).await.with_context(|| format!("port {port} does not work"))?
     }
 
     /// Waits until one of our controllers leads.
@@ -180,60 +107,6 @@ impl World {
             waited.context("no controller leads")??;
             Ok(())
         }
-    }
-
-    /// Waits until a node's daemon has an ADD that waits for its pod's port.
-    ///
-    /// # Errors
-    /// It has none, in time.
-    pub async fn add_waits(&self, node: &str) -> anyhow::Result<()> {
-        let waits = async {
-            loop {
-                let metrics = self.kuryr.daemon_metrics(node).await?;
-                if metrics.lines().any(|line| line.starts_with("kuryr_cni_waiting ") && !line.ends_with(" 0")) {
-                    return anyhow::Ok(());
-                }
-                // A gauge has no notification.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(Duration::from_secs(30), waits).await.context("no ADD waits")?
-    }
-
-    /// Calls the CNI executable of a node.
-    ///
-    /// # Errors
-    /// It cannot be run.
-    pub async fn cni(&self, node: &str, verb: &str, container: &str, namespace: &str) -> anyhow::Result<CniAnswer> {
-        call(verb, container, namespace, "", &self.cni_conf(node)).await
-    }
-
-    /// Calls the CNI executable of a node to add a sandbox of the pod of this name and UID.
-    ///
-    /// # Errors
-    /// It cannot be run.
-    pub async fn cni_add(&self, node: &str, pod: &str, uid: &str, netns: &str) -> anyhow::Result<CniAnswer> {
-        let args = format!("K8S_POD_NAMESPACE={};K8S_POD_NAME={pod};K8S_POD_UID={uid}", self.namespace());
-        call("ADD", &format!("sandbox-of-{pod}"), netns, &args, &self.cni_conf(node)).await
-    }
-
-    fn cni_conf(&self, node: &str) -> String {
-        let socket = self.kuryr.socket(node);
-        json!({"cniVersion": "1.1.0", "name": "kuryr", "type": "kuryr-cni", "kuryrSocket": socket}).to_string()
-    }
-
-    /// The same with any input.
-    ///
-    /// # Errors
-    /// It cannot be run.
-    pub async fn cni_raw(
-        &self,
-        verb: &str,
-        container: &str,
-        namespace: &str,
-        input: &str,
-    ) -> anyhow::Result<CniAnswer> {
-        call(verb, container, namespace, "", input).await
     }
 
     /// The subnets that `kuryr setup` made.
@@ -365,61 +238,49 @@ impl World {
         Ok(groups.first().context("there is no open group")?.id)
     }
 
-    /// Starts something with a port that Kuryr knows nothing of, on the first node.
+    /// Waits until somebody who describes an object of the scenario's namespace is told the reason.
     ///
     /// # Errors
-    /// Something refuses.
-    pub async fn start_vm(&self, name: &str) -> anyhow::Result<Vm> {
-        let node = self.nodes.first().context("no node")?;
-        let network = self.cloud.network();
-        let subnets = self.pod_subnets().await?;
-        let first = subnets.first().context("no pod subnet")?;
-        let mut groups = network.security_groups().list(&Filter::new().tags([cluster_tag(&self.cluster)])).await?;
-        // Not what NetworkPolicies have made for pods.
-        groups.retain(|group| group.tags.iter().any(|tag| matches!(tag.parse(), Ok(Purpose::Base(_)))));
-        let new = NewPort {
-            name: name.to_owned(),
-            device_owner: "compute:nova".to_owned(),
-            host_id: Some(node.clone()),
-            security_groups: groups.iter().map(|group| group.id).collect(),
-            ..NewPort::new(first.network_id)
-        };
-        let port = network.ports().create(&new).await?;
-        let mtu = network.networks().get(port.network_id).await?.mtu;
-        let addresses = port.fixed_ips.iter().filter_map(|fixed| {
-            let subnet = subnets.iter().find(|subnet| subnet.id == fixed.subnet_id)?;
-            let prefix_length = subnet.cidr.prefix_len();
-            Some(VifAddress { ip: fixed.ip_address, prefix_length, gateway: subnet.gateway_ip })
-        });
-        let addresses: Vec<VifAddress> = addresses.collect();
-        ensure!(!addresses.is_empty(), "the VM's port has no address");
-        let ips = addresses.iter().map(|address| address.ip).collect();
-        match &self.ground {
-            Ground::Embedded(embedded) => {
-                let wanted = VmPort { id: port.id, network: port.network_id, mac: port.mac_address, mtu, addresses };
-                let machine =
-                    Machine::start(embedded.netns_folder(), name, embedded.fabric.node(node)?, wanted).await?;
-                let netns = machine.netns().to_owned();
-                self.port_works(port.id).await?;
-                Ok(Vm { netns, addresses: ips, port: port.id, _machine: Some(machine), wire: None })
+    /// Nobody is, in time.
+    pub async fn told(&self, name: &str, reason: &str) -> anyhow::Result<()> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), self.namespace());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let all = events.list(&ListParams::default()).await?;
+            let about = |event: &&Event| event.involved_object.name.as_deref() == Some(name);
+            let reasons: BTreeSet<_> = all.iter().filter(about).filter_map(|event| event.reason.clone()).collect();
+            if reasons.contains(reason) {
+                return Ok(());
             }
-            Ground::Real(real) => {
-                let wire = real.plug_vm(&port, &addresses, mtu).await?;
-                let netns = real.vm_netns();
-                Ok(Vm { netns, addresses: ips, port: port.id, _machine: None, wire: Some(wire) })
-            }
+            ensure!(Instant::now() < deadline, "no Event {reason} about {name}, only {reasons:?}");
+            // Events come a moment after the condition.
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Takes a VM and its port away.
+    /// Kills the controllers so many times while some work goes on, at points that nobody chose: so many milliseconds after the
+    /// one that followed leads. The last one lives, for work that takes longer than a controller.
     ///
     /// # Errors
-    /// Something refuses.
-    pub async fn stop_vm(&self, vm: Vm) -> anyhow::Result<()> {
-        if let (Ground::Real(real), Some(wire)) = (&self.ground, &vm.wire) {
-            real.unplug_vm(wire).await?;
+    /// The work fails, or no controller comes to lead.
+    pub async fn kill_while(
+        &mut self,
+        work: JoinHandle<anyhow::Result<()>>,
+        times: usize,
+        after: Range<u64>,
+    ) -> anyhow::Result<()> {
+        for _ in 0..times {
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(after.clone()))).await;
+            if work.is_finished() {
+                break;
+            }
+            for controller in self.kuryr.controllers() {
+                self.kuryr.kill_controller(controller).await?;
+            }
+            self.kuryr.start_controller().await?;
+            self.leader_elected().await?;
         }
-        Ok(self.cloud.network().ports().delete(vm.port).await?)
+        work.await?
     }
 
     /// Lets anything pass as an object of a custom resource.

@@ -252,6 +252,9 @@ fn cni_conf(socket: &Path) -> anyhow::Result<Value> {
     Ok(conf)
 }
 
+/// Of its several providers, the cloud's default, as settings.
+pub(crate) const PROVIDER: &str = "[services]\nprovider = \"ovn\"\n";
+
 /// Lines of `kuryr.toml` that a scenario chooses.
 #[derive(Clone, Copy, Default)]
 struct Lines<'a> {
@@ -267,7 +270,7 @@ struct Lines<'a> {
 fn write_config(path: &Path, lines: &Lines<'_>, more: &str) -> anyhow::Result<()> {
     let Lines { openstack, sections, controller } = lines;
     let text = format!(
-        "[openstack]\ncloud = \"kuryr\"\n{openstack}\n{sections}\n[controller]\nlease_duration = \"3s\"\nnode_cooldown = \"3s\"\n{controller}\n\
+        "[openstack]\ncloud = \"kuryr\"\n{openstack}\n{PROVIDER}{sections}\n[controller]\nlease_duration = \"3s\"\nnode_cooldown = \"3s\"\n{controller}\n\
          [daemon]\nadd_timeout = \"20s\"\n{more}"
     );
     Ok(fs::write(path, text)?)

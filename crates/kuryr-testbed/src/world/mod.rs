@@ -8,6 +8,7 @@
 //! ```
 
 mod actions;
+mod cni;
 mod embedded;
 mod kuryr;
 pub mod pods;
@@ -16,9 +17,12 @@ pub mod process;
 mod real;
 mod secrets;
 pub mod services;
+mod vm;
 mod wiring;
 
-pub use actions::{CniAnswer, Vm, mtu};
+pub use actions::mtu;
+pub use cni::CniAnswer;
+pub(crate) use embedded::PROVIDER;
 pub use embedded::{
     AVAILABILITY_ZONE, EXTERNAL, Embedded, EmbeddedConfig, FLAVOR, SERVICE_CIDR, SERVICE_CIDR_V6, set_up,
 };
@@ -27,6 +31,7 @@ pub use pods::{NewPod, Pods, addresses};
 pub use policies::Policies;
 pub use real::{Real, RealConfig, Vswitchd};
 pub use services::{Backend, Services, cluster_ip, node_port};
+pub use vm::Vm;
 pub use wiring::Flaw;
 
 use anyhow::{Context, bail, ensure};

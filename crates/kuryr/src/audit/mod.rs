@@ -18,10 +18,10 @@ mod services;
 
 pub(crate) use compare::Finding;
 
-use crate::{cloud::named, view::ClusterView};
+use crate::{cloud::named, output::Output, view::ClusterView};
 use anyhow::{Context as _, ensure};
 use base::Marked;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use compare::World;
 use jiff::Timestamp;
 use kube::Client;
@@ -39,16 +39,6 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-
-/// How results are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    // For people. (Not a doc comment: clap would spread the help over twice as many lines for it.)
-    #[default]
-    Text,
-    // For programs.
-    Json,
-}
 
 /// Say what is missing, stray or different in Kubernetes, OpenStack and on this node; exit code 1 if anything is, 2 if that cannot be known
 #[derive(Args, Clone, Debug)]
@@ -107,11 +97,10 @@ pub(crate) async fn run(
     }
     let findings = once(findings);
     let fixed = if args.fix { fix::prune(&findings, cluster).await } else { BTreeSet::new() };
-    match args.output {
-        Output::Json => json(&findings, &fixed, out)?,
-        Output::Text => text(&findings, &fixed, out)?,
-    }
-    Ok(findings.len() == fixed.len())
+    let row = |(at, finding)| Reported { finding, fixed: fixed.contains(&at) };
+    let rows: Vec<Reported> = findings.into_iter().enumerate().map(row).collect();
+    args.output.print(&rows, |rows, out| text(rows, out), out)?;
+    Ok(rows.len() == fixed.len())
 }
 
 /// In a fixed order and each once: what is in a node's report may have been seen from here, too.
@@ -212,23 +201,14 @@ struct Reported {
     fixed: bool,
 }
 
-fn json(findings: &[Finding], fixed: &BTreeSet<usize>, out: &mut dyn Write) -> anyhow::Result<()> {
-    let row = |(at, finding): (usize, &Finding)| Reported { finding: finding.clone(), fixed: fixed.contains(&at) };
-    let rows: Vec<_> = findings.iter().enumerate().map(row).collect();
-    serde_json::to_writer_pretty(&mut *out, &rows)?;
-    writeln!(out)?;
-    Ok(())
-}
-
-fn text(findings: &[Finding], fixed: &BTreeSet<usize>, out: &mut dyn Write) -> anyhow::Result<()> {
-    for (at, Finding { kind, subject, id, what, fix, .. }) in findings.iter().enumerate() {
+fn text(rows: &[Reported], out: &mut dyn Write) -> anyhow::Result<()> {
+    for Reported { finding: Finding { kind, subject, id, what, fix, .. }, fixed } in rows {
         writeln!(out, "{:<9} {subject} {id}: {what}", kind.as_str())?;
-        let fix = if fixed.contains(&at) { "deleted" } else { fix };
-        writeln!(out, "          {fix}")?;
+        writeln!(out, "          {}", if *fixed { "deleted" } else { fix })?;
     }
-    match findings.len() {
+    match rows.len() {
         0 => writeln!(out, "nothing is missing, stray or different")?,
-        all => writeln!(out, "{all} found, {} fixed", fixed.len())?,
+        all => writeln!(out, "{all} found, {} fixed", rows.iter().filter(|row| row.fixed).count())?,
     }
     Ok(())
 }
@@ -251,7 +231,8 @@ mod tests {
     #[test]
     fn a_person_reads_what_and_what_to_do() {
         let mut out = Vec::new();
-        text(&[finding(Kind::Stray), finding(Kind::Missing)], &BTreeSet::from([1]), &mut out).unwrap();
+        let row = |kind, fixed| Reported { finding: finding(kind), fixed };
+        text(&[row(Kind::Stray, false), row(Kind::Missing, true)], &mut out).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "stray     link tap1: belongs to no pod\n          ip link del tap1\nmissing   link tap1: belongs to no \
@@ -270,7 +251,8 @@ mod tests {
     #[test]
     fn a_program_reads_the_same_and_nodes_write_it() {
         let mut out = Vec::new();
-        json(&[finding(Kind::Stray)], &BTreeSet::new(), &mut out).unwrap();
+        let found = [Reported { finding: finding(Kind::Stray), fixed: false }];
+        Output::Json.print(&found[..], text, &mut out).unwrap();
         let rows: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(rows[0]["kind"], "stray");
         assert_eq!(rows[0]["fixed"], false);

@@ -23,7 +23,7 @@ pub(crate) use objects::Cluster;
 #[cfg(test)]
 pub(crate) use objects::{Objects, take};
 
-use crate::audit::Output;
+use crate::output::Output;
 use answer::Answer;
 use clap::Args;
 use ends::{End, To};
@@ -83,13 +83,7 @@ pub(crate) async fn live(
 }
 
 fn print(args: &CanReachArgs, answer: &Answer, out: &mut dyn Write) -> anyhow::Result<bool> {
-    match args.output {
-        Output::Json => {
-            serde_json::to_writer_pretty(&mut *out, answer)?;
-            writeln!(out)?;
-        }
-        Output::Text => print::text(answer, out)?,
-    }
+    args.output.print(answer, print::text, out)?;
     let open = if answer.port_number.is_some() { answer.answer == "yes" } else { !answer.open.is_empty() };
     Ok(open && answer.not_yet.is_empty())
 }

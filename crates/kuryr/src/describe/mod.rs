@@ -3,7 +3,7 @@
 mod policy;
 mod service;
 
-use crate::audit::Output;
+use crate::output::Output;
 use clap::{Args, Subcommand};
 use kube::Client;
 use kuryr_controller::ControllerConfig;

@@ -1,6 +1,6 @@
 //! `kuryr describe service`
 
-use crate::audit::Output;
+use crate::output::Output;
 use anyhow::{Context as _, bail};
 use kube::Client;
 use kuryr_controller::{
@@ -8,8 +8,7 @@ use kuryr_controller::{
     survey::{Surveyed, survey},
 };
 use kuryr_model::{
-    FloatingIpId, KuryrLoadBalancer, ListenerId, ListenerPoolId, LoadBalancerId, ObjectKey, PortId, ServiceUid,
-    kuryr_load_balancer::Problem,
+    FloatingIpId, KuryrLoadBalancer, ListenerId, ListenerPoolId, LoadBalancerId, ObjectKey, PortId, Problem, ServiceUid,
 };
 use kuryr_openstack::Cloud;
 use kuryr_plan::service::{Kind, ListenerKey, Members, Place, Role, Tree, summary, summary::TreeSummary};
@@ -95,13 +94,7 @@ pub(super) async fn describe(
     }
     let surveyed = survey.services.remove(key).with_context(|| format!("there is no Service {key}"))?;
     let description = description(&surveyed, survey.held.get(key));
-    match output {
-        Output::Json => {
-            serde_json::to_writer_pretty(&mut *out, &description)?;
-            writeln!(out)?;
-        }
-        Output::Text => text(&description, out)?,
-    }
+    output.print(&description, text, out)?;
     Ok(description.left_to_do.is_empty() && description.ready.starts_with("True"))
 }
 

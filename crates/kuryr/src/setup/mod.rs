@@ -26,8 +26,9 @@ use futures::future::join_all;
 use ipnet::IpNet;
 use kuryr_model::{ClusterId, mark::Base, neutron::SecurityGroup};
 use kuryr_openstack::{Class, Cloud, chain};
+use kuryr_plan::service::Provider;
 use plan::{Desired, Prefix, RouterWish, Step};
-use std::{io::Write, time::Duration};
+use std::{collections::BTreeSet, io::Write, time::Duration};
 
 /// Make what Kuryr needs in OpenStack and print its configuration; may be repeated
 #[derive(Args, Clone, Debug, Default)]
@@ -100,7 +101,16 @@ pub(crate) async fn run(
     }
     let desired = desired(args, cluster, cloud).await?;
     let found = converge(cloud, cluster, progress, |found| Ok(plan::plan(&desired, found)?)).await?;
-    report::print(&desired, &found, context, &cloud.identity(), out)
+    let providers = if found.service_subnets.is_empty() { Vec::new() } else { providers(cloud).await };
+    report::print(&desired, &found, context, &cloud.identity(), &providers, out)
+}
+
+/// The providers of Octavia, if somebody has to choose one of them. One that does not answer is no matter of setup's.
+async fn providers(cloud: &Cloud) -> Vec<String> {
+    let there = cloud.load_balancing().providers().await.unwrap_or_default();
+    let names: Vec<String> = there.into_iter().map(|provider| provider.name).collect();
+    let kinds: BTreeSet<Provider> = names.iter().map(|name| Provider::named(name)).collect();
+    if kinds.len() > 1 { names } else { Vec::new() }
 }
 
 async fn teardown(

@@ -14,6 +14,7 @@ pub(crate) fn print(
     found: &Found,
     context: &Context,
     identity: &Identity,
+    providers: &[String],
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     writeln!(out, "# Kuryr in project {}, cluster {}:", identity.project_name, desired.cluster)?;
@@ -29,6 +30,13 @@ pub(crate) fn print(
     }
     for (_, group) in &found.groups {
         line("security group", &group.id, &group.name)?;
+    }
+    if !providers.is_empty() {
+        writeln!(
+            out,
+            "# Octavia has several providers ({}): set [services] provider to one of them.",
+            providers.join(", ")
+        )?;
     }
     let text = |text: &String| Value::String(text.clone());
     let mut table = toml::Table::new();
@@ -51,4 +59,31 @@ pub(crate) fn print(
     }
     write!(out, "\n{}", toml::to_string_pretty(&table)?)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::plan::RouterWish, *};
+
+    #[test]
+    fn what_is_printed_is_a_configuration_and_says_what_has_to_be_chosen() {
+        let desired = Desired {
+            cluster: "c1".into(),
+            name: "kuryr-pods".into(),
+            mtu: None,
+            prefixes: vec![],
+            services: vec![],
+            router: RouterWish::Own { external: None },
+        };
+        let context = Context { cloud: Some("mycloud".into()), ..Context::default() };
+        for (providers, told) in [(&["amphora".to_owned(), "ovn".to_owned()][..], true), (&[], false)] {
+            let mut out = Vec::new();
+            print(&desired, &Found::default(), &context, &Identity::default(), providers, &mut out).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            let said = "several providers (amphora, ovn): set [services] provider to one of them";
+            assert_eq!(text.contains(said), told, "{text}");
+            let config: crate::config::Config = toml::from_str(&text).unwrap();
+            assert_eq!(config.openstack.cloud.as_deref(), Some("mycloud"));
+        }
+    }
 }

@@ -14,7 +14,7 @@ mod policies;
 mod print;
 mod services;
 
-use crate::audit::Output;
+use crate::output::Output;
 use clap::Args;
 use judge::State;
 use kube::Client;
@@ -57,12 +57,6 @@ pub(crate) async fn run(
 ) -> anyhow::Result<bool> {
     let facts = collect::collect(settings, cloud, client).await;
     let checks = judge::judge(&facts);
-    match args.output {
-        Output::Json => {
-            serde_json::to_writer_pretty(&mut *out, &checks)?;
-            writeln!(out)?;
-        }
-        Output::Text => print::text(&facts, &checks, out)?,
-    }
+    args.output.print(&checks, |checks, out| print::text(&facts, checks, out), out)?;
     Ok(checks.iter().all(|check| check.state != State::Wrong))
 }

@@ -26,11 +26,12 @@ fn endpoints_share_the_load_as_the_provider_can() {
 }
 
 #[test]
-fn an_unknown_default_provider_is_learned_from_its_refusals() {
-    let mut site = site(Provider::Default);
+fn a_provider_that_nothing_is_known_of_is_learned_from_its_refusals() {
+    let f5 = Provider::Other("f5".into());
+    let mut site = site(f5.clone());
     let algorithm = |site: &crate::service::Site| desired(&service(), &[], site).trees[0].listeners[0].pool.algorithm;
     assert_eq!(algorithm(&site), Algorithm::RoundRobin);
-    site.refusals.learn(Provider::Default, Feature::Algorithm(Algorithm::RoundRobin));
+    site.refusals.learn(f5, Feature::Algorithm(Algorithm::RoundRobin));
     assert_eq!(algorithm(&site), Algorithm::SourceIpPort);
 }
 

@@ -123,7 +123,7 @@ fn misfit(tree: &Tree, there: &ObservedTree) -> Option<Why> {
     let lb = &there.load_balancer;
     if !fits(tree, there) {
         Some(Why::Addresses)
-    } else if tree.provider != Provider::Default && Provider::named(&lb.provider) != tree.provider {
+    } else if tree.provider != Provider::Unknown && Provider::named(&lb.provider) != tree.provider {
         Some(Why::Provider)
     } else if tree.flavor.is_some_and(|flavor| lb.flavor_id != Some(flavor)) {
         Some(Why::Flavor)

@@ -54,7 +54,7 @@ pub(crate) fn case() -> impl Strategy<Value = Case> {
 }
 
 fn site() -> impl Strategy<Value = Site> {
-    let provider = prop_oneof![Just(Provider::Default), Just(Provider::Ovn), Just(Provider::Amphora)];
+    let provider = prop_oneof![Just(Provider::Other("f5".into())), Just(Provider::Ovn), Just(Provider::Amphora)];
     (provider, any::<bool>(), any::<bool>()).prop_map(|(provider, floating, same_network)| {
         let mut site = fixtures::site(provider);
         if !floating {

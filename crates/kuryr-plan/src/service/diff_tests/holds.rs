@@ -92,7 +92,7 @@ fn assert_tree(desired: &Desired, tree: &Tree, lb: &ObservedTree) {
     }
     assert_eq!(about.provisioning_status, Provisioning::Active);
     if !matches!(tree.place, Place::Existing(_)) {
-        assert!(tree.provider == Provider::Default || Provider::named(&about.provider) == tree.provider);
+        assert_eq!(Provider::named(&about.provider), tree.provider);
         assert!(tree.flavor.is_none() || about.flavor_id == tree.flavor);
         assert!(tree.availability_zone.is_none() || about.availability_zone == tree.availability_zone);
     }

@@ -17,8 +17,6 @@ use std::net::IpAddr;
 
 pub(crate) struct Octavia {
     pub(crate) there: Observed,
-    /// What it takes when no provider is asked for.
-    pub(crate) default_provider: &'static str,
     /// It takes several VIPs and makes the first.
     pub(crate) one_vip: bool,
     /// A failover ends well.
@@ -29,7 +27,7 @@ pub(crate) struct Octavia {
 impl Octavia {
     pub(crate) fn new() -> Self {
         let there = Observed::default();
-        Self { there, default_provider: "amphora", one_vip: false, failover_helps: true, next: 1000 }
+        Self { there, one_vip: false, failover_helps: true, next: 1000 }
     }
 
     fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(&mut self) -> T {
@@ -196,7 +194,7 @@ impl Octavia {
             id: lb,
             name: tree.name.clone(),
             description: tree.description.clone(),
-            provider: tree.provider.as_str().unwrap_or(self.default_provider).to_owned(),
+            provider: tree.provider.as_str().expect("nobody in particular is asked").to_owned(),
             provisioning_status: Provisioning::PendingCreate,
             operating_status: Operating::Online,
             vip_address: Some(addresses[0].0),

@@ -5,7 +5,7 @@ mod tests;
 mod text;
 mod view;
 
-use crate::{audit::Output, can_reach};
+use crate::{can_reach, output::Output};
 use anyhow::Context as _;
 use kube::{Api, Client, api::ListParams};
 use kuryr_controller::{ControllerConfig, policy_survey};
@@ -46,13 +46,7 @@ pub(super) async fn describe(
         groups: &groups(config, cloud).await.context("security groups cannot be listed")?,
     };
     let view = view(key, &compiler, &report, &seen).with_context(|| format!("there is no NetworkPolicy {key}"))?;
-    match output {
-        Output::Json => {
-            serde_json::to_writer_pretty(&mut *out, &view)?;
-            writeln!(out)?;
-        }
-        Output::Text => text::text(&view, out)?,
-    }
+    output.print(&view, text::text, out)?;
     Ok(view.differences.is_empty() && view.ready.starts_with("True"))
 }
 
