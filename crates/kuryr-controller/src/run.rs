@@ -101,7 +101,7 @@ pub async fn run(
     let (leads, leading) = watch::channel(false);
     publish(Health { synced: seen.clone(), leads: leading });
 
-    let index = Arc::new(Index::default());
+    let index = Arc::new(Index::new(config.nested));
     let queue = Arc::new(Queue::new());
     let _stop_watches = stop.clone().drop_guard();
     let service = services.then(|| {
@@ -185,8 +185,8 @@ impl Term {
             None => None,
         };
         let policies = self.policy_term(topology.open_groups);
-        let allocator =
-            Allocator::start(self.cloud.clone(), topology, config, self.metrics.clone(), self.policies.clone());
+        let (metrics, policies_of, index) = (self.metrics.clone(), self.policies.clone(), self.index.clone());
+        let allocator = Allocator::start(self.cloud.clone(), topology, config, metrics, policies_of, index);
         let reconciler = Arc::new(Reconciler {
             client: self.client.clone(),
             index: self.index.clone(),

@@ -27,6 +27,7 @@ pub(super) enum Ask {
     Begin { told: Vec<(PortId, SegmentationId)>, ours: Vec<PortId> },
     Place { port: PortId, reply: Placed },
     Leave { port: PortId, reply: Left },
+    Gone { port: PortId },
     LookAgain,
 }
 
@@ -130,6 +131,11 @@ impl Task {
                 self.refusals.remove(&port);
                 self.leaving.push((port, reply));
                 self.rest = Rest::No;
+            }
+            Ask::Gone { port } => {
+                self.writer.unwant(port);
+                self.refusals.remove(&port);
+                self.placing.retain(|(placed, _)| *placed != port);
             }
             Ask::LookAgain => {
                 self.writer.look_again();

@@ -131,7 +131,7 @@ async fn restart(world: &mut World, pods: usize, probe: &str, stray: bool) -> an
         false => {
             call.method == "GET"
                 && call.template == "/v2.0/ports"
-                && call.query.iter().any(|(key, _)| key == "device_owner")
+                && call.query.iter().any(|(key, _)| key == "tags")
         }
     };
     tokio::time::timeout(PATIENCE, calls.wait_for(listed)).await.context("Neutron's ports were not compared")?;
