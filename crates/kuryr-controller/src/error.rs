@@ -171,9 +171,12 @@ impl PodError {
             | Self::PairsFull(_)
             | Self::Untagged
             | Self::WrongNetwork(_) => Remedy::Operator,
-            Self::OtherKind(_) | Self::WiderThanPolicies | Self::Slow | Self::Kubernetes(_) | Self::LeftOut(_) | Self::Stopping => {
-                Remedy::Time(Duration::ZERO)
-            }
+            Self::OtherKind(_)
+            | Self::WiderThanPolicies
+            | Self::Slow
+            | Self::Kubernetes(_)
+            | Self::LeftOut(_)
+            | Self::Stopping => Remedy::Time(Duration::ZERO),
         }
     }
 

@@ -258,9 +258,7 @@ pub fn nested_vif(
 #[must_use]
 pub fn pairs_of(vif: &Vif) -> BTreeSet<Used> {
     match vif.plug.driver {
-        PlugDriver::Macvlan | PlugDriver::Ipvlan => {
-            vif.addresses.iter().map(|address| (address.ip, vif.mac)).collect()
-        }
+        PlugDriver::Macvlan | PlugDriver::Ipvlan => vif.addresses.iter().map(|address| (address.ip, vif.mac)).collect(),
         PlugDriver::Ovs | PlugDriver::Bridge | PlugDriver::Tap | PlugDriver::Vlan => BTreeSet::new(),
     }
 }

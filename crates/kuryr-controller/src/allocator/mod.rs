@@ -23,9 +23,9 @@ mod tests;
 use crate::{
     config::ControllerConfig,
     error::PodError,
+    gather::{Arrival, Limits, gather},
     index::{Home, Index},
     machines::Machines,
-    gather::{Arrival, Limits, gather},
     metrics::Metrics,
     policy::Keeper,
     topology::Topology,

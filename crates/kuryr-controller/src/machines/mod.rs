@@ -100,9 +100,7 @@ impl Machines {
         let filter = match machine.question()? {
             Question::Id(port) => Filter::new().with("id", port),
             Question::Device(server) => Filter::new().with("device_id", server),
-            Question::Addresses(ips) => {
-                Filter::new().any("fixed_ips", ips.iter().map(|ip| format!("ip_address={ip}")))
-            }
+            Question::Addresses(ips) => Filter::new().any("fixed_ips", ips.iter().map(|ip| format!("ip_address={ip}"))),
         };
         let ports = self.network.ports().list(&filter).await?;
         let trunks = if machine.driver == PlugDriver::Vlan {

@@ -16,6 +16,7 @@ use kuryr_model::{
     SecurityGroupId, Vif,
     mark::Base,
     neutron::{Port, SecurityGroup},
+    vif::PlugDriver,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -225,11 +226,15 @@ fn differences(cluster: &ClusterId, uid: &PodUid, host: Option<&str>, vif: &Vif,
     let list = |ips: BTreeSet<String>| ips.into_iter().collect::<Vec<_>>().join(" ");
     let wanted = list(vif.addresses.iter().map(|address| address.ip.to_string()).collect());
     let found = list(port.fixed_ips.iter().map(|address| address.ip_address.to_string()).collect());
-    differ("the MAC address", &vif.mac.to_string(), &port.mac_address.to_string());
+    // Pods of that kind have the machine's.
+    if vif.plug.driver != PlugDriver::Ipvlan {
+        differ("the MAC address", &vif.mac.to_string(), &port.mac_address.to_string());
+    }
     differ("the addresses", &wanted, &found);
     differ("the network", &vif.network_id.to_string(), &port.network_id.to_string());
-    differ("device_id", uid.as_str(), &port.device_id);
-    if let Some(host) = host {
+    // What has a device comes to no trunk.
+    differ("device_id", if vif.plug.driver == PlugDriver::Vlan { "" } else { uid.as_str() }, &port.device_id);
+    if let Some(host) = host.filter(|_| !vif.plug.driver.is_nested()) {
         differ("binding:host_id", host, &port.host_id);
     }
     let mark = Mark { cluster: cluster.clone(), purpose: Purpose::Pod(uid.clone()) };
