@@ -200,6 +200,7 @@ impl Term {
             refusals: Mutex::default(),
             began: Instant::now(),
         });
+        let revive = allocator.clone().revive();
         let resync = Resync {
             client: self.client.clone(),
             cluster: config.cluster.clone(),
@@ -211,6 +212,7 @@ impl Term {
         // They end with this, be it cut off because the Lease is lost.
         let mut background = JoinSet::new();
         background.spawn(resync.run());
+        background.spawn(revive);
         background.spawn(self.events.clone().run());
         background.spawn(tell_nodes(self.ignored.clone(), self.events.clone()));
         for key in self.index.keys() {

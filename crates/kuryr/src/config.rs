@@ -4,7 +4,7 @@
 use crate::cloud::CloudArgs;
 use jiff::SignedDuration;
 use kuryr_controller::{ControllerConfig, ServiceClass, ServicesConfig};
-use kuryr_model::{ClusterId, mark::valid_cluster_id};
+use kuryr_model::{ClusterId, mark::valid_cluster_id, vif::PlugDriver};
 use kuryr_node::{DaemonConfig, config::NodePorts};
 use kuryr_plan::nested;
 use serde::Deserialize;
@@ -49,6 +49,13 @@ pub(crate) struct Network {
     pub(crate) pod_subnets: Vec<String>,
     /// How pods are plugged on nodes that do not say it themselves, where nodes are virtual machines.
     pub(crate) nested: Option<String>,
+}
+
+impl Network {
+    /// How pods are plugged on nodes that do not say it themselves.
+    pub(crate) fn nested_driver(&self) -> Option<PlugDriver> {
+        self.nested.as_deref().and_then(nested::driver)
+    }
 }
 
 /// `[services]`
@@ -272,7 +279,7 @@ impl Config {
     pub(crate) fn controller_config(&self, cluster: ClusterId, identity: String) -> ControllerConfig {
         let mut config = self.controller.to_config(cluster, identity, self.network.pod_subnets.clone());
         config.services = self.services.to_config();
-        config.nested = self.network.nested.as_deref().and_then(nested::driver);
+        config.nested = self.network.nested_driver();
         config
     }
 }

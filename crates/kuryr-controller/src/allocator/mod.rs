@@ -194,6 +194,11 @@ impl Allocator {
         self.shared.discard(port).await
     }
 
+    /// Looks after the ports of pods of virtual machines for ever.
+    pub(crate) async fn revive(self) {
+        self.shared.machines.revive(&self.shared.cluster).await;
+    }
+
     /// Compares what pods of virtual machines have with what Neutron has, and puts it right.
     pub(crate) async fn repair(&self) -> Result<(), PodError> {
         self.shared.machines.repair().await

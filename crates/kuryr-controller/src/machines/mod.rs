@@ -5,6 +5,7 @@
 //!   settle(port)      ─▶ trunks: a subport with an id │ pairs: an address that the machine's port may use
 //!   let_go(port)      ─▶ the same, undone
 //!   repair()          ─▶ what KuryrPorts say, compared with every trunk and every machine's pairs
+//!   revive            ─▶ subports that stay DOWN, a while after some were added
 //! ```
 //!
 //! Invariants
@@ -12,6 +13,7 @@
 //! - A pod's `KuryrPort` is written when its port is where it shall be, and its port is deleted when it is there no more.
 
 mod pairs;
+mod revive;
 mod task;
 
 use crate::{
@@ -33,7 +35,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// How long it is not looked again for a machine that was not found: its other pods ask for it, too.
 const NOT_AGAIN: Duration = Duration::from_secs(5);
@@ -47,6 +49,8 @@ pub(crate) struct Machines {
     /// The networks of pods.
     networks: HashSet<NetworkId>,
     state: Mutex<State>,
+    /// Subports were added, or may have been changed.
+    placed: Notify,
 }
 
 #[derive(Default)]
@@ -64,7 +68,7 @@ impl Machines {
     pub(crate) fn new(network: Network, index: Arc<Index>, networks: HashSet<NetworkId>, linger: Duration) -> Self {
         let trunks = Trunks::new(network.clone(), linger);
         let pairs = Pairs::new(network.clone(), linger);
-        Self { network, index, trunks, pairs, networks, state: Mutex::default() }
+        Self { network, index, trunks, pairs, networks, state: Mutex::default(), placed: Notify::new() }
     }
 
     /// The port of a node that is a virtual machine, and what its pods are there.
@@ -155,6 +159,7 @@ impl Machines {
             Pods::Subports(trunk) => match self.trunks.place(trunk, vif.port_id).await {
                 Ok(id) => {
                     vif.plug.vlan = Some(id);
+                    self.placed.notify_one();
                     Ok(())
                 }
                 Err(error) => {
@@ -249,6 +254,9 @@ impl Machines {
             if let Err(error) = self.pairs.place(parent, carried.pairs).await {
                 tracing::warn!(port = %parent, reason = %error, "the addresses of a node's pods cannot be put right");
             }
+        }
+        if !found.is_empty() {
+            self.placed.notify_one();
         }
         let nodes: HashSet<String> = self.index.nodes().into_iter().collect();
         self.state.lock().slots.retain(|node, _| nodes.contains(node));

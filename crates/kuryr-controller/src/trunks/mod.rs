@@ -98,6 +98,11 @@ impl Trunks {
         self.ask(trunk, Ask::Gone { port });
     }
 
+    /// A port that is on the trunk does not work there: it is taken off and put back with its id.
+    pub fn again(&self, trunk: TrunkId, port: PortId) {
+        self.ask(trunk, Ask::Again { port });
+    }
+
     /// Somebody may have changed the trunk: what is missing is put back, what is left over removed.
     pub fn look_again(&self, trunk: TrunkId) {
         self.ask(trunk, Ask::LookAgain);

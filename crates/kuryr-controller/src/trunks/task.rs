@@ -28,6 +28,7 @@ pub(super) enum Ask {
     Place { port: PortId, reply: Placed },
     Leave { port: PortId, reply: Left },
     Gone { port: PortId },
+    Again { port: PortId },
     LookAgain,
 }
 
@@ -137,6 +138,7 @@ impl Task {
                 self.refusals.remove(&port);
                 self.placing.retain(|(placed, _)| *placed != port);
             }
+            Ask::Again { port } => self.writer.again(port),
             Ask::LookAgain => {
                 self.writer.look_again();
                 self.rest = Rest::No;

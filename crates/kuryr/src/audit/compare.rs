@@ -2,6 +2,7 @@
 
 use super::{
     base::{self, Marked},
+    machines::machines,
     policies::policies,
     services::services,
 };
@@ -15,7 +16,7 @@ use kuryr_model::{
     ClusterId, FloatingIpId, KuryrPort, LoadBalancerId, Mark, NetworkId, ObjectKey, PodUid, PortId, Purpose, RouterId,
     SecurityGroupId, Vif,
     mark::Base,
-    neutron::{Port, SecurityGroup},
+    neutron::{AddressPair, Port, SecurityGroup, Trunk},
     vif::PlugDriver,
 };
 use serde::{Deserialize, Serialize};
@@ -93,6 +94,10 @@ pub(crate) struct World {
     pub(crate) ports: Vec<Port>,
     /// Those with our tag.
     pub(crate) groups: Vec<SecurityGroup>,
+    /// Those of virtual machines that have pods.
+    pub(crate) trunks: Vec<Trunk>,
+    /// What the ports of such machines may use besides their own addresses, where pods share them.
+    pub(crate) pairs: BTreeMap<PortId, Vec<AddressPair>>,
     /// What else there is with our tag.
     pub(crate) marked: Marked,
     /// Services, and what they have.
@@ -106,6 +111,7 @@ pub(crate) fn compare(world: &World) -> Vec<Finding> {
     let mut findings = Vec::new();
     pods(world, &mut findings);
     kuryr_ports(world, &mut findings);
+    machines(world, &mut findings);
     for Unreadable { key, why } in &world.view.unreadable {
         let what = format!("it cannot be read: {why}");
         findings.push(finding(Kind::Mismatch, "KuryrPort", key, what, Unreadable::FIX));
