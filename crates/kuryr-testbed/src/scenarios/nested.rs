@@ -377,9 +377,29 @@ pub(super) async fn the_controller_is_killed_while_pods_come_to_a_shared_port(wo
         world.pods().running(name).await?;
     }
     ensure!(world.pod_ports().await?.len() == 2, "a pod has two ports");
-    let pairs = world.cloud.network().address_pairs(parent).await?.pairs;
-    ensure!(pairs.len() == 2, "{pairs:?}");
-    Ok(())
+    let pairs = async || anyhow::Ok(world.cloud.network().address_pairs(parent).await?.pairs);
+    ensure!(pairs().await?.len() == 2, "{:?}", pairs().await?);
+
+    // The pod goes as well, so that nobody knows of its address but the port that holds it.
+    let id = faults.add(Fault::hold_answer().on(Method::PUT, &path).times(1));
+    world.pods().create(&NewPod::new("lost").on("vm")).await?;
+    faults.wait_for_hits(id, 1).await;
+    for controller in world.kuryr.controllers() {
+        world.kuryr.kill_controller(controller).await?;
+    }
+    faults.remove(id);
+    world.pods().force_delete("lost").await?;
+    ensure!(pairs().await?.len() == 3, "{:?}", pairs().await?);
+    world.kuryr.start_controller().await?;
+    world.leader_elected().await?;
+    let mut changes = world.inside()?.cloud.subscribe();
+    let gone = async {
+        while pairs().await?.len() != 2 || world.pod_ports().await?.len() != 2 {
+            changes.changed().await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, gone).await.context("the address of the pod that is gone is left")?
 }
 
 pub(super) async fn a_subport_that_stays_down_is_put_back(world: &mut World) -> anyhow::Result<()> {
