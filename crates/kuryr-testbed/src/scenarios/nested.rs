@@ -217,8 +217,7 @@ pub(super) async fn a_machine_is_deleted(world: &mut World) -> anyhow::Result<()
     let machine = world.add_machine("vm", KnownBy::Server).await?;
     let (names, trunk) = (names(3), machine.trunk);
     run(world, &machine, &names).await?;
-    // Nobody on it says anything any more.
-    drop(machine);
+    world.burn_machine("vm")?;
     Api::<Node>::all(world.client.clone()).delete("vm", &DeleteParams::default()).await?;
     for name in &names {
         world.pods().force_delete(name).await?;

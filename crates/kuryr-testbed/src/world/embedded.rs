@@ -3,6 +3,7 @@
 use super::{
     Ground, Kuryr, Settings, Vm, World,
     kuryr::NodePlace,
+    machines::Played,
     process::executable,
     wiring::{Flaw, Wire},
 };
@@ -121,6 +122,8 @@ pub struct Embedded {
     wire: Wire,
     /// Nodes that are virtual machines.
     pub(super) vms: Vec<Vm>,
+    /// Those whose kubelets and daemons are played.
+    pub(super) played: BTreeMap<String, Played>,
     folder: TempDir,
 }
 
@@ -223,6 +226,7 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
         _agent: agent,
         wire,
         vms: Vec::new(),
+        played: BTreeMap::new(),
         folder,
     };
     let ground = Ground::Embedded(Box::new(embedded));

@@ -40,8 +40,10 @@ pub struct Machine {
     pub parent: PortId,
     /// Its trunk.
     pub trunk: TrunkId,
-    _played: [AbortOnDropHandle<()>; 2],
 }
+
+/// Somebody who plays a node's kubelet and its daemon until this is dropped.
+pub struct Played(#[expect(dead_code)] [AbortOnDropHandle<()>; 2]);
 
 /// How a Node says what its port is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +61,7 @@ impl World {
     ///
     /// # Errors
     /// This is the real world, or something refuses.
-    pub async fn add_machine(&self, name: &str, known_by: KnownBy) -> anyhow::Result<Machine> {
+    pub async fn add_machine(&mut self, name: &str, known_by: KnownBy) -> anyhow::Result<Machine> {
         self.inside()?;
         let network = self.pod_network().await?;
         let device_id = format!("server-{name}");
@@ -74,7 +76,17 @@ impl World {
         let address = (known_by == KnownBy::Address).then_some(ip);
         let server = (known_by == KnownBy::Server).then(|| format!("openstack:///{}", port.device_id));
         register(&self.client, name, &annotations, server, address).await?;
-        Ok(Machine { name: name.to_owned(), parent: port.id, trunk, _played: play(&self.client, name) })
+        let played = play(&self.client, name);
+        self.inside_mut()?.played.insert(name.to_owned(), played);
+        Ok(Machine { name: name.to_owned(), parent: port.id, trunk })
+    }
+
+    /// A machine of [`Self::add_machine`] fails for good: nobody on it says anything any more.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn burn_machine(&mut self, name: &str) -> anyhow::Result<()> {
+        self.inside_mut()?.played.remove(name).map(drop).with_context(|| format!("no machine {name}"))
     }
 
     /// Makes a node that is a virtual machine on the first node, whose pods are plugged as `kind`: `macvlan` or `ipvlan`.
@@ -175,7 +187,7 @@ async fn register(
 }
 
 /// Plays the node's kubelet and its daemon.
-fn play(client: &Client, node: &str) -> [AbortOnDropHandle<()>; 2] {
+fn play(client: &Client, node: &str) -> Played {
     let on = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
     let (pods, ports) = (Api::<Pod>::all(client.clone()), Api::<KuryrPort>::all(client.clone()));
     let kubelet = {
@@ -204,7 +216,7 @@ fn play(client: &Client, node: &str) -> [AbortOnDropHandle<()>; 2] {
             }
         }
     };
-    [AbortOnDropHandle::new(tokio::spawn(kubelet)), AbortOnDropHandle::new(tokio::spawn(daemon))]
+    Played([AbortOnDropHandle::new(tokio::spawn(kubelet)), AbortOnDropHandle::new(tokio::spawn(daemon))])
 }
 
 /// Does for a `KuryrPort` what its node would.
