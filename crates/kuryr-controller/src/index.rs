@@ -236,10 +236,8 @@ impl Index {
         let machine = Machine::read(&said.annotations, self.nested, said.provider_id.as_deref(), addresses);
         let home = Home { host: host.name, machine: machine.map(|machine| machine.map(Arc::new)) };
         let mut state = self.state.write();
-        let mut keys = match state.homes.insert(name.clone(), home.clone()) {
-            Some(before) if before != home => state.lacking(&name),
-            _ => Vec::new(),
-        };
+        let before = state.homes.insert(name.clone(), home.clone());
+        let mut keys = if before.as_ref() == Some(&home) { Vec::new() } else { state.lacking(&name) };
         if !out_of_service {
             state.gone.remove(&name);
         } else if !state.gone.contains_key(&name) {

@@ -144,7 +144,7 @@ impl Allocator {
         let state = Mutex::new(State { supply, supplies, suspects: Suspects::default(), quota: None });
         let (cluster, began) = (config.cluster.clone(), Instant::now());
         let networks = topology.networks.keys().copied().collect();
-        let machines = Machines::new(cloud.network(), index, networks, config.bulk_linger);
+        let machines = Machines::new(&cloud, index, networks, config.bulk_linger);
         let shared = Arc::new(Shared { cloud, cluster, topology, metrics, policies, machines, began, state });
         let limits =
             Limits { bulk_size: config.bulk_size, bulk_requests: config.bulk_requests, burst: config.bulk_linger };

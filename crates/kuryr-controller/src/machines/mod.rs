@@ -22,11 +22,11 @@ use crate::{
     trunks::{TrunkError, Trunks},
 };
 use kuryr_model::{
-    NetworkId, PortId, TrunkId, Vif,
+    NetworkId, PortId, ProjectId, TrunkId, Vif,
     neutron::{Port, Trunk},
     vif::PlugDriver,
 };
-use kuryr_openstack::{Error as CloudError, Filter, Network};
+use kuryr_openstack::{Cloud, Error as CloudError, Filter, Network};
 use kuryr_plan::{
     nested::{Found, Machine, ParentError, Pods, Question, pairs_of},
     trunk::Trouble,
@@ -51,6 +51,8 @@ pub(crate) struct Machines {
     pairs: Pairs,
     /// The networks of pods.
     networks: HashSet<NetworkId>,
+    /// Our own: other projects have other networks with the same addresses, and an administrator sees them.
+    project: Option<ProjectId>,
     state: Mutex<State>,
     /// Subports were added, or may have been changed.
     placed: Notify,
@@ -68,10 +70,11 @@ struct State {
 struct Slot(Option<(Machine, Result<Found, PodError>, Instant)>);
 
 impl Machines {
-    pub(crate) fn new(network: Network, index: Arc<Index>, networks: HashSet<NetworkId>, linger: Duration) -> Self {
+    pub(crate) fn new(cloud: &Cloud, index: Arc<Index>, networks: HashSet<NetworkId>, linger: Duration) -> Self {
+        let (network, project) = (cloud.network(), cloud.identity().project);
         let trunks = Trunks::new(network.clone(), linger);
         let pairs = Pairs::new(network.clone(), linger);
-        Self { network, index, trunks, pairs, networks, state: Mutex::default(), placed: Notify::new() }
+        Self { network, index, trunks, pairs, networks, project, state: Mutex::default(), placed: Notify::new() }
     }
 
     /// The port of a node that is a virtual machine, and what its pods are there.

@@ -54,8 +54,13 @@ async fn look(machines: Vec<(String, Known<Machine>)>, cloud: &Cloud) -> Result<
     let network = cloud.network();
     let mut ports = Vec::new();
     for (key, values) in [("id", ids), ("device_id", devices), ("fixed_ips", addresses)] {
+        let mut filter = Filter::new().any(key, &values);
+        // As the controller asks: an administrator sees what others have at the same addresses.
+        if let Some(project) = cloud.identity().project.filter(|_| key == "fixed_ips") {
+            filter = filter.with("project_id", project);
+        }
         if !values.is_empty() {
-            ports.extend(network.ports().list(&Filter::new().any(key, values)).await?);
+            ports.extend(network.ports().list(&filter).await?);
         }
     }
     let parents: Vec<_> = ports.iter().map(|port| port.id).collect();
