@@ -110,7 +110,10 @@ impl Machines {
         let filter = match machine.question()? {
             Question::Id(port) => Filter::new().with("id", port),
             Question::Device(server) => Filter::new().with("device_id", server),
-            Question::Addresses(ips) => Filter::new().any("fixed_ips", ips.iter().map(|ip| format!("ip_address={ip}"))),
+            Question::Addresses(ips) => {
+                let by_address = Filter::new().any("fixed_ips", ips.iter().map(|ip| format!("ip_address={ip}")));
+                self.project.iter().fold(by_address, |filter, project| filter.with("project_id", project))
+            }
         };
         let ports = self.network.ports().list(&filter).await?;
         let trunks = if machine.driver == PlugDriver::Vlan {

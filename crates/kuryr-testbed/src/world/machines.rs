@@ -43,7 +43,7 @@ pub struct Machine {
 }
 
 /// Somebody who plays a node's kubelet and its daemon until this is dropped.
-pub struct Played(#[expect(dead_code)] [AbortOnDropHandle<()>; 2]);
+pub(super) struct Played(#[expect(dead_code)] [AbortOnDropHandle<()>; 2]);
 
 /// How a Node says what its port is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
