@@ -74,6 +74,9 @@ pub(super) async fn pods_of_machines_and_of_bare_metal_are_in_one_cluster(world:
     let (first, second) = (world.agree(&one).await?, world.agree(&two).await?);
     let ids = |of: &BTreeMap<PortId, u32>| of.values().copied().collect::<BTreeSet<u32>>();
     ensure!(ids(&first) == (1..=5).collect() && ids(&second) == (1..=3).collect(), "{first:?} {second:?}");
+    let (_, status) = world.kuryr.run(vec!["status".to_owned()]).await?;
+    let line = format!("2 of {} nodes, the ports of 2 are known; 8 subports", world.nodes.len() + 2);
+    ensure!(status.contains(&line) && !status.contains("knows no host"), "{line:?} is not in {status}");
     Ok(())
 }
 
