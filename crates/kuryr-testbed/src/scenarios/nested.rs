@@ -67,7 +67,8 @@ pub(super) async fn pods_of_machines_and_of_bare_metal_are_in_one_cluster(world:
     let bare = NewPod::new("bare").on(&bare);
     let (first, second, bare) =
         tokio::join!(run(world, &one, &here), run(world, &two, &there), world.run_pod(&bare, "bare"));
-    (first?, second?);
+    first?;
+    second?;
     let port = world.port_of(&bare?).await?;
     ensure!(port.host_id == world.nodes[0], "the pod on bare metal is bound to {:?}", port.host_id);
     // Ids are each trunk's own.
