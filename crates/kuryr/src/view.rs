@@ -90,13 +90,15 @@ impl NodeView {
         let addresses = || node.status.iter().flat_map(|status| status.addresses.iter().flatten());
         let internal = addresses().find(|address| address.type_ == "InternalIP");
         let own = addresses().filter(|address| matches!(&*address.type_, "InternalIP" | "ExternalIP"));
+        let mut annotations = node.annotations().clone();
+        annotations.retain(|key, _| key == NESTED_ANNOTATION || key == PARENT_PORT_ANNOTATION);
         Self {
             name: node.name_any(),
             ready: ready.is_some_and(|condition| condition.status == "True"),
             why: ready.and_then(|condition| condition.message.clone()).unwrap_or_default(),
             host: Host::of(&node.name_any(), node.annotations().get(HOST_ANNOTATION).map(String::as_str)),
             address: internal.and_then(|address| address.address.parse().ok()),
-            annotations: node.annotations().clone(),
+            annotations,
             provider_id: node.spec.as_ref().and_then(|spec| spec.provider_id.clone()),
             addresses: own.filter_map(|address| address.address.parse().ok()).collect(),
         }
@@ -238,7 +240,7 @@ pub(crate) mod tests {
             address: "192.0.2.1".parse().ok(),
             annotations: BTreeMap::new(),
             provider_id: None,
-            addresses: Vec::new(),
+            addresses: "192.0.2.1".parse().into_iter().collect(),
         }
     }
 
