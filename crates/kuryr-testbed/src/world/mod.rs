@@ -11,6 +11,7 @@ mod actions;
 mod cni;
 mod embedded;
 mod kuryr;
+mod machines;
 pub mod pods;
 pub mod policies;
 pub mod process;
@@ -27,6 +28,7 @@ pub use embedded::{
     AVAILABILITY_ZONE, EXTERNAL, Embedded, EmbeddedConfig, FLAVOR, SERVICE_CIDR, SERVICE_CIDR_V6, set_up,
 };
 pub use kuryr::{Kuryr, Settings};
+pub use machines::{KnownBy, Machine};
 pub use pods::{NewPod, Pods, addresses};
 pub use policies::Policies;
 pub use real::{Real, RealConfig, Vswitchd};
