@@ -62,14 +62,15 @@ impl Index {
     /// UIDs of the pods that should have ports and have none.
     pub(crate) fn waiting(&self) -> BTreeSet<PodUid> {
         let state = self.state.read();
-        let lacks = |pod: &Arc<Pod>| {
-            let port = state.ports.get(&pod.key).filter(|port| port.spec.pod_uid == pod.uid);
-            pod.node.is_some()
-                && !pod.host_network
-                && !pod.completed
-                && port.is_none_or(|port| port.spec.vifs.is_empty() && !port.deleting())
-        };
+        let lacks = |pod: &Arc<Pod>| pod.lacks_ports(state.ports.get(&pod.key).map(AsRef::as_ref));
         state.pods.values().filter(|pod| lacks(pod)).map(|pod| pod.uid.clone()).collect()
+    }
+
+    /// The names of those of these pods that are known.
+    pub(crate) fn names(&self, uids: &HashSet<&PodUid>) -> HashMap<PodUid, ObjectKey> {
+        let state = self.state.read();
+        let pods = state.pods.values().filter(|pod| uids.contains(&pod.uid));
+        pods.map(|pod| (pod.uid.clone(), pod.key.clone())).collect()
     }
 
     /// The node's name in Neutron: its annotation, else its own name.

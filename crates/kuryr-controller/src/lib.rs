@@ -22,6 +22,8 @@ mod config;
 mod election;
 mod error;
 mod events;
+#[cfg(test)]
+mod fake;
 mod gather;
 pub mod http;
 mod index;
@@ -30,7 +32,6 @@ mod metrics;
 mod queue;
 mod reconcile;
 mod resync;
-mod room;
 mod run;
 mod service;
 mod topology;

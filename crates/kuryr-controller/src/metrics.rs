@@ -1,6 +1,6 @@
 //! What the controller counts; every name begins with `kuryr_`.
 
-use kuryr_model::{ObjectKey, kuryr_load_balancer::LoadBalancerState};
+use kuryr_model::kuryr_load_balancer::LoadBalancerState;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -218,9 +218,9 @@ impl Metrics {
     }
 
     /// Sets the numbers of waiting pods.
-    pub(crate) fn waiting(&self, waiting: &HashMap<ObjectKey, &'static str>) {
+    pub(crate) fn waiting(&self, reasons: impl Iterator<Item = &'static str>) {
         let mut counts: HashMap<&'static str, i64> = HashMap::new();
-        for reason in waiting.values() {
+        for reason in reasons {
             *counts.entry(reason).or_default() += 1;
         }
         self.waiting.clear();

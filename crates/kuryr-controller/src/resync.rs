@@ -46,7 +46,8 @@ impl Resync {
             strays = plan.delete.len(),
             "looked for ports that were left behind"
         );
-        self.allocator.resynced(plan.adopt.into_keys());
+        let names = self.index.names(&plan.adopt.keys().collect());
+        self.allocator.resynced(plan.adopt.keys().map(|uid| (uid.clone(), names.get(uid).cloned())));
         for id in plan.delete {
             tracing::warn!(port = %id, "deleting a port that nobody wants");
             self.allocator.release(id).await?;
@@ -81,8 +82,20 @@ pub(crate) async fn list<K, T>(api: Api<K>, keep: fn(K) -> Option<T>) -> Result<
 where
     K: Resource + Clone + Debug + DeserializeOwned,
 {
+    list_some(api, ListParams::default(), keep).await
+}
+
+/// The same for those that `params` select.
+pub(crate) async fn list_some<K, T>(
+    api: Api<K>,
+    params: ListParams,
+    keep: fn(K) -> Option<T>,
+) -> Result<Vec<T>, kube::Error>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
     let mut items = Vec::new();
-    let mut params = ListParams::default().limit(PAGE);
+    let mut params = params.limit(PAGE);
     loop {
         let page = api.list(&params).await?;
         items.extend(page.items.into_iter().filter_map(keep));

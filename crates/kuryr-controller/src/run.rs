@@ -18,11 +18,11 @@ use kube::Client;
 use kuryr_model::ObjectKey;
 use kuryr_openstack::Cloud;
 use parking_lot::Mutex;
-use std::{collections::HashMap, hash::Hash, sync::Arc, time::Duration};
+use std::{hash::Hash, sync::Arc, time::Duration};
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -170,7 +170,9 @@ impl Term {
             events: Events::new(self.client.clone(), &config.election.identity),
             metrics: self.metrics.clone(),
             cooldown: config.node_cooldown,
-            waiting: Mutex::new(HashMap::new()),
+            waiting: Mutex::default(),
+            refusals: Mutex::default(),
+            began: Instant::now(),
         });
         let resync = Resync {
             client: self.client.clone(),

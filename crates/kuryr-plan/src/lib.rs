@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   pod + its KuryrPort + its node ──pod::step──▶ Step ──▶ executed by the controller, one at a time
-//!   subnets ──subnets::choices──▶ what to ask Neutron for ──▶ Port ──vif::vif──▶ the VIF in the KuryrPort
+//!   subnets ──subnets::choices──▶ where a port may be
+//!   pods without port ──allocator::Supply──▶ what to ask Neutron for ──▶ Port ──vif::vif──▶ the VIF in the KuryrPort
 //!   demand ──pool::Pools──▶ spare ports to hand out, to make, to delete
 //!   ports in Neutron + KuryrPorts + pods ──prune::prune──▶ ports to adopt, ports to delete
 //!   Service + its endpoints ──service::desired──▶ load balancers to be had ──service::plan──▶ Step, one at a time
@@ -12,6 +13,7 @@
 //! Invariants: values in, values out; no IO, no clock, no randomness, no waiting. The same input gives the same plan,
 //! and the plan for a world in which the plan was carried out is empty.
 
+pub mod allocator;
 pub mod pod;
 pub mod policy;
 pub mod pool;

@@ -28,13 +28,25 @@ pub struct Pod {
 
 impl Pod {
     /// Whether a pod that has no ports should get some.
-    fn wants_ports(&self) -> bool {
+    #[must_use]
+    pub fn wants_ports(&self) -> bool {
         self.keeps_ports() && self.node.is_some() && !self.deleting
     }
 
     /// Whether a pod that has ports still needs them: one that is being deleted does, until its sandbox is gone.
-    fn keeps_ports(&self) -> bool {
+    #[must_use]
+    pub fn keeps_ports(&self) -> bool {
         !self.host_network && !self.completed
+    }
+
+    /// Whether a port that is in no `KuryrPort` may be this pod's: it lacks ports, and one may be on its way to it. `port` is the
+    /// `KuryrPort` of its name.
+    #[must_use]
+    pub fn lacks_ports(&self, port: Option<&KuryrPort>) -> bool {
+        let own = port.filter(|port| port.spec.pod_uid == self.uid);
+        self.keeps_ports()
+            && self.node.is_some()
+            && own.is_none_or(|port| port.spec.vifs.is_empty() && !port.deleting())
     }
 }
 
@@ -66,6 +78,8 @@ pub enum Step {
     Allocate,
     /// Get ports for the pod and write them into its `KuryrPort`, which has none yet.
     Fill,
+    /// Say on the `KuryrPort` that it has ports: it still says that they could not be had.
+    Confirm,
     /// Delete the `KuryrPort`: its pod is gone, completed, or another one has its name.
     Delete,
     /// Nothing on the node can use the ports any more: delete them in Neutron, then drop the finalizer.
@@ -97,7 +111,11 @@ pub fn step(pod: Option<&Pod>, port: Option<&KuryrPort>, node: Node, cooldown: D
     }
     match pod {
         Some(pod) if pod.uid == port.spec.pod_uid && pod.keeps_ports() => {
-            if port.spec.vifs.is_empty() && pod.wants_ports() { Step::Fill } else { Step::Settled }
+            match (port.spec.vifs.is_empty(), port.unallocated_reason()) {
+                (true, _) if pod.wants_ports() => Step::Fill,
+                (false, Some(_)) => Step::Confirm,
+                _ => Step::Settled,
+            }
         }
         _ => Step::Delete,
     }
@@ -204,10 +222,28 @@ mod tests {
     }
 
     #[test]
-    fn a_kuryr_port_without_vifs_is_filled() {
+    fn a_kuryr_port_without_vifs_is_filled_and_then_says_so() {
+        let mut unallocated: KuryrPort = port("a");
+        unallocated.status = serde_json::from_value(serde_json::json!({"conditions": [{
+            "type": "Allocated", "status": "False", "reason": "SubnetsFull", "message": "full",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]}))
+        .unwrap();
+        let vifs = std::mem::take(&mut unallocated.spec.vifs);
+        assert_eq!(next(Some(&pod("a")), Some(&unallocated)), Step::Fill);
+        unallocated.spec.vifs = vifs;
+        assert_eq!(next(Some(&pod("a")), Some(&unallocated)), Step::Confirm);
+        assert_eq!(next(Some(&pod("b")), Some(&unallocated)), Step::Delete);
+        assert_eq!(next(Some(&pod("a")), Some(&port("a"))), Step::Settled);
+    }
+
+    #[test]
+    fn a_pod_that_is_being_deleted_may_be_about_to_get_a_port_still() {
+        let going = Pod { deleting: true, ..pod("a") };
         let mut empty = port("a");
         empty.spec.vifs.clear();
-        assert_eq!(next(Some(&pod("a")), Some(&empty)), Step::Fill);
+        assert!(going.lacks_ports(None) && going.lacks_ports(Some(&empty)) && going.lacks_ports(Some(&port("b"))));
+        assert!(!going.lacks_ports(Some(&port("a"))) && !Pod { node: None, ..going }.lacks_ports(None));
     }
 
     proptest! {

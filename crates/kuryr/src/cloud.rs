@@ -7,7 +7,7 @@ use kube::{Api, Client};
 use kuryr_model::{ClusterId, mark::valid_cluster_id};
 use kuryr_openstack::{Cloud, CloudConfig, Filter, Options, Sources};
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 use uuid::Uuid;
 
 /// How to find the cloud's credentials: `[openstack]` in the configuration, or options.
@@ -23,12 +23,16 @@ pub(crate) struct CloudArgs {
     /// A directory with a file for each setting (a mounted Secret), in place of clouds.yaml and OS_*
     #[arg(long = "cloud-secret-dir", global = true, value_name = "DIR")]
     pub(crate) secret_dir: Option<PathBuf>,
+    /// The longest that one request to OpenStack may take
+    #[arg(skip)]
+    #[serde(deserialize_with = "crate::config::some_duration")]
+    pub(crate) request_timeout: Option<Duration>,
 }
 
 impl CloudArgs {
     /// Where the client is to look.
     pub(crate) fn sources(&self) -> Sources {
-        let Self { cloud, clouds_file, secret_dir } = self.clone();
+        let Self { cloud, clouds_file, secret_dir, request_timeout: _ } = self.clone();
         Sources { cloud, clouds_file, secret_dir }
     }
 
@@ -39,12 +43,14 @@ impl CloudArgs {
             cloud: self.cloud.or(others.cloud),
             clouds_file: self.clouds_file.or(others.clouds_file),
             secret_dir: self.secret_dir.or(others.secret_dir),
+            request_timeout: self.request_timeout.or(others.request_timeout),
         }
     }
 
     /// Reads the configuration and connects.
     pub(crate) async fn connect(&self, options: Options) -> anyhow::Result<Cloud> {
         let config = CloudConfig::load(&self.sources())?;
+        let options = Options { timeout: self.request_timeout.unwrap_or(options.timeout), ..options };
         Ok(Cloud::connect_with(config, options).await?)
     }
 }

@@ -196,6 +196,11 @@ fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duratio
     Duration::try_from(parsed).map_err(|_| D::Error::custom(format!("{text:?} is negative; a duration here is not")))
 }
 
+/// The same, for a setting whose default is somewhere else.
+pub(crate) fn some_duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
 /// The configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
@@ -230,6 +235,9 @@ impl Config {
         if let Some(id) = self.cluster.id.as_deref().filter(|id| !valid_cluster_id(id)) {
             let fix = "use 1 to 54 letters, digits, '-', '_' or '.': it becomes part of a Neutron tag";
             return wrong("cluster", "id", format!("{id:?}"), fix);
+        }
+        if let Some(timeout) = self.openstack.request_timeout.filter(|timeout| *timeout < Duration::from_secs(1)) {
+            return wrong("openstack", "request_timeout", format!("{timeout:?}"), "use 1s or more");
         }
         let controller = &self.controller;
         if controller.lease_duration < Duration::from_secs(3) {
@@ -312,6 +320,7 @@ mod tests {
             ("[network]\npod_subnet = 1\n", "line 2: unknown field `pod_subnet`"),
             ("[daemon]\nadd_timeout = \"soon\"\n", "\"soon\" is not a duration"),
             ("[daemon]\nadd_timeout = \"5m\"\n", "[daemon] add_timeout"),
+            ("[openstack]\nrequest_timeout = \"0s\"\n", "[openstack] request_timeout"),
             ("[controller]\nbulk_size = 0\n", "[controller] bulk_size"),
             ("[cluster]\nid = \"a,b\"\n", "[cluster] id"),
             ("[controller]\nlisten = \"here\"\n", "line 2"),

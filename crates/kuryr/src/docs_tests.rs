@@ -47,6 +47,7 @@ fn the_defaults_are_those_that_are_told() {
     let seconds = |time: std::time::Duration| format!("`{}s`", time.as_secs());
     let minutes = |time: std::time::Duration| format!("`{}m`", time.as_secs() / 60);
     let rows = [
+        ("request_timeout", seconds(kuryr_openstack::Options::default().timeout)),
         ("load_balancer_class", format!("`{}`", services.load_balancer_class)),
         ("lease_namespace", format!("`{}`", controller.lease_namespace)),
         ("lease_name", format!("`{}`", controller.lease_name)),
@@ -69,10 +70,8 @@ fn the_defaults_are_those_that_are_told() {
 #[test]
 fn every_reason_is_explained() {
     let errors = include_str!("../../kuryr-controller/src/error.rs");
-    let reconcile = include_str!("../../kuryr-controller/src/reconcile.rs");
     let events = include_str!("../../kuryr-node/src/events.rs");
-    let mut reasons = quoted(errors, "fn reason(&self)", "\n    }");
-    reasons.extend(quoted(reconcile, "const REASON: &str =", ";"));
+    let mut reasons = quoted(errors, "fn as_str(self)", "\n    }");
     reasons.extend(quoted(events, "fn as_str(self)", "\n    }"));
     reasons.insert("Allocated");
     let service = include_str!("../../kuryr-controller/src/service/error.rs");

@@ -29,12 +29,19 @@ pub(crate) struct PodView {
 impl PodView {
     /// Whether it should have ports, be it that it has none yet.
     pub(crate) fn wants_ports(&self) -> bool {
-        self.may_hold_ports() && self.node.is_some() && !self.deleting
+        self.planned().wants_ports()
     }
 
     /// Whether it may have ports: one that is being deleted keeps them until its sandbox is gone.
     pub(crate) fn may_hold_ports(&self) -> bool {
-        !self.host_network && !self.completed
+        self.planned().keeps_ports()
+    }
+
+    /// As the controller sees it, whose rules are the only ones.
+    fn planned(&self) -> kuryr_plan::pod::Pod {
+        let Self { host_network, completed, deleting, .. } = *self;
+        let (key, uid, node) = (self.key.clone(), self.uid.clone(), self.node.clone());
+        kuryr_plan::pod::Pod { key, uid, node, host_network, completed, deleting }
     }
 
     fn read(pod: &Pod) -> Option<Self> {

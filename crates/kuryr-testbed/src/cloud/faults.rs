@@ -29,7 +29,7 @@ pub enum Effect {
         /// Value of a `Retry-After` header, in seconds.
         retry_after: Option<u64>,
     },
-    /// The call is worked on after this time.
+    /// The call is worked on after this time, even if nobody waits for it any more.
     Delay(Duration),
     /// The call is worked on once the rule is removed.
     Hang,

@@ -188,8 +188,13 @@ async fn suffer(cloud: &Cloud, call: &Call, id: FaultId, effect: Effect) -> Opti
             })
         }
         Effect::Delay(time) => {
-            tokio::time::sleep(time).await;
-            Some(serve_call(cloud, call).await)
+            // In a task of its own: a service does not notice that its client has gone.
+            let (cloud, call) = (cloud.clone(), call.clone());
+            let late = async move {
+                tokio::time::sleep(time).await;
+                serve_call(&cloud, &call).await
+            };
+            tokio::spawn(late).await.ok()
         }
         Effect::Hang => {
             cloud.0.faults.gone(id).await;

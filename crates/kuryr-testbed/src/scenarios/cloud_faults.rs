@@ -9,11 +9,12 @@ use crate::{
     cloud::Fault,
     world::{NewPod, World, pods::PATIENCE},
 };
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use http::Method;
+use k8s_openapi::api::core::v1::Pod;
 use kuryr_model::KuryrPort;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// Where ports are made, one or many.
 const PORTS: &str = "/v2.0/ports";
@@ -44,6 +45,50 @@ pub(super) async fn neutron_answers_429_with_retry_after(world: &mut World) -> a
 
 pub(super) async fn an_answer_is_lost_after_the_work_was_done(world: &mut World) -> anyhow::Result<()> {
     made_despite(world, Fault::lose_answer().times(2)).await
+}
+
+/// Waits until Kuryr's project has so many ports.
+async fn ports_are(world: &World, count: i64, within: Duration) -> anyhow::Result<()> {
+    let embedded = world.inside()?;
+    let mut changes = embedded.cloud.subscribe();
+    let reached = async {
+        while embedded.ports_used() != count {
+            changes.changed().await?;
+        }
+        anyhow::Ok(())
+    };
+    match timeout(within, reached).await {
+        Ok(reached) => reached,
+        Err(_) => bail!("there are {} ports after {within:?}, not {count}", embedded.ports_used()),
+    }
+}
+
+pub(super) async fn an_answer_comes_after_the_client_gave_up(world: &mut World) -> anyhow::Result<()> {
+    world.use_openstack_settings("request_timeout = \"2s\"").await?;
+    let cloud = world.inside()?.cloud.clone();
+    let before = world.inside()?.ports_used();
+    cloud.faults().add(Fault::delay(Duration::from_secs(12)).on(Method::POST, PORTS).times(1));
+    let pod = world.run_pod(&NewPod::new("web"), "web").await?;
+    let port = world.port_of(&pod).await?;
+    ports_are(world, before + 2, Duration::from_secs(20)).await.context("what was given up is carried out")?;
+    // Long before anything is pruned.
+    ports_are(world, before + 1, Duration::from_secs(100)).await?;
+    ensure!(world.port_of(&pod).await?.id == port.id, "the pod lost the port that it uses");
+    Ok(())
+}
+
+pub(super) async fn a_pod_is_deleted_after_a_lost_answer(world: &mut World) -> anyhow::Result<()> {
+    let cloud = world.inside()?.cloud.clone();
+    let before = world.inside()?.ports_used();
+    cloud.faults().add(Fault::lose_answer().on(Method::POST, PORTS).times(1));
+    let blind = cloud.faults().add(Fault::unavailable().on(Method::GET, PORTS));
+    world.pods().create(&NewPod::new("web")).await?;
+    ports_are(world, before + 1, Duration::from_secs(20)).await?;
+    cloud.faults().wait_for_hits(blind, 1).await;
+    world.pods().delete("web").await?;
+    world.pods().when("web", "gone", PATIENCE, |pod: Option<&Pod>| pod.is_none()).await?;
+    cloud.faults().remove(blind);
+    ports_are(world, before, Duration::from_secs(60)).await
 }
 
 pub(super) async fn neutron_hangs(world: &mut World) -> anyhow::Result<()> {

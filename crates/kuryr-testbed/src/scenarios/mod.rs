@@ -94,6 +94,8 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded cloud_faults::neutron_hangs;
     Embedded cloud_faults::neutron_drops_the_tags_of_ports;
     Embedded cloud_faults::an_answer_is_lost_after_the_work_was_done;
+    Embedded cloud_faults::an_answer_comes_after_the_client_gave_up;
+    Embedded cloud_faults::a_pod_is_deleted_after_a_lost_answer;
     Embedded cloud_faults::the_token_expires;
     Embedded cloud_faults::a_subnet_is_full;
     Embedded cloud_faults::no_address_is_lost_when_subnets_fill_up;

@@ -16,11 +16,18 @@ use serde_json::{Value, json};
 use std::{fmt::Debug, fs, path::Path};
 use tokio::{process::Command, time::timeout};
 
+/// Anew where an earlier run of the scenario on this stack left one.
 async fn make<K>(api: &Api<K>, object: Value) -> anyhow::Result<()>
 where
     K: Resource + Clone + Debug + DeserializeOwned + Serialize,
 {
-    api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+    let object: K = serde_json::from_value(object)?;
+    match api.delete(object.meta().name.as_deref().unwrap_or_default(), &DeleteParams::default()).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) => return Err(error.into()),
+    }
+    api.create(&PostParams::default(), &object).await?;
     Ok(())
 }
 

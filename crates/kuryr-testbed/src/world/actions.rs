@@ -323,6 +323,15 @@ impl World {
         self.renew_controllers().await
     }
 
+    /// Gives the controller these settings of `[openstack]`.
+    ///
+    /// # Errors
+    /// This is the real world, or it does not start with them.
+    pub async fn use_openstack_settings(&mut self, lines: &str) -> anyhow::Result<()> {
+        self.inside()?.configure_openstack(lines)?;
+        self.renew_controllers().await
+    }
+
     /// Gives the controller these settings of its section.
     ///
     /// # Errors

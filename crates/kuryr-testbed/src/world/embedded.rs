@@ -222,6 +222,8 @@ fn cni_conf(socket: &Path) -> anyhow::Result<Value> {
 /// Lines of `kuryr.toml` that a scenario chooses.
 #[derive(Clone, Copy, Default)]
 struct Lines<'a> {
+    /// Settings in `[openstack]`.
+    openstack: &'a str,
     /// Whole sections before `[controller]`.
     sections: &'a str,
     /// Settings in `[controller]`.
@@ -230,9 +232,9 @@ struct Lines<'a> {
 
 /// A short lease, so that scenarios need not wait long for a standby.
 fn write_config(path: &Path, lines: &Lines<'_>, more: &str) -> anyhow::Result<()> {
-    let Lines { sections, controller } = lines;
+    let Lines { openstack, sections, controller } = lines;
     let text = format!(
-        "[openstack]\ncloud = \"kuryr\"\n{sections}\n[controller]\nlease_duration = \"3s\"\nnode_cooldown = \"3s\"\n{controller}\n\
+        "[openstack]\ncloud = \"kuryr\"\n{openstack}\n{sections}\n[controller]\nlease_duration = \"3s\"\nnode_cooldown = \"3s\"\n{controller}\n\
          [daemon]\nadd_timeout = \"20s\"\n{more}"
     );
     Ok(fs::write(path, text)?)
@@ -263,6 +265,15 @@ impl Embedded {
     /// It cannot be written.
     pub fn configure_network(&self, network: &str) -> anyhow::Result<()> {
         let lines = Lines { sections: network, ..Lines::default() };
+        write_config(&self.folder.path().join("kuryr.toml"), &lines, &self.settings)
+    }
+
+    /// Writes `kuryr.toml` anew with settings of `[openstack]`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn configure_openstack(&self, openstack: &str) -> anyhow::Result<()> {
+        let lines = Lines { openstack, ..Lines::default() };
         write_config(&self.folder.path().join("kuryr.toml"), &lines, &self.settings)
     }
 

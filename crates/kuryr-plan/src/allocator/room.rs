@@ -6,17 +6,16 @@
 //! left is subtracted too: of our own requests, none is ever overlooked. What others take meanwhile is, hence the
 //! reserve that is kept, and the end of an answer's life. Addresses that come back are not noticed until the next answer.
 
+use crate::subnets::Choice;
 use kuryr_model::SubnetId;
-use kuryr_plan::subnets::Choice;
 use std::{collections::HashMap, time::Duration};
-use tokio::time::Instant;
 
 /// How long an answer is counted on from.
 const GOOD_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// What is known of all subnets.
 #[derive(Debug, Default)]
-pub(crate) struct Rooms(HashMap<SubnetId, Room>);
+pub(super) struct Rooms(HashMap<SubnetId, Room>);
 
 /// What is known of one subnet.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,6 +24,8 @@ struct Room {
     taken: u64,
     /// Those of them for which there was an answer.
     answered: u64,
+    /// Those for which there was none yet, of requests for several ports.
+    bulks: u64,
     count: Option<Count>,
 }
 
@@ -33,24 +34,24 @@ struct Count {
     free: u64,
     /// [`Room::answered`] when Neutron was asked.
     answered: u64,
-    until: Instant,
+    until: Duration,
 }
 
 /// What is to be done before a bulk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reserved {
+pub(super) enum Reserved {
     /// So many fit for sure, and are taken now.
     Taken(usize),
     /// That is not known well enough: ask.
     Ask,
 }
 
-/// What there had been an answer for when Neutron was asked.
+/// What there had been an answer for when Neutron was asked how full its subnets are.
 #[derive(Clone, Debug)]
-pub(crate) struct Question(HashMap<SubnetId, u64>);
+pub struct Question(HashMap<SubnetId, u64>);
 
 impl Room {
-    fn left(&self, now: Instant) -> Option<u64> {
+    fn left(&self, now: Duration) -> Option<u64> {
         let count = self.count.filter(|count| now < count.until)?;
         Some(count.free.saturating_sub(self.taken - count.answered))
     }
@@ -58,7 +59,7 @@ impl Room {
 
 impl Rooms {
     /// Takes `wanted` addresses if there are so many and `reserve` more.
-    pub(crate) fn reserve(&mut self, choice: &Choice, wanted: usize, reserve: usize, now: Instant) -> Reserved {
+    pub(super) fn reserve(&mut self, choice: &Choice, wanted: usize, reserve: usize, now: Duration) -> Reserved {
         match self.left(choice, now) {
             Some(left) if left >= (wanted + reserve) as u64 => {
                 self.take(choice, wanted);
@@ -70,7 +71,7 @@ impl Rooms {
 
     /// Takes as many of `wanted` addresses as there are, but one at least: that one may be refused, and costs nothing then.
     /// Where nothing is known, all.
-    pub(crate) fn take_some(&mut self, choice: &Choice, wanted: usize, now: Instant) -> usize {
+    pub(super) fn take_some(&mut self, choice: &Choice, wanted: usize, now: Duration) -> usize {
         let left = self.left(choice, now).map_or(wanted, |left| usize::try_from(left).unwrap_or(usize::MAX));
         let some = wanted.min(left.max(1));
         self.take(choice, some);
@@ -78,18 +79,33 @@ impl Rooms {
     }
 
     /// Takes addresses, whether there are any or not.
-    pub(crate) fn take(&mut self, choice: &Choice, count: usize) {
-        self.change(choice, |room| room.taken += count as u64);
+    pub(super) fn take(&mut self, choice: &Choice, count: usize) {
+        self.change(choice, |room| {
+            room.taken += count as u64;
+            room.bulks += bulk(count);
+        });
     }
 
     /// There is an answer for so many that were taken: they were made, or nobody knows.
-    pub(crate) fn answered(&mut self, choice: &Choice, count: usize) {
-        self.change(choice, |room| room.answered += count as u64);
+    pub(super) fn answered(&mut self, choice: &Choice, count: usize) {
+        self.change(choice, |room| {
+            room.answered += count as u64;
+            room.bulks -= bulk(count);
+        });
     }
 
     /// So many that were taken were refused.
-    pub(crate) fn refused(&mut self, choice: &Choice, count: usize) {
-        self.change(choice, |room| room.taken -= count as u64);
+    pub(super) fn refused(&mut self, choice: &Choice, count: usize) {
+        self.change(choice, |room| {
+            room.taken -= count as u64;
+            room.bulks -= bulk(count);
+        });
+    }
+
+    /// Whether bulks that are under way have taken all that is left: one more port, made before them, would make them not fit.
+    pub(super) fn spoken_for(&self, choice: &Choice, now: Duration) -> bool {
+        let mut rooms = choice.subnets.iter().filter_map(|subnet| self.0.get(subnet));
+        rooms.any(|room| room.bulks > 0 && room.left(now) == Some(0))
     }
 
     fn change(&mut self, choice: &Choice, change: impl Fn(&mut Room)) {
@@ -99,21 +115,26 @@ impl Rooms {
     }
 
     /// Neutron is asked from now on.
-    pub(crate) fn ask(&self) -> Question {
+    pub(super) fn ask(&self) -> Question {
         Question(self.0.iter().map(|(subnet, room)| (*subnet, room.answered)).collect())
     }
 
     /// Neutron's answer for a subnet.
-    pub(crate) fn count(&mut self, question: &Question, subnet: SubnetId, free: u64, now: Instant) {
+    pub(super) fn count(&mut self, question: &Question, subnet: SubnetId, free: u64, now: Duration) {
         let answered = question.0.get(&subnet).copied().unwrap_or(0);
         self.0.entry(subnet).or_default().count = Some(Count { free, answered, until: now + GOOD_FOR });
     }
 
     /// Addresses left for ports of this choice, as far as known.
-    fn left(&self, choice: &Choice, now: Instant) -> Option<u64> {
+    fn left(&self, choice: &Choice, now: Duration) -> Option<u64> {
         let left = choice.subnets.iter().map(|subnet| self.0.get(subnet)?.left(now));
         left.min_by_key(|left| left.unwrap_or(0)).flatten()
     }
+}
+
+/// What a request for so many ports counts as a bulk.
+fn bulk(count: usize) -> u64 {
+    if count > 1 { count as u64 } else { 0 }
 }
 
 #[cfg(test)]
@@ -121,6 +142,8 @@ mod tests {
     use super::*;
     use kuryr_model::NetworkId;
     use proptest::prelude::*;
+
+    const NOW: Duration = Duration::from_secs(7);
 
     fn subnet(n: u8) -> SubnetId {
         format!("00000000-0000-0000-0000-0000000000{n:02x}").parse().unwrap()
@@ -131,9 +154,9 @@ mod tests {
         Choice { network, subnets: subnets.iter().map(|n| subnet(*n)).collect() }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn neutron_is_asked_at_first_near_the_end_and_when_the_answer_is_old() {
-        let (v4, now) = (choice(&[1]), Instant::now());
+    #[test]
+    fn neutron_is_asked_at_first_near_the_end_and_when_the_answer_is_old() {
+        let (v4, now) = (choice(&[1]), NOW);
         let mut rooms = Rooms::default();
         assert_eq!(rooms.reserve(&v4, 20, 20, now), Reserved::Ask);
         rooms.count(&rooms.ask(), subnet(1), 60, now);
@@ -145,9 +168,9 @@ mod tests {
         assert_eq!(rooms.reserve(&v4, 20, 20, now + GOOD_FOR), Reserved::Ask);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn as_many_are_asked_for_as_there_are_and_one_where_none_is_known() {
-        let (v4, now) = (choice(&[1]), Instant::now());
+    #[test]
+    fn as_many_are_asked_for_as_there_are_and_one_where_none_is_known() {
+        let (v4, now) = (choice(&[1]), NOW);
         let mut rooms = Rooms::default();
         assert_eq!(rooms.take_some(&v4, 20, now), 20, "nothing is known");
         rooms.answered(&v4, 20);
@@ -158,9 +181,9 @@ mod tests {
         assert_eq!(rooms.left(&v4, now), Some(0));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_dual_stack_port_needs_an_address_of_both_subnets() {
-        let now = Instant::now();
+    #[test]
+    fn a_dual_stack_port_needs_an_address_of_both_subnets() {
+        let now = NOW;
         let (a, b) = (choice(&[1, 6]), choice(&[2, 6]));
         let mut rooms = Rooms::default();
         rooms.count(&rooms.ask(), subnet(1), 100, now);
@@ -203,7 +226,7 @@ mod tests {
         /// counted on always fits.
         #[test]
         fn what_was_counted_fits(size in 0u64..80, events in proptest::collection::vec(event(), 0..200)) {
-            let now = Instant::now();
+            let now = NOW;
             let one = choice(&[1]);
             let mut rooms = Rooms::default();
             let mut free = size;
