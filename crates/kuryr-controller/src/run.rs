@@ -161,7 +161,8 @@ impl Term {
             },
             None => None,
         };
-        let allocator = Allocator::start(self.cloud.clone(), topology, config, self.metrics.clone());
+        let allocator =
+            Allocator::start(self.cloud.clone(), topology, config, self.metrics.clone(), self.index.clone());
         let reconciler = Arc::new(Reconciler {
             client: self.client.clone(),
             index: self.index.clone(),

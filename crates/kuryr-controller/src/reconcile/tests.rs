@@ -29,7 +29,7 @@ impl World {
         let (neutron, api) = (Neutron::start().await, FakeApi::default());
         let config = ControllerConfig::new("ours".into(), "us".into());
         let metrics = Metrics::new(&mut Registry::default());
-        let allocator = Allocator::start(neutron.cloud().await, topology(), &config, metrics.clone());
+        let allocator = Allocator::start(neutron.cloud().await, topology(), &config, metrics.clone(), Arc::default());
         allocator.resynced([]);
         let client = api.client();
         let reconciler = Reconciler {

@@ -60,6 +60,13 @@ impl<R> Batch<R> {
         batch
     }
 
+    /// Those first, then what another batch has left.
+    #[must_use]
+    pub fn joined(pods: Vec<R>, mut rest: Self) -> Self {
+        rest.again(pods);
+        rest
+    }
+
     fn again(&mut self, pods: Vec<R>) {
         if !pods.is_empty() {
             self.pieces.push_front(pods);
