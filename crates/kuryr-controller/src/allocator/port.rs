@@ -26,7 +26,7 @@ impl Shared {
     }
 
     /// The security groups that a pod's port has from its first moment on. There is no other place where they are chosen.
-    fn security_groups(&self, _pod: &Request) -> Vec<SecurityGroupId> {
+    pub(super) fn security_groups(&self, _pod: &Request) -> Vec<SecurityGroupId> {
         self.topology.open_groups.clone()
     }
 

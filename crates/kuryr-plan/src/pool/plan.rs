@@ -96,7 +96,7 @@ impl Pools {
         let mut delete = self.shrink(now, &targets);
         let mut lacks = self.lacking(now, &targets);
         let lacking: usize = lacks.iter().map(|lack| lack.count).sum();
-        delete.extend(self.make_way(now, &targets, lacking.saturating_sub(self.budget_left())));
+        delete.extend(self.make_way(now, &targets, (self.held() + lacking).saturating_sub(self.settings.budget)));
 
         let bulks = self.refill(now, &mut lacks, headroom);
         let asked: usize = bulks.iter().flat_map(|bulk| &bulk.parts).map(|(_, count)| count).sum();
@@ -124,9 +124,7 @@ impl Pools {
     }
 
     /// Where the budget is too small for what pools lack, others have no surplus: what they have beyond their targets goes now.
-    fn make_way(&mut self, now: Moment, targets: &BTreeMap<PoolKey, usize>, mut count: usize) -> Vec<PortId> {
-        // What leaves already makes way.
-        count = count.saturating_sub(self.leaving.len());
+    fn make_way(&mut self, now: Moment, targets: &BTreeMap<PoolKey, usize>, count: usize) -> Vec<PortId> {
         let lead = self.lead.time();
         let mut out = Vec::new();
         for (key, store) in &mut self.stores {

@@ -255,13 +255,21 @@ impl World {
             let limit = limit.unwrap_or(usize::MAX);
             prop_assert!(asked == 0 || asked + self.settings.reserve <= limit, "{asked} ports of {limit}");
         }
-        for bulk in plan.bulks {
+        for bulk in plan.bulks.clone() {
             let count: usize = bulk.parts.iter().map(|(_, count)| count).sum();
             prop_assert!((1..=self.settings.bulk_size).contains(&count));
             self.bulks.insert(bulk.id, bulk);
         }
         prop_assert!(self.bulks.len() <= self.settings.requests);
-        let again = self.pools.plan(self.now, headroom);
+        let left = |limit: usize, on| limit - asked(on).min(limit);
+        let rest = Headroom {
+            quota: headroom.quota.map(|limit| left(limit, None)),
+            subnets: [1u8, 2]
+                .into_iter()
+                .filter_map(|n| Some((subnet(n), left(*headroom.subnets.get(&subnet(n))?, Some(n)))))
+                .collect(),
+        };
+        let again = self.pools.plan(self.now, &rest);
         prop_assert!(again.bulks.is_empty() && again.delete.is_empty(), "{again:?} after a plan was carried out");
         Ok(())
     }
