@@ -59,11 +59,6 @@ impl Index {
         self.state.read().ports.values().cloned().collect()
     }
 
-    /// Whether a `KuryrPort` has this port.
-    pub(crate) fn holds(&self, id: PortId) -> bool {
-        self.state.read().ports.values().any(|port| port.port_ids().any(|held| held == id))
-    }
-
     /// Every port that a `KuryrPort` has.
     pub(crate) fn held(&self) -> HashSet<PortId> {
         self.state.read().ports.values().flat_map(|port| port.port_ids().collect::<Vec<_>>()).collect()

@@ -289,11 +289,11 @@ impl Shared {
                 Some(Next::Count(network)) => self.count(&mut batch, network).await,
                 Some(Next::Create(ask, pods)) => self.create(&mut batch, ask, pods).await,
                 Some(Next::Short(shortage, pods)) => {
-                    // Neither is reason to wait while ports lie about in pools.
+                    // That is no reason to wait while ports lie about in pools.
                     if self.make_way(shortage, pods.len()).await {
-                        batch = Batch::joined(pods, batch)
+                        batch.again(pods);
                     } else {
-                        fail(pods, &self.short(shortage))
+                        fail(pods, &self.short(shortage));
                     }
                 }
             }
@@ -340,7 +340,11 @@ impl Shared {
                         self.suspect(&request.key, &request.uid, true);
                     }
                 }
-                fail(failed, &error);
+                if refusal == Refusal::Quota && self.make_way(Shortage::Quota, failed.len()).await {
+                    batch.again(failed);
+                } else {
+                    fail(failed, &error);
+                }
             }
         }
     }

@@ -60,14 +60,8 @@ impl<R> Batch<R> {
         batch
     }
 
-    /// Those first, then what another batch has left.
-    #[must_use]
-    pub fn joined(pods: Vec<R>, mut rest: Self) -> Self {
-        rest.again(pods);
-        rest
-    }
-
-    fn again(&mut self, pods: Vec<R>) {
+    /// These are to be asked for again, before the others.
+    pub fn again(&mut self, pods: Vec<R>) {
         if !pods.is_empty() {
             self.pieces.push_front(pods);
         }
