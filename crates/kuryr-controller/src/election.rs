@@ -24,7 +24,8 @@ pub struct ElectionConfig {
     pub namespace: String,
     /// Name of the Lease.
     pub name: String,
-    /// Who we are; must differ between two controllers.
+    /// Who we are; must differ between two controllers, and between two runs of one: the Lease of a run that was killed is
+    /// waited for, because what it asked of the cloud last may still be under way.
     pub identity: String,
     /// A Lease that was not renewed for this long may be taken by another.
     pub lease_duration: Duration,
@@ -60,6 +61,17 @@ enum Verdict {
     Wait,
 }
 
+/// What came of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    /// The Lease is ours.
+    Ours,
+    /// Another one holds it.
+    Theirs,
+    /// Somebody else wrote it between our look and our write: who holds it is to be seen.
+    Met,
+}
+
 /// What a candidate remembers of the Lease between two looks.
 struct Observed {
     holder: String,
@@ -86,11 +98,11 @@ impl Election {
         loop {
             let begun = Instant::now();
             match timeout(self.config.renew_deadline, self.attempt()).await {
-                Ok(Ok(true)) => {
+                Ok(Ok(Attempt::Ours)) => {
                     self.renewed = begun;
                     return Ok(());
                 }
-                Ok(Ok(false)) => {}
+                Ok(Ok(Attempt::Theirs | Attempt::Met)) => {}
                 Ok(Err(error)) if is_forbidden(&error) => {
                     return Err(ElectionError::Forbidden { lease: self.lease(), source: Box::new(error) });
                 }
@@ -115,8 +127,12 @@ impl Election {
             let left = self.config.renew_deadline.saturating_sub(self.renewed.elapsed());
             let begun = Instant::now();
             match timeout(left, self.attempt()).await {
-                Ok(Ok(true)) => self.renewed = begun,
-                Ok(Ok(false)) => return Err(ElectionError::Lost(self.lease())),
+                Ok(Ok(Attempt::Ours)) => self.renewed = begun,
+                Ok(Ok(Attempt::Theirs)) => return Err(ElectionError::Lost(self.lease())),
+                // A person, or a write of ours whose answer was lost. As long as no deadline has passed, it is ours.
+                Ok(Ok(Attempt::Met)) => {
+                    tracing::debug!(lease = self.lease(), "the lease was written by somebody else, too");
+                }
                 Ok(Err(error)) => tracing::warn!(lease = self.lease(), error = %error, "cannot renew the lease"),
                 Err(_) => {}
             }
@@ -130,8 +146,8 @@ impl Election {
         format!("{}/{}", self.config.namespace, self.config.name)
     }
 
-    /// Reads the Lease and takes or renews it if we may. `false`: another one leads.
-    async fn attempt(&mut self) -> Result<bool, kube::Error> {
+    /// Reads the Lease and takes or renews it if we may.
+    async fn attempt(&mut self) -> Result<Attempt, kube::Error> {
         let Some(mut lease) = self.api.get_opt(&self.config.name).await? else {
             let lease = Lease {
                 metadata: ObjectMeta { name: Some(self.config.name.clone()), ..ObjectMeta::default() },
@@ -140,7 +156,7 @@ impl Election {
             return written(self.api.create(&PostParams::default(), &lease).await);
         };
         if self.judge(lease.spec.as_ref(), Instant::now()) == Verdict::Wait {
-            return Ok(false);
+            return Ok(Attempt::Theirs);
         }
         lease.spec = Some(self.claim(lease.spec.as_ref()));
         written(self.api.replace(&self.config.name, &PostParams::default(), &lease).await)
@@ -199,10 +215,10 @@ impl Election {
 }
 
 /// A write that met another one's write is no error: the other one was first.
-fn written<T>(result: Result<T, kube::Error>) -> Result<bool, kube::Error> {
+fn written<T>(result: Result<T, kube::Error>) -> Result<Attempt, kube::Error> {
     match result {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Ok(_) => Ok(Attempt::Ours),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Attempt::Met),
         Err(error) => Err(error),
     }
 }
@@ -214,20 +230,43 @@ fn is_forbidden(error: &kube::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{Answer, api_server};
 
-    fn election() -> Election {
-        let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
-            Err::<http::Response<kube::client::Body>, std::io::Error>(std::io::Error::other("no API server"))
-        });
-        let config = ElectionConfig {
+    fn config() -> ElectionConfig {
+        ElectionConfig {
             namespace: "kube-system".into(),
             name: "kuryr-controller".into(),
             identity: "us".into(),
             lease_duration: Duration::from_secs(15),
             renew_deadline: Duration::from_secs(10),
             retry_period: Duration::from_secs(2),
-        };
-        Election::new(Client::new(service, "default"), config)
+        }
+    }
+
+    fn election() -> Election {
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, std::io::Error>(std::io::Error::other("no API server"))
+        });
+        Election::new(Client::new(service, "default"), config())
+    }
+
+    /// The Lease as an API server has it.
+    fn lease(holder: &str) -> serde_json::Value {
+        let metadata =
+            serde_json::json!({"name": "kuryr-controller", "namespace": "kube-system", "resourceVersion": "1"});
+        serde_json::json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": held_by(holder, 1),
+        })
+    }
+
+    /// A candidate whose writes of a Lease that is held by `holder` are answered so, one after the other; then none is answered.
+    fn scripted(holder: &'static str, writes: Vec<Answer>) -> Election {
+        let writes = parking_lot::Mutex::new(writes.into_iter());
+        let (client, _requests) = api_server(move |request| match &*request.method {
+            "GET" => Answer::ok(lease(holder)),
+            _ => writes.lock().next().unwrap_or_else(|| Answer::ok(lease("us")).after(Duration::from_secs(3600))),
+        });
+        Election::new(client, config())
     }
 
     fn held_by(holder: &str, renewed: i64) -> LeaseSpec {
@@ -278,5 +317,48 @@ mod tests {
         let result = election.hold(std::future::pending::<()>()).await;
         assert!(matches!(result, Err(ElectionError::Lost(_))));
         assert!(start.elapsed() < Duration::from_secs(15), "stopped only after {:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_whose_write_met_another_one_looks_again_and_goes_on_leading() {
+        let met = || Answer::error(409, "Conflict");
+        let ours = || Answer::ok(lease("us"));
+        let mut election = scripted("us", vec![ours(), met(), ours(), met(), ours()]);
+        let start = Instant::now();
+        election.acquire().await.unwrap();
+        let held = election.hold(tokio::time::sleep(Duration::from_secs(9))).await;
+        assert!(held.is_ok(), "{held:?} after {:?}", start.elapsed());
+        // But not if it goes on meeting others.
+        let mut election = scripted("us", (0..20).map(|at| if at == 0 { ours() } else { met() }).collect());
+        let start = Instant::now();
+        election.acquire().await.unwrap();
+        assert!(matches!(election.hold(std::future::pending::<()>()).await, Err(ElectionError::Lost(_))));
+        assert!(start.elapsed() <= Duration::from_secs(12), "stopped only after {:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_finds_another_ones_name_stops_at_once() {
+        let mut election = scripted("them", vec![]);
+        let start = Instant::now();
+        assert!(matches!(election.hold(std::future::pending::<()>()).await, Err(ElectionError::Lost(_))));
+        assert_eq!(start.elapsed(), Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_counts_from_before_it_was_asked_for_however_late_the_answer() {
+        let mut election = scripted("us", vec![Answer::ok(lease("us")).after(Duration::from_secs(9))]);
+        let start = Instant::now();
+        election.acquire().await.unwrap();
+        assert_eq!(start.elapsed(), Duration::from_secs(9));
+        assert!(matches!(election.hold(std::future::pending::<()>()).await, Err(ElectionError::Lost(_))));
+        assert!(start.elapsed() < Duration::from_secs(15), "stopped only after {:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_run_of_ours_is_another_one() {
+        let mut election = scripted("us-before", vec![Answer::ok(lease("us"))]);
+        let start = Instant::now();
+        election.acquire().await.unwrap();
+        assert!(start.elapsed() >= Duration::from_secs(15), "taken after {:?}", start.elapsed());
     }
 }

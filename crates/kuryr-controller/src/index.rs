@@ -2,7 +2,7 @@
 //!
 //! Only what is needed is kept: ten thousand pods must fit into a few megabytes.
 
-use crate::lean::NodeState;
+use crate::lean::{NodeState, OddPort};
 use kube::Resource;
 use kuryr_model::{KuryrPort, ObjectKey, PodUid, PortId};
 use kuryr_plan::pod::{Node, Pod};
@@ -23,6 +23,8 @@ pub(crate) struct Index {
 struct State {
     pods: HashMap<ObjectKey, Arc<Pod>>,
     ports: HashMap<ObjectKey, Arc<KuryrPort>>,
+    /// Those that cannot be read. No key is in both.
+    odd: HashMap<ObjectKey, Arc<OddPort>>,
     /// Name in Neutron of each node.
     hosts: HashMap<String, String>,
     /// When a node that has `KuryrPort`s was first found missing, or out of service.
@@ -34,9 +36,18 @@ struct State {
 pub(crate) struct Known {
     pub(crate) pod: Option<Arc<Pod>>,
     pub(crate) port: Option<Arc<KuryrPort>>,
+    /// In place of `port`: one that cannot be read.
+    pub(crate) odd: Option<Arc<OddPort>>,
 }
 
 impl State {
+    /// Forgets nodes that are gone when nothing is left of them: there may be ever new ones.
+    fn forget_gone(&mut self) {
+        let Self { ports, hosts, gone, .. } = self;
+        let used: HashSet<&str> = ports.values().map(|port| &*port.spec.node_name).collect();
+        gone.retain(|node, _| hosts.contains_key(node) || used.contains(&**node));
+    }
+
     /// The keys of the `KuryrPort`s on a node.
     fn on(&self, node: &str) -> Vec<ObjectKey> {
         self.ports.iter().filter(|(_, port)| port.spec.node_name == node).map(|(key, _)| key.clone()).collect()
@@ -46,13 +57,14 @@ impl State {
 impl Index {
     pub(crate) fn get(&self, key: &ObjectKey) -> Known {
         let state = self.state.read();
-        Known { pod: state.pods.get(key).cloned(), port: state.ports.get(key).cloned() }
+        let (pod, port, odd) = (state.pods.get(key), state.ports.get(key), state.odd.get(key));
+        Known { pod: pod.cloned(), port: port.cloned(), odd: odd.cloned() }
     }
 
     /// Every key under which there is something.
     pub(crate) fn keys(&self) -> HashSet<ObjectKey> {
         let state = self.state.read();
-        state.pods.keys().chain(state.ports.keys()).cloned().collect()
+        state.pods.keys().chain(state.ports.keys()).chain(state.odd.keys()).cloned().collect()
     }
 
     pub(crate) fn ports(&self) -> Vec<Arc<KuryrPort>> {
@@ -124,11 +136,25 @@ impl Index {
         let mut state = self.state.write();
         let key = port.key();
         let known = state.ports.get(&key);
-        if known.is_some_and(|known| is_newer::<KuryrPort>(known, &port)) {
+        let odd = state.odd.get(&key).filter(|odd| port.metadata.uid.as_ref() == Some(&odd.uid));
+        let outdated = odd.is_some_and(|odd| number(odd.resource_version.as_deref()) > version(&port));
+        if outdated || known.is_some_and(|known| is_newer::<KuryrPort>(known, &port)) {
             return false;
         }
         let changed = known.is_none_or(|known| acted_on(known) != acted_on(&port));
+        state.odd.remove(&key);
         state.ports.insert(key, Arc::new(port));
+        changed
+    }
+
+    /// Takes over a `KuryrPort` that cannot be read; `true` if that is news.
+    pub(crate) fn apply_odd(&self, odd: OddPort) -> bool {
+        let mut state = self.state.write();
+        state.ports.remove(&odd.key);
+        let known = state.odd.get(&odd.key);
+        let changed =
+            known.is_none_or(|known| (&known.uid, known.deleting, &known.why) != (&odd.uid, odd.deleting, &odd.why));
+        state.odd.insert(odd.key.clone(), Arc::new(odd));
         changed
     }
 
@@ -138,13 +164,16 @@ impl Index {
         if state.ports.get(key).is_some_and(|known| uid.is_none() || known.metadata.uid.as_deref() == uid) {
             state.ports.remove(key);
         }
+        if state.odd.get(key).is_some_and(|known| uid.is_none_or(|uid| known.uid == uid)) {
+            state.odd.remove(key);
+        }
     }
 
     /// Takes over a node, and gives the keys of the `KuryrPort`s on it if it is out of service from now on.
     pub(crate) fn apply_node(&self, node: NodeState, now: Instant) -> Vec<ObjectKey> {
         let NodeState { name, host, out_of_service } = node;
         let mut state = self.state.write();
-        state.hosts.insert(name.clone(), host);
+        state.hosts.insert(name.clone(), host.name);
         if !out_of_service {
             state.gone.remove(&name);
         } else if !state.gone.contains_key(&name) {
@@ -159,6 +188,7 @@ impl Index {
         let mut state = self.state.write();
         state.hosts.remove(name);
         state.gone.entry(name.to_owned()).or_insert(now);
+        state.forget_gone();
         state.on(name)
     }
 
@@ -169,7 +199,10 @@ impl Index {
 
     /// Drops all `KuryrPort`s that are not in `seen`; gives their keys.
     pub(crate) fn retain_ports(&self, seen: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
-        retain(&mut self.state.write().ports, seen)
+        let mut state = self.state.write();
+        let mut gone = retain(&mut state.ports, seen);
+        gone.extend(retain(&mut state.odd, seen));
+        gone
     }
 
     /// The nodes that are known.
@@ -196,14 +229,22 @@ fn acted_on(port: &KuryrPort) -> impl PartialEq {
 /// compared as numbers since Kubernetes 1.35 says so, and could in practice always; where they are no numbers, the
 /// newcomer wins.
 pub(crate) fn is_newer<K: Resource>(known: &K, other: &K) -> bool {
-    let version = |object: &K| object.meta().resource_version.as_deref().and_then(|text| text.parse::<u64>().ok());
     known.meta().uid == other.meta().uid && version(known) > version(other)
+}
+
+fn version<K: Resource>(object: &K) -> Option<u64> {
+    number(object.meta().resource_version.as_deref())
+}
+
+fn number(version: Option<&str>) -> Option<u64> {
+    version?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::lean::LeanPod;
+    use kuryr_model::Host;
     use serde_json::json;
     use std::time::Duration;
 
@@ -249,7 +290,7 @@ mod tests {
     }
 
     fn node9(out_of_service: bool) -> NodeState {
-        NodeState { name: "node9".into(), host: "compute-9".into(), out_of_service }
+        NodeState { name: "node9".into(), host: Host::of("node9", Some("compute-9")), out_of_service }
     }
 
     #[test]
@@ -285,5 +326,62 @@ mod tests {
         assert_eq!(index.node("node9", later), Node::Gone(Duration::from_secs(5)));
         index.apply_node(node9(false), later);
         assert_eq!((index.node("node9", later), index.host("node9").as_str()), (Node::Present, "compute-9"));
+    }
+
+    fn odd(version: &str, why: &str) -> OddPort {
+        OddPort {
+            key: ObjectKey::new("a", "x"),
+            uid: "u1".into(),
+            resource_version: Some(version.into()),
+            finalizers: vec![],
+            deleting: false,
+            why: why.into(),
+        }
+    }
+
+    #[test]
+    fn what_can_no_longer_be_read_takes_the_place_of_what_was_known_until_it_can() {
+        let (index, key) = (Index::default(), ObjectKey::new("a", "x"));
+        index.apply_port(port("10", "u1"));
+        assert!(index.apply_odd(odd("11", "spec")));
+        assert!(!index.apply_odd(odd("12", "spec")), "no news");
+        let known = index.get(&key);
+        assert!(known.port.is_none() && known.odd.is_some() && index.keys().contains(&key));
+        assert!(!index.apply_port(port("10", "u1")), "an older state is back");
+        assert!(index.apply_port(port("13", "u1")), "it was put right");
+        assert!(index.get(&key).odd.is_none());
+        index.apply_odd(odd("14", "spec"));
+        index.remove_port(&key, Some("another"));
+        assert!(index.get(&key).odd.is_some());
+        assert_eq!(index.retain_ports(&HashSet::new()), std::slice::from_ref(&key));
+        assert!(index.get(&key).odd.is_none());
+    }
+
+    #[test]
+    fn a_pod_whose_kuryr_port_cannot_be_read_keeps_its_port_in_neutron() {
+        let index = Index::default();
+        let base = json!({"metadata": {"namespace": "a", "name": "x", "uid": "p"}, "spec": {"nodeName": "node0"}});
+        index.apply_pod(pod(base));
+        index.apply_odd(odd("1", "spec"));
+        assert!(index.waiting().contains(&PodUid::from("p")), "its port would be a stray");
+    }
+
+    #[test]
+    fn nodes_that_come_and_go_are_forgotten_when_nothing_is_left_on_them() {
+        let (index, now) = (Index::default(), Instant::now());
+        let mut held = port("1", "u");
+        held.spec.node_name = "spot-0".into();
+        index.apply_port(held);
+        for number in 0..100 {
+            let name = format!("spot-{number}");
+            let host = Host::of(&name, None);
+            index.apply_node(NodeState { name: name.clone(), host, out_of_service: false }, now);
+            index.remove_node(&name, now);
+        }
+        let gone = || index.state.read().gone.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(gone(), ["spot-0"], "that one has a port still");
+        index.remove_port(&ObjectKey::new("a", "x"), Some("u"));
+        index.remove_node("spot-7", now);
+        assert_eq!(gone(), [""; 0]);
     }
 }

@@ -9,7 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{Resource, ResourceExt, api::ObjectMeta};
-use kuryr_model::{HOST_ANNOTATION, KuryrPort, KuryrPortSpec, ObjectKey, PodUid, kuryr_port::KuryrPortStatus};
+use kuryr_model::{HOST_ANNOTATION, Host, KuryrPort, KuryrPortSpec, ObjectKey, PodUid, kuryr_port::KuryrPortStatus};
 use kuryr_plan::pod::{Pod, out_of_service};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -37,12 +37,24 @@ pub(crate) type LeanPort = Lean<KuryrPort, Value, Value>;
 /// A node.
 pub(crate) type LeanNode = Lean<KubeNode, NodeSpec, NodeStatus>;
 
+/// A `KuryrPort` that cannot be read: somebody wrote it by hand, or with another version of the definition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OddPort {
+    pub(crate) key: ObjectKey,
+    pub(crate) uid: String,
+    pub(crate) resource_version: Option<String>,
+    pub(crate) finalizers: Vec<String>,
+    pub(crate) deleting: bool,
+    /// What is wrong with it.
+    pub(crate) why: String,
+}
+
 /// What matters of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeState {
     pub(crate) name: String,
     /// What Neutron calls it.
-    pub(crate) host: String,
+    pub(crate) host: Host,
     /// Nothing on it will say anything any more.
     pub(crate) out_of_service: bool,
 }
@@ -159,7 +171,7 @@ impl LeanNode {
     /// None: a node always has a name.
     pub(crate) fn read(self) -> Result<NodeState, String> {
         let name = self.name_any();
-        let host = self.annotations().get(HOST_ANNOTATION).cloned().unwrap_or_else(|| name.clone());
+        let host = Host::of(&name, self.annotations().get(HOST_ANNOTATION).map(String::as_str));
         let conditions = self.status.map(|status| status.conditions).unwrap_or_default();
         let ready = conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True");
         let taints = self.spec.map(|spec| spec.taints).unwrap_or_default();
@@ -189,6 +201,25 @@ impl LeanPod {
 }
 
 impl LeanPort {
+    /// The object, or what is known of one that cannot be read.
+    ///
+    /// # Errors
+    /// None: every object has a name.
+    pub(crate) fn sort(self) -> Result<Result<KuryrPort, OddPort>, String> {
+        let mut odd = OddPort {
+            key: ObjectKey::new(self.namespace().unwrap_or_default(), self.name_any()),
+            uid: self.metadata.uid.clone().unwrap_or_default(),
+            resource_version: self.metadata.resource_version.clone(),
+            finalizers: self.metadata.finalizers.clone().unwrap_or_default(),
+            deleting: self.metadata.deletion_timestamp.is_some(),
+            why: String::new(),
+        };
+        Ok(self.read().map_err(|why| {
+            odd.why = why;
+            odd
+        }))
+    }
+
     /// The object, with as much of its metadata as was read.
     ///
     /// # Errors
@@ -239,13 +270,13 @@ mod tests {
     fn a_node_has_its_host_and_may_be_out_of_service() {
         let read = |value: Value| serde_json::from_value::<LeanNode>(value).unwrap().read().unwrap();
         let plain = read(json!({"metadata": {"name": "n", "annotations": {"other": "x"}}}));
-        assert_eq!(plain, NodeState { name: "n".into(), host: "n".into(), out_of_service: false });
+        assert_eq!(plain, NodeState { name: "n".into(), host: Host::of("n", None), out_of_service: false });
         let lost = read(json!({
             "metadata": {"name": "n", "annotations": {(HOST_ANNOTATION): "compute-1", "other": "x"}},
             "spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]},
             "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]},
         }));
-        assert_eq!(lost, NodeState { name: "n".into(), host: "compute-1".into(), out_of_service: true });
+        assert_eq!(lost, NodeState { name: "n".into(), host: Host::of("n", Some("compute-1")), out_of_service: true });
     }
 
     #[test]
@@ -269,6 +300,8 @@ mod tests {
         let value = json!({"metadata": {"namespace": "a", "name": "x", "uid": "u"}, "spec": {"podUid": 7}});
         let port: LeanPort = serde_json::from_value(value).unwrap();
         assert_eq!(port.name_any(), "x");
-        assert!(port.read().unwrap_err().starts_with("spec: "));
+        let odd = port.sort().unwrap().unwrap_err();
+        assert_eq!((odd.key, &*odd.uid, odd.deleting), (ObjectKey::new("a", "x"), "u", false));
+        assert!(odd.why.starts_with("spec: "), "{}", odd.why);
     }
 }

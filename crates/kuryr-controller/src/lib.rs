@@ -29,11 +29,14 @@ pub mod http;
 mod index;
 mod lean;
 mod metrics;
+mod odd;
 mod queue;
 mod reconcile;
 mod resync;
 mod run;
 mod service;
+#[cfg(test)]
+mod testing;
 mod topology;
 mod watch;
 

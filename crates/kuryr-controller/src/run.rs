@@ -4,7 +4,7 @@ use crate::{
     allocator::Allocator,
     config::ControllerConfig,
     election::{Election, ElectionError},
-    events::Events,
+    events::{Events, reasons::HOST_IGNORED},
     index::Index,
     metrics::Metrics,
     queue::{Outcome, Queue},
@@ -12,7 +12,7 @@ use crate::{
     resync::Resync,
     service::{ServiceIndex, ServiceTerm, ServiceWatches, Services, ServicesError, Subject},
     topology::{Topology, TopologyError},
-    watch::{ServicesSynced, Synced, Watches},
+    watch::{IgnoredHosts, ServicesSynced, Synced, Watches},
 };
 use kube::Client;
 use kuryr_model::ObjectKey;
@@ -106,7 +106,9 @@ pub async fn run(
     if let Some(watches) = &service {
         watches.start(&client, &stop);
     }
-    let watches = Watches { index: index.clone(), queue: queue.clone(), metrics: metrics.clone(), synced };
+    let (hosts, ignored) = watch::channel(IgnoredHosts::new());
+    let watches =
+        Watches { index: index.clone(), queue: queue.clone(), metrics: metrics.clone(), synced, ignored: hosts };
     watches.start(&client, &stop);
 
     let mut election = Election::new(client.clone(), config.election.clone());
@@ -119,7 +121,8 @@ pub async fn run(
     metrics.leader(true);
 
     let services = service.map(|watches| (watches.index, watches.queue));
-    let term = Term { config, client, cloud, metrics: metrics.clone(), index, queue, services };
+    let events = Events::new(client.clone(), &config.election.identity);
+    let term = Term { config, client, cloud, metrics: metrics.clone(), events, index, queue, ignored, services };
     let result = election
         .hold(async {
             if let Err(error) = term.serve(seen, &stop).await {
@@ -139,8 +142,11 @@ struct Term {
     client: Client,
     cloud: Cloud,
     metrics: Metrics,
+    events: Events,
     index: Arc<Index>,
     queue: Arc<Queue<ObjectKey>>,
+    /// Nodes that must be told that their annotation is ignored.
+    ignored: watch::Receiver<IgnoredHosts>,
     /// Index and queue of Services, if these are on.
     services: Option<(Arc<ServiceIndex>, Arc<Queue<Subject>>)>,
 }
@@ -168,7 +174,7 @@ impl Term {
             index: self.index.clone(),
             queue: self.queue.clone(),
             allocator: allocator.clone(),
-            events: Events::new(self.client.clone(), &config.election.identity),
+            events: self.events.clone(),
             metrics: self.metrics.clone(),
             cooldown: config.node_cooldown,
             waiting: Mutex::default(),
@@ -183,7 +189,11 @@ impl Term {
             metrics: self.metrics.clone(),
             interval: config.prune_interval,
         };
-        let resync = tokio::spawn(resync.run());
+        // They end with this, be it cut off because the Lease is lost.
+        let mut background = JoinSet::new();
+        background.spawn(resync.run());
+        background.spawn(self.events.clone().run());
+        background.spawn(tell_nodes(self.ignored.clone(), self.events.clone()));
         for key in self.index.keys() {
             self.queue.add(key);
         }
@@ -198,7 +208,6 @@ impl Term {
             }
         };
         tokio::join!(pods, services);
-        resync.abort();
         Ok(())
     }
 
@@ -207,8 +216,25 @@ impl Term {
             client: self.client.clone(),
             cloud: self.cloud.clone(),
             metrics: self.metrics.clone(),
+            events: self.events.clone(),
             index: index.clone(),
             queue: queue.clone(),
+        }
+    }
+}
+
+/// Says on each Node whose annotation is ignored that it is: when a term begins, and when there is something new.
+async fn tell_nodes(mut ignored: watch::Receiver<IgnoredHosts>, events: Events) {
+    let mut told = IgnoredHosts::new();
+    loop {
+        let all = ignored.borrow_and_update().clone();
+        for (node, why) in all.iter().filter(|(node, why)| told.get(*node) != Some(*why)) {
+            tracing::warn!(node, why, "the annotation is ignored");
+            events.warn_node(node, HOST_IGNORED, why.clone());
+        }
+        told = all;
+        if ignored.changed().await.is_err() {
+            return;
         }
     }
 }

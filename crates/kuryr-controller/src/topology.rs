@@ -63,7 +63,10 @@ pub enum TopologyError {
         cluster: ClusterId,
     },
     /// Neutron lacks an API extension.
-    #[error("Neutron lacks the API extension {alias:?}, without which Kuryr cannot work: {why}")]
+    #[error(
+        "Neutron lacks the API extension {alias:?}, without which Kuryr cannot work ({why}): have the cloud's operator enable it \
+         (`openstack extension list --network` shows what there is), or set [openstack] cloud to another one"
+    )]
     NoExtension {
         /// The extension's alias.
         alias: &'static str,
@@ -140,3 +143,7 @@ async fn named_subnets(cloud: &Cloud, names: &[String]) -> Result<Vec<Subnet>, T
     }
     Ok(subnets)
 }
+
+#[cfg(test)]
+#[path = "topology_tests.rs"]
+mod tests;

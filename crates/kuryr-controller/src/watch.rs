@@ -1,11 +1,11 @@
 //! The watches that feed the index and wake the queue.
 //!
 //! An object that cannot be read (somebody wrote it by hand, or with another version of the definition) is logged and
-//! skipped: it must not stop the watch for all others.
+//! skipped: it must not stop the watch for all others. Of a `KuryrPort` it is remembered, because its pod may not get another.
 
 use crate::{
     index::Index,
-    lean::{LeanNode, LeanPod, LeanPort, NodeState},
+    lean::{LeanNode, LeanPod, LeanPort, NodeState, OddPort},
     metrics::Metrics,
     queue::Queue,
 };
@@ -17,7 +17,11 @@ use kube::{
 use kuryr_model::{KuryrPort, ObjectKey, chain};
 use kuryr_plan::pod::Pod;
 use serde::de::DeserializeOwned;
-use std::{collections::HashSet, fmt::Debug, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt::Debug,
+    sync::Arc,
+};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -64,6 +68,14 @@ impl Synced {
     }
 }
 
+/// Nodes whose annotation is ignored, and why.
+pub(crate) type IgnoredHosts = BTreeMap<String, String>;
+
+/// How long a watch lasts, in seconds; then it is begun anew where it was. The client gives one up five seconds later: a
+/// connection that died silently must not hide new pods for minutes. The API server says how far a watch is just before it
+/// ends, so that nothing is listed anew.
+const WATCH_SECONDS: u32 = 60;
+
 /// What the watches write to.
 #[derive(Clone)]
 pub(crate) struct Watches {
@@ -71,6 +83,7 @@ pub(crate) struct Watches {
     pub(crate) queue: Arc<Queue<ObjectKey>>,
     pub(crate) metrics: Metrics,
     pub(crate) synced: watch::Sender<Synced>,
+    pub(crate) ignored: watch::Sender<IgnoredHosts>,
 }
 
 impl Watches {
@@ -78,7 +91,7 @@ impl Watches {
     pub(crate) fn start(&self, client: &Client, stop: &CancellationToken) {
         let (this, stream) = (self.clone(), events(client, "pods", &self.metrics, LeanPod::read));
         run(stop, stream, move |event| this.pod(event));
-        let (this, stream) = (self.clone(), events(client, "kuryrports", &self.metrics, LeanPort::read));
+        let (this, stream) = (self.clone(), events(client, "kuryrports", &self.metrics, LeanPort::sort));
         run(stop, stream, move |event| this.port(event));
         let (this, stream) = (self.clone(), events(client, "nodes", &self.metrics, LeanNode::read));
         run(stop, stream, move |event| this.node(event));
@@ -105,11 +118,17 @@ impl Watches {
         }
     }
 
-    fn port(&self, event: Seen<KuryrPort>) {
+    fn port(&self, event: Seen<Result<KuryrPort, OddPort>>) {
         match event {
             Seen::Apply(port) => {
-                let key = port.key();
-                if self.index.apply_port(*port) {
+                let (key, changed) = match *port {
+                    Ok(port) => (port.key(), self.index.apply_port(port)),
+                    Err(odd) => {
+                        self.metrics.unreadable("kuryrports");
+                        (odd.key.clone(), self.index.apply_odd(odd))
+                    }
+                };
+                if changed {
                     self.queue.add(key);
                 }
             }
@@ -129,6 +148,7 @@ impl Watches {
     fn node(&self, event: Seen<NodeState>) {
         match event {
             Seen::Apply(node) => {
+                self.ignored_host(&node.name, node.host.ignored.clone());
                 for key in self.index.apply_node(*node, Instant::now()) {
                     self.queue.add(key);
                 }
@@ -144,7 +164,19 @@ impl Watches {
         }
     }
 
+    fn ignored_host(&self, node: &str, why: Option<String>) {
+        self.ignored.send_if_modified(|all| {
+            let changed = all.get(node) != why.as_ref();
+            match why {
+                Some(why) => drop(all.insert(node.to_owned(), why)),
+                None => drop(all.remove(node)),
+            }
+            changed
+        });
+    }
+
     fn forget_node(&self, name: &str) {
+        self.ignored_host(name, None);
         for key in self.index.remove_node(name, Instant::now()) {
             self.queue.add(key);
         }
@@ -205,7 +237,8 @@ where
             }
         }
     };
-    let stream = watcher(Api::all(client.clone()), watcher::Config::default()).default_backoff();
+    let config = watcher::Config::default().timeout(WATCH_SECONDS);
+    let stream = watcher(Api::all(client.clone()), config).default_backoff();
     stream.flat_map(move |event| {
         let seen = match event {
             Ok(Event::Init) => {
@@ -227,4 +260,115 @@ where
         };
         futures::stream::iter(seen)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Answer, api_server, list};
+    use kuryr_model::HOST_ANNOTATION;
+    use prometheus_client::registry::Registry;
+    use serde_json::{Value, json};
+
+    fn watches() -> Watches {
+        Watches {
+            index: Arc::default(),
+            queue: Arc::new(Queue::new()),
+            metrics: Metrics::new(&mut Registry::default()),
+            synced: watch::Sender::default(),
+            ignored: watch::Sender::default(),
+        }
+    }
+
+    fn port(name: &str, uid: impl Into<Value>) -> Value {
+        let uid: Value = uid.into();
+        json!({
+            "apiVersion": "kuryr.openstack.org/v1", "kind": "KuryrPort",
+            "metadata": {"namespace": "a", "name": name, "uid": format!("k-{name}"), "resourceVersion": "1"},
+            "spec": {"podUid": uid, "nodeName": "n", "vifs": []},
+        })
+    }
+
+    async fn keys(queue: &Queue<ObjectKey>, count: usize) -> Vec<String> {
+        let mut names = Vec::new();
+        for _ in 0..count {
+            let (key, _) = queue.next().await;
+            queue.done(&key, crate::queue::Outcome::Settled);
+            names.push(key.name);
+        }
+        names.sort();
+        names
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_object_that_cannot_be_read_hides_no_other_and_a_new_list_drops_what_is_gone() {
+        let lists = std::sync::atomic::AtomicUsize::new(0);
+        let (client, _requests) = api_server(move |request| {
+            let first = json!([port("good", "p"), port("bad", 7)]);
+            if !request.query.contains("watch=") {
+                return match lists.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+                    0 => Answer::ok(list(first.as_array().unwrap(), None)),
+                    _ => Answer::ok(list(&[port("later", "q")], None)),
+                };
+            }
+            let gone = json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"});
+            Answer::watch(&[("ADDED", port("later", "q")), ("ERROR", gone)]).after(std::time::Duration::from_secs(1))
+        });
+        let (watches, stop) = (watches(), CancellationToken::new());
+        let (this, mut synced) = (watches.clone(), watches.synced.subscribe());
+        let stream = events(&client, "kuryrports", &watches.metrics, LeanPort::sort);
+        run(&stop, stream, move |event| this.port(event));
+        synced.wait_for(|synced| synced.ports).await.unwrap();
+        let known = |name: &str| watches.index.get(&ObjectKey::new("a", name));
+        assert!(known("good").port.is_some() && known("bad").odd.is_some());
+        // Listed, told of later, and missing in the list that was made when the watch broke.
+        let all = keys(&watches.queue, 5).await;
+        assert!(all.len() == 5 && all.contains(&"later".to_owned()), "{all:?}");
+        assert!(known("good").port.is_none() && known("bad").odd.is_none() && known("later").port.is_some());
+        stop.cancel();
+    }
+
+    fn node(name: &str, host: Option<&str>) -> Seen<NodeState> {
+        let annotations = host.map(|host| json!({(HOST_ANNOTATION): host}));
+        let node = json!({"metadata": {"name": name, "annotations": annotations}});
+        Seen::Apply(Box::new(serde_json::from_value::<LeanNode>(node).unwrap().read().unwrap()))
+    }
+
+    #[tokio::test]
+    async fn an_annotation_that_is_no_host_is_ignored_and_remembered_until_it_is_put_right() {
+        let watches = watches();
+        let mut ignored = watches.ignored.subscribe();
+        watches.node(node("n", Some("compute-1")));
+        assert!(!ignored.has_changed().unwrap());
+        watches.node(node("n", Some(" ")));
+        assert_eq!(watches.index.host("n"), "n");
+        assert!(ignored.borrow_and_update()["n"].contains("blank"));
+        watches.node(node("n", Some(" ")));
+        assert!(!ignored.has_changed().unwrap(), "no news");
+        watches.node(node("m", Some("two words")));
+        watches.node(node("n", Some("compute-2")));
+        assert_eq!(watches.index.host("n"), "compute-2");
+        assert_eq!(ignored.borrow_and_update().keys().collect::<Vec<_>>(), ["m"]);
+        watches.node(Seen::Delete(ObjectKey::new("", "m")));
+        assert!(ignored.borrow_and_update().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_ports_of_a_node_that_is_gone_are_looked_at() {
+        let watches = watches();
+        watches.node(node("n", None));
+        let Ok(Ok(held)) = serde_json::from_value::<LeanPort>(port("x", "p")).unwrap().sort() else { panic!() };
+        watches.port(Seen::Apply(Box::new(Ok(held))));
+        assert_eq!(keys(&watches.queue, 1).await, ["x"]);
+        watches.node(Seen::Listed(HashSet::new()));
+        assert_eq!(keys(&watches.queue, 1).await, ["x"]);
+        assert!(watches.synced.borrow().nodes);
+    }
+
+    #[test]
+    fn what_is_not_listed_yet_is_named() {
+        let some = Synced { pods: true, services: ServicesSynced::OFF, ..Synced::default() };
+        assert_eq!((some.missing(), some.all()), (vec!["kuryrports", "nodes"], false));
+        assert!(Synced { ports: true, nodes: true, ..some }.all());
+    }
 }

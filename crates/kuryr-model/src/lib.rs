@@ -12,6 +12,7 @@
 //! a subnet; what is written into Kubernetes or OpenStack by one process and read by another is defined here, once.
 
 pub mod chain;
+pub mod host;
 pub mod ids;
 pub mod key;
 pub mod kuryr_load_balancer;
@@ -20,9 +21,11 @@ pub mod lb;
 pub mod mac;
 pub mod mark;
 pub mod neutron;
+pub mod note;
 pub mod vif;
 
 pub use chain::chain;
+pub use host::Host;
 pub use ids::{
     ClusterId, FlavorId, FloatingIpId, HealthMonitorId, ListenerId, ListenerPoolId, LoadBalancerId, MemberId,
     NetworkId, PodUid, PolicyUid, PortId, ProjectId, RouterId, SecurityGroupId, SecurityGroupRuleId, ServiceUid,

@@ -6,11 +6,9 @@ use kube::{
     Client,
     runtime::events::{Event as Written, EventType, Recorder, Reporter},
 };
-use kuryr_model::{ObjectKey, PodUid};
+use kuryr_model::{ObjectKey, PodUid, note::shorten};
 use tokio::sync::mpsc;
 
-/// The longest note that the API server takes, in bytes.
-const MAX_NOTE: usize = 1000;
 /// Events that wait to be written; what comes on top is lost, kubelet reports the failed sandbox anyway.
 const BACKLOG: usize = 256;
 
@@ -90,7 +88,7 @@ pub async fn keep(client: Client, node_name: &str, mut events: mpsc::Receiver<Ev
         let written = Written {
             type_: EventType::Warning,
             reason: reason.to_owned(),
-            note: Some(truncate(note)),
+            note: Some(shorten(note)),
             action: if about.kind.as_deref() == Some("Pod") { "AddSandbox" } else { "KeepNodePorts" }.to_owned(),
             secondary: None,
         };
@@ -119,23 +117,9 @@ impl About {
     }
 }
 
-fn truncate(mut note: String) -> String {
-    if note.len() > MAX_NOTE {
-        note.truncate(note.floor_char_boundary(MAX_NOTE));
-    }
-    note
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_note_is_cut_between_characters() {
-        assert_eq!(truncate("ü".repeat(600)).len(), MAX_NOTE);
-        assert_eq!(truncate("x".repeat(3) + &"ü".repeat(600)).len(), MAX_NOTE - 1);
-        assert_eq!(truncate("short".into()), "short");
-    }
 
     #[test]
     fn a_full_backlog_holds_nothing_up() {

@@ -8,11 +8,12 @@ use prometheus_client::registry::Registry;
 use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// Arguments of `kuryr controller`; each overrides its setting.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Who this is in the Lease; must differ between controllers. By default the host's name and the process's number
+    /// Who this is, as the Lease and Events show it, with something added that differs at every start. By default the host's name
     #[arg(long, env = "KURYR_IDENTITY", hide_env_values = true, value_name = "NAME")]
     identity: Option<String>,
 
@@ -40,21 +41,49 @@ pub(crate) async fn run(args: Args, config: Config, kubeconfig: Option<&Path>) -
         .await
         .with_context(|| format!("cannot listen on {listen}; set [controller] listen to a free address"))?;
     let (health, told) = watch::channel(None);
-    tokio::spawn(kuryr_controller::http::serve(listener, told, Arc::new(registry)));
-
-    let identity = args.identity.unwrap_or_else(default_identity);
-    let config = config.controller_config(cluster, identity);
-    tracing::info!(cluster = %config.cluster, identity = config.election.identity, %listen, "the controller starts");
     let stop = CancellationToken::new();
     crate::daemon::stop_on_signal(&stop)?;
+    let served = tokio::spawn({
+        let (serving, stop) = (kuryr_controller::http::serve(listener, told, Arc::new(registry)), stop.clone());
+        async move {
+            let ended = serving.await;
+            // Nobody sees any more how this process is: better none than such a one.
+            stop.cancel();
+            ended
+        }
+    });
+
+    let identity = identity(args.identity);
+    let config = config.controller_config(cluster, identity);
+    tracing::info!(cluster = %config.cluster, identity = config.election.identity, %listen, "the controller starts");
     let publish = move |state| {
         health.send_replace(Some(state));
     };
     kuryr_controller::run(config, client, cloud, metrics, publish, stop).await?;
+    if served.is_finished() {
+        served
+            .await?
+            .with_context(|| format!("/healthz, /readyz and /metrics could not be served at {listen} any more"))?;
+    }
     Ok(())
 }
 
-fn default_identity() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}-{}", host.trim(), std::process::id())
+/// Who this is, other than every other process and every earlier one, also of the same name: the Lease of a controller that was
+/// killed must not pass for that of its successor.
+fn identity(name: Option<String>) -> String {
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+    let run = Uuid::new_v4().simple().to_string();
+    format!("{}_{}", name.unwrap_or_else(host), &run[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_is_another_one_at_each_start() {
+        let named = || identity(Some("kuryr-0".into()));
+        assert!(named().starts_with("kuryr-0_") && named() != named());
+        assert!(!identity(None).starts_with('_'));
+    }
 }

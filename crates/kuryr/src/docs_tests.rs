@@ -78,8 +78,10 @@ fn the_defaults_are_those_that_are_told() {
 fn every_reason_is_explained() {
     let errors = include_str!("../../kuryr-controller/src/error.rs");
     let events = include_str!("../../kuryr-node/src/events.rs");
+    let told = include_str!("../../kuryr-controller/src/events.rs");
     let mut reasons = quoted(errors, "fn as_str(self)", "\n    }");
     reasons.extend(quoted(events, "fn as_str(self)", "\n    }"));
+    reasons.extend(quoted(told, "mod reasons {", "\n}"));
     reasons.insert("Allocated");
     let service = include_str!("../../kuryr-controller/src/service/error.rs");
     reasons.extend(quoted(service, "fn reason(&self)", "\n    }"));

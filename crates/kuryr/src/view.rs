@@ -3,9 +3,10 @@
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::{Api, Client, ResourceExt as _, api::ListParams, core::DeserializeGuard};
-use kuryr_model::{HOST_ANNOTATION, KuryrPort, ObjectKey, PodUid, kuryr_port::AttachmentState};
-use std::net::IpAddr;
+use kube::{Api, Client, Resource, ResourceExt as _, api::ListParams, core::DeserializeGuard};
+use kuryr_model::{HOST_ANNOTATION, Host, KuryrPort, ObjectKey, PodUid, kuryr_port::AttachmentState};
+use serde::de::DeserializeOwned;
+use std::{fmt::Debug, net::IpAddr};
 
 /// For how long a `KuryrPort` may be on its way out: its node has to say that the port is free. The same for a
 /// `KuryrLoadBalancer`, whose load balancer has to go first.
@@ -72,7 +73,7 @@ pub(crate) struct NodeView {
     /// Why it is not ready, in its own words.
     pub(crate) why: String,
     /// What Neutron calls it.
-    pub(crate) host: String,
+    pub(crate) host: Host,
     /// Where it is reached from other nodes.
     pub(crate) address: Option<IpAddr>,
 }
@@ -87,13 +88,13 @@ impl NodeView {
             name: node.name_any(),
             ready: ready.is_some_and(|condition| condition.status == "True"),
             why: ready.and_then(|condition| condition.message.clone()).unwrap_or_default(),
-            host: node.annotations().get(HOST_ANNOTATION).cloned().unwrap_or_else(|| node.name_any()),
+            host: Host::of(&node.name_any(), node.annotations().get(HOST_ANNOTATION).map(String::as_str)),
             address: internal.and_then(|address| address.address.parse().ok()),
         }
     }
 }
 
-/// A `KuryrPort` of which not even Kuryr can make sense.
+/// A custom resource of which not even Kuryr can make sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable {
     pub(crate) key: ObjectKey,
@@ -102,7 +103,31 @@ pub(crate) struct Unreadable {
 
 impl Unreadable {
     /// What a person can do about it.
-    pub(crate) const FIX: &str = "nobody acts on it: put it right, or delete it and take its finalizers away";
+    pub(crate) const FIX: &str =
+        "nobody acts on it: put it right, or delete it; then what belongs to it is found again and gets a new one";
+    /// The same for a `KuryrLoadBalancer`, of which nobody takes the finalizer away.
+    pub(crate) const FIX_BALANCER: &str = "nobody acts on it: put it right, or delete it and take its finalizers away; the \
+        controller makes a new one, and finds what belongs to it by its mark";
+}
+
+/// All objects of one of Kuryr's own kinds. One that cannot be read hides no other.
+pub(crate) async fn guarded<K>(client: &Client) -> anyhow::Result<(Vec<K>, Vec<Unreadable>)>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let all = Api::<DeserializeGuard<K>>::all(client.clone()).list(&ListParams::default()).await;
+    let kind = K::kind(&());
+    let all =
+        all.with_context(|| format!("{kind}s cannot be listed (are the definitions applied? kuryr crds --apply)"))?;
+    let (mut good, mut unreadable) = (Vec::new(), Vec::new());
+    for object in all {
+        let key = ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any());
+        match object.0 {
+            Ok(object) => good.push(object),
+            Err(invalid) => unreadable.push(Unreadable { key, why: invalid.error }),
+        }
+    }
+    Ok((good, unreadable))
 }
 
 /// Why a `KuryrPort` is on its way out for longer than that should take, and what to do.
@@ -139,20 +164,28 @@ impl ClusterView {
         let all = ListParams::default();
         let pods = Api::<Pod>::all(client.clone()).list(&all).await.context("pods cannot be listed")?;
         let nodes = Api::<Node>::all(client.clone()).list(&all).await.context("nodes cannot be listed")?;
-        let ports = Api::<DeserializeGuard<KuryrPort>>::all(client.clone()).list(&all).await;
-        let ports = ports.context("KuryrPorts cannot be listed (are the definitions applied? kuryr crds --apply)")?;
-        let mut view = Self {
+        let (kuryr_ports, unreadable) = guarded::<KuryrPort>(client).await?;
+        let view = Self {
             pods: pods.iter().filter_map(PodView::read).collect(),
             nodes: nodes.iter().map(NodeView::read).collect(),
-            ..Self::default()
+            kuryr_ports,
+            unreadable,
         };
-        for port in ports {
-            let key = ObjectKey::new(port.namespace().unwrap_or_default(), port.name_any());
-            match port.0 {
+        Ok(view)
+    }
+
+    /// The pod of this name and its `KuryrPort`, as far as there are any.
+    pub(crate) async fn read_one(client: &Client, key: &ObjectKey) -> anyhow::Result<Self> {
+        let pod = Api::<Pod>::namespaced(client.clone(), &key.namespace).get_opt(&key.name).await;
+        let ports = Api::<DeserializeGuard<KuryrPort>>::namespaced(client.clone(), &key.namespace);
+        let mut view = Self::default();
+        if let Some(DeserializeGuard(port)) = ports.get_opt(&key.name).await? {
+            match port {
                 Ok(port) => view.kuryr_ports.push(port),
-                Err(invalid) => view.unreadable.push(Unreadable { key, why: invalid.error }),
+                Err(invalid) => view.unreadable.push(Unreadable { key: key.clone(), why: invalid.error }),
             }
         }
+        view.pods.extend(pod?.as_ref().and_then(PodView::read));
         Ok(view)
     }
 
@@ -187,7 +220,7 @@ pub(crate) mod tests {
             name: name.into(),
             ready: true,
             why: String::new(),
-            host: "host-1".into(),
+            host: Host::of(name, Some("host-1")),
             address: "192.0.2.1".parse().ok(),
         }
     }
@@ -241,6 +274,9 @@ pub(crate) mod tests {
             },
         });
         let read = NodeView::read(&serde_json::from_value(value).unwrap());
-        assert_eq!(read, NodeView { ready: false, why: "no CNI".into(), host: "n.example".into(), ..node("n") });
+        assert_eq!(
+            read,
+            NodeView { ready: false, why: "no CNI".into(), host: Host::of("n", Some("n.example")), ..node("n") }
+        );
     }
 }

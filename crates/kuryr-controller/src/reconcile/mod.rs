@@ -65,10 +65,15 @@ impl Reconciler {
 
     async fn step(&self, key: &ObjectKey) -> Outcome {
         let known = self.index.get(key);
+        if let Some(odd) = &known.odd {
+            return self.keep_apart(odd, known.pod.as_deref()).await;
+        }
         let node =
             known.port.as_ref().map_or(Node::Present, |port| self.index.node(&port.spec.node_name, Instant::now()));
         match (step(known.pod.as_deref(), known.port.as_deref(), node, self.cooldown), known) {
-            (Step::Allocate | Step::Fill, Known { pod: Some(pod), port }) => self.allocate(&pod, port.is_none()).await,
+            (Step::Allocate | Step::Fill, Known { pod: Some(pod), port, .. }) => {
+                self.allocate(&pod, port.is_none()).await
+            }
             (Step::Confirm, Known { port: Some(port), .. }) => {
                 self.outcome_for(&port, "confirm", self.confirm(&port).await)
             }
@@ -80,7 +85,7 @@ impl Reconciler {
             }
             (Step::AwaitNode { again, blocks }, known) => {
                 match (known.pod, known.port) {
-                    (Some(pod), Some(port)) if blocks => self.say_that_it_waits(&pod, &port).await,
+                    (Some(pod), Some(port)) if blocks => self.say_that_it_waits(&pod, &port),
                     _ => self.no_longer_waits(key),
                 }
                 again.map_or(Outcome::Settled, Outcome::After)

@@ -26,7 +26,7 @@ impl Reconciler {
         {
             tracing::debug!(pod = %pod.key, uid = %pod.uid, error = %error, "the condition was not written");
         }
-        self.events.warn(pod, reason.as_str(), format!("the pod has no network yet: {message}")).await;
+        self.events.warn(pod, reason.as_str(), format!("the pod has no network yet: {message}"));
     }
 
     async fn write_condition(&self, pod: &Pod, node: &str, reason: Reason, message: &str) -> Result<(), kube::Error> {
@@ -56,13 +56,13 @@ impl Reconciler {
         Ok(made)
     }
 
-    pub(super) async fn say_that_it_waits(&self, pod: &Pod, port: &KuryrPort) {
+    pub(super) fn say_that_it_waits(&self, pod: &Pod, port: &KuryrPort) {
         const REASON: Reason = Reason::WaitingForPreviousPod;
         if self.waits(&pod.key, REASON) {
             let node = &port.spec.node_name;
             let note =
                 format!("node {node} still holds the ports of the previous pod of this name ({})", port.spec.pod_uid);
-            self.events.warn(pod, REASON.as_str(), note).await;
+            self.events.warn(pod, REASON.as_str(), note);
         }
     }
 
@@ -77,6 +77,7 @@ impl Reconciler {
     }
 
     pub(super) fn no_longer_waits(&self, key: &ObjectKey) {
+        self.events.settled(key);
         let mut waiting = self.waiting.lock();
         if waiting.remove(key) {
             self.metrics.waiting(waiting.reasons());

@@ -50,7 +50,7 @@ use reconcile::ServiceReconciler;
 use report::Reporter;
 use resync::ServiceResync;
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinSet};
 use topology::SiteState;
 
 /// How many Services are worked on at once. Those that wait for Octavia are not among them.
@@ -61,6 +61,7 @@ pub(crate) struct ServiceTerm {
     pub(crate) client: Client,
     pub(crate) cloud: Cloud,
     pub(crate) metrics: Metrics,
+    pub(crate) events: Events,
     pub(crate) index: Arc<ServiceIndex>,
     pub(crate) queue: Arc<Queue<Subject>>,
 }
@@ -76,14 +77,13 @@ impl ServiceTerm {
         let observer = Observer::new(&self.cloud, config.cluster.clone());
         let site = Arc::new(SiteState::new(site));
         let memories = Arc::new(Memories::default());
-        let events = Events::new(self.client.clone(), &config.election.identity);
         let reconciler = Arc::new(ServiceReconciler {
             index: self.index.clone(),
             queue: self.queue.clone(),
             observer: observer.clone(),
             site: site.clone(),
             memories: memories.clone(),
-            reporter: Reporter::new(self.client.clone(), events, self.metrics.clone()),
+            reporter: Reporter::new(self.client.clone(), self.events.clone(), self.metrics.clone()),
             metrics: self.metrics.clone(),
             first: tokio::sync::Mutex::default(),
         });
@@ -99,7 +99,9 @@ impl ServiceTerm {
             interval: config.prune_interval,
         };
         let (sender, listed) = oneshot::channel();
-        let resync = tokio::spawn(resync.run(sender));
+        // Ends with this, be it cut off.
+        let mut background = JoinSet::new();
+        background.spawn(resync.run(sender));
         // Before the first look nothing is known, so nothing may be made.
         if stop.run_until_cancelled(listed).await.is_some() {
             let metrics = self.metrics.clone();
@@ -110,6 +112,5 @@ impl ServiceTerm {
             })
             .await;
         }
-        resync.abort();
     }
 }

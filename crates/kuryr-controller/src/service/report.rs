@@ -136,7 +136,7 @@ impl Reporter {
             return Ok(None);
         }
         if !matches!(facts.phase, Phase::Deleting) {
-            self.warn(&key, &facts.held.spec.service_uid, &before, &after).await;
+            self.warn(&key, &facts.held.spec.service_uid, &before, &after);
         }
         let patch = Patch::Merge(patch(&before, &after));
         match self.api(&key).patch_status(&key.name, &PatchParams::default(), &patch).await {
@@ -146,7 +146,7 @@ impl Reporter {
         }
     }
 
-    async fn warn(
+    fn warn(
         &self,
         key: &ObjectKey,
         uid: &ServiceUid,
@@ -154,7 +154,7 @@ impl Reporter {
         after: &KuryrLoadBalancerStatus,
     ) {
         for problem in after.problems.iter().filter(|problem| !before.problems.contains(problem)) {
-            self.events.warn_service(key, uid, &problem.reason, problem.message.clone()).await;
+            self.events.warn_service(key, uid, &problem.reason, problem.message.clone());
         }
         let failure = |status: &KuryrLoadBalancerStatus| {
             let failed = status.conditions.iter().find(|c| c.status == "False" && !c.message.is_empty());
@@ -163,7 +163,7 @@ impl Reporter {
         if let Some((reason, message)) = failure(after).filter(|now| failure(before).as_ref() != Some(now))
             && !after.problems.iter().any(|problem| problem.message == message)
         {
-            self.events.warn_service(key, uid, &reason, message).await;
+            self.events.warn_service(key, uid, &reason, message);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::{
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::{core::v1::Service as KubeService, discovery::v1::EndpointSlice};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use kuryr_model::{KuryrLoadBalancer, ObjectKey, ServiceUid};
 use kuryr_openstack::{Cloud, Error as CloudError, Service as CloudService};
 use kuryr_plan::service::{
@@ -36,6 +36,8 @@ pub struct Survey {
     pub strays: BTreeMap<ServiceUid, Observed>,
     /// All `KuryrLoadBalancer`s, by their names.
     pub held: BTreeMap<ObjectKey, KuryrLoadBalancer>,
+    /// Those that cannot be read, and why.
+    pub unreadable: BTreeMap<ObjectKey, String>,
 }
 
 /// One Service.
@@ -115,7 +117,10 @@ pub async fn survey(
     let seen = seen.await.map_err(refused("Services"))?;
     let slices = list(Api::all(client.clone()), |slice: EndpointSlice| lean::slice(slice).ok());
     let slices = slices.await.map_err(refused("EndpointSlices"))?;
-    let held = list(Api::all(client.clone()), |held: LeanLoadBalancer| held.read().ok());
+    let held = list(Api::all(client.clone()), |held: LeanLoadBalancer| {
+        let key = ObjectKey::new(held.namespace().unwrap_or_default(), held.name_any());
+        Some((key, held.read()))
+    });
     let held = held.await.map_err(refused("KuryrLoadBalancers (are the definitions applied? kuryr crds --apply)"))?;
 
     let mut behind: HashMap<ObjectKey, Vec<Slice>> = HashMap::new();
@@ -124,7 +129,13 @@ pub async fn survey(
             behind.entry(key).or_default().push(slice.slice);
         }
     }
-    let mut survey = Survey { held: held.into_iter().map(|held| (held.key(), held)).collect(), ..Survey::default() };
+    let mut survey = Survey::default();
+    for (key, held) in held {
+        match held {
+            Ok(held) => drop(survey.held.insert(key, held)),
+            Err(why) => drop(survey.unreadable.insert(key, why)),
+        }
+    }
     let site = match services {
         Services::On(site) => Some(SiteState::new(*site)),
         Services::Off(why) => {

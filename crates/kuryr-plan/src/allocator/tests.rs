@@ -200,7 +200,7 @@ enum Fate {
     Away,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Event {
     Arrive(usize),
     /// One of the living pods goes.

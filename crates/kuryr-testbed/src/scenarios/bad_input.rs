@@ -1,16 +1,22 @@
 //! Wrong input is refused where it is wrong, and nothing else notices.
 
+use super::connectivity::both_ways;
 use crate::{
     cloud::HostKind,
-    world::{NewPod, World, pods::PATIENCE},
+    world::{NewPod, Services, World, pods::PATIENCE},
 };
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
+use futures::StreamExt as _;
+use k8s_openapi::api::{core::v1::Node, events::v1::Event};
 use kube::{
-    api::{Api, DynamicObject, PostParams},
+    api::{Api, DynamicObject, Patch, PatchParams, PostParams},
     core::{ApiResource, GroupVersionKind},
+    runtime::{WatchStreamExt as _, wait::await_condition, watcher},
 };
-use kuryr_model::KuryrPort;
+use kuryr_model::{HOST_ANNOTATION, KuryrPort, PORT_FINALIZER};
 use serde_json::json;
+use std::pin::pin;
+use tokio::time::timeout;
 
 pub(super) async fn a_malformed_kuryr_port_is_skipped(world: &mut World) -> anyhow::Result<()> {
     // Written past the schema, as an older version of the definition might have let it through.
@@ -18,7 +24,8 @@ pub(super) async fn a_malformed_kuryr_port_is_skipped(world: &mut World) -> anyh
     let api: Api<DynamicObject> = Api::namespaced_with(world.client.clone(), world.namespace(), &kind);
     world.without_schema("kuryrports.kuryr.openstack.org").await?;
     let bad: DynamicObject = serde_json::from_value(json!({
-        "apiVersion": "kuryr.openstack.org/v1", "kind": "KuryrPort", "metadata": {"name": "bad"},
+        "apiVersion": "kuryr.openstack.org/v1", "kind": "KuryrPort",
+        "metadata": {"name": "bad", "finalizers": [PORT_FINALIZER]},
         "spec": {"podUid": 7, "nodeName": world.nodes[0], "vifs": "none"},
     }))?;
     api.create(&PostParams::default(), &bad).await?;
@@ -29,7 +36,96 @@ pub(super) async fn a_malformed_kuryr_port_is_skipped(world: &mut World) -> anyh
         let named = output.lines().filter(|line| line.contains(&format!("{}/bad", world.namespace()))).count();
         ensure!(code == Some(1) && named == 1 && output.contains(words), "kuryr {command}: {code:?}\n{output}");
     }
+    told(world, "bad", "KuryrPortUnreadable").await?;
+    // Nobody will ever say that its port is released: it must not stay for that.
     api.delete("bad", &Default::default()).await?;
+    let gone = await_condition(api, "bad", |object: Option<&DynamicObject>| object.is_none());
+    timeout(PATIENCE, gone).await.context("the malformed KuryrPort stays")??;
+    Ok(())
+}
+
+/// Waits for an Event about an object of ours; its note.
+async fn told(world: &World, name: &str, reason: &str) -> anyhow::Result<String> {
+    let events: Api<Event> = Api::all(world.client.clone());
+    let reason_is = |event: &Event| event.reason.as_deref() == Some(reason);
+    let about = |event: &Event| event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some(name);
+    let mut stream = pin!(watcher(events, watcher::Config::default()).applied_objects());
+    let found = async {
+        while let Some(event) = stream.next().await {
+            let event = event?;
+            if reason_is(&event) && about(&event) {
+                return Ok(event.note.unwrap_or_default());
+            }
+        }
+        bail!("the watch ended")
+    };
+    timeout(PATIENCE, found).await.with_context(|| format!("no Event {reason} about {name}"))?
+}
+
+pub(super) async fn a_kuryr_port_that_was_spoilt_is_made_anew_with_the_same_port(
+    world: &mut World,
+) -> anyhow::Result<()> {
+    let (pods, node) = (world.pods(), world.nodes[0].clone());
+    let pod = world.run_pod(&NewPod::new("web").on(&node), "web").await?;
+    let other = world.run_pod(&NewPod::new("other").on(&node), "other").await?;
+    let before = pods.ports().get("web").await?;
+    let id = before.port_ids().next().context("no port")?;
+    world.without_schema("kuryrports.kuryr.openstack.org").await?;
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("kuryr.openstack.org", "v1", "KuryrPort"));
+    let api: Api<DynamicObject> = Api::namespaced_with(world.client.clone(), world.namespace(), &kind);
+    let calls = world.inside()?.cloud.calls();
+    calls.reset();
+    api.patch("web", &PatchParams::default(), &Patch::Merge(json!({"spec": {"vifs": "none"}}))).await?;
+    let note = told(world, "web", "KuryrPortUnreadable").await?;
+    ensure!(note.contains("put it right, or delete it"), "no fix in: {note}");
+    // Its pod runs on, and nobody touches its port.
+    both_ways(world, &pod, &other).await?;
+    let touched = calls.filter(|call| call.method != "GET" && call.path.contains("/ports"));
+    ensure!(touched.is_empty(), "ports were touched: {touched:?}");
+    // As the Event says.
+    api.delete("web", &Default::default()).await?;
+    let again = move |port: Option<&KuryrPort>| {
+        port.is_some_and(|port| port.metadata.uid != before.metadata.uid && port.port_ids().eq([id]))
+    };
+    pods.port("web", "made anew with the same port", PATIENCE, again).await?;
+    both_ways(world, &pod, &other).await
+}
+
+pub(super) async fn a_malformed_kuryr_load_balancer_hides_nothing_else(world: &mut World) -> anyhow::Result<()> {
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("kuryr.openstack.org", "v1", "KuryrLoadBalancer"));
+    let api: Api<DynamicObject> = Api::namespaced_with(world.client.clone(), world.namespace(), &kind);
+    Services::new(&world.client, "default").ready("kubernetes", 1).await?;
+    world.without_schema("kuryrloadbalancers.kuryr.openstack.org").await?;
+    let bad: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "kuryr.openstack.org/v1", "kind": "KuryrLoadBalancer", "metadata": {"name": "bad"},
+        "spec": {"serviceUid": ["s"]},
+    }))?;
+    api.create(&PostParams::default(), &bad).await?;
+    for (command, words) in [("status", "1 are served"), ("audit", "mismatch  KuryrLoadBalancer")] {
+        let (code, output) = world.kuryr.run(vec![command.to_owned()]).await?;
+        let named = output.lines().filter(|line| line.contains(&format!("{}/bad", world.namespace()))).count();
+        ensure!(code == Some(1) && named == 1 && output.contains(words), "kuryr {command}: {code:?}\n{output}");
+        ensure!(output.contains("cannot be read"), "kuryr {command} does not say what is wrong:\n{output}");
+    }
+    api.delete("bad", &Default::default()).await?;
+    Ok(())
+}
+
+pub(super) async fn an_annotation_that_is_no_host_is_ignored_and_told(world: &mut World) -> anyhow::Result<()> {
+    let node = world.nodes[1].clone();
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let annotate = async |host: Option<&str>| {
+        let patch = json!({"metadata": {"annotations": {(HOST_ANNOTATION): host}}});
+        nodes.patch(&node, &PatchParams::default(), &Patch::Merge(patch)).await
+    };
+    annotate(Some("  ")).await?;
+    let note = told(world, &node, "HostIgnored").await?;
+    ensure!(note.contains(HOST_ANNOTATION) && note.contains("remove it"), "no annotation, no fix: {note}");
+    world.run_pod(&NewPod::new("pod").on(&node), "pod").await?;
+    let (code, output) = world.kuryr.run(vec!["status".to_owned()]).await?;
+    let named = output.lines().any(|line| line.contains(&format!("node {node}")) && line.contains("is blank"));
+    ensure!(code == Some(1) && named, "kuryr status: {code:?}\n{output}");
+    annotate(None).await?;
     Ok(())
 }
 
@@ -88,7 +184,14 @@ async fn one_sentence(world: &World, config: &str, clouds: Option<&str>, words: 
 }
 
 pub(super) async fn wrong_configuration_ends_with_one_sentence(world: &mut World) -> anyhow::Result<()> {
+    let subnets = world.pod_subnets().await?;
+    let subnet = subnets.first().context("no pod subnet")?.id;
+    // Another cluster's id: nothing was set up for that one.
+    let other = "[cluster]\nid = \"another\"\n[openstack]\ncloud = \"kuryr\"\n";
+    let no_group = format!("{other}[network]\npod_subnets = [\"{subnet}\"]\n");
     for (config, words) in [
+        (other, "there is no pod subnet: [network] pod_subnets is empty"),
+        (&*no_group, "kuryr:base:ingress-open and kuryr:another; run `kuryr setup`"),
         ("[controller]\nbulk = 1\n", "unknown field `bulk`"),
         ("[openstack]\ncloud = \"kuryr\"\n[network]\npod_subnets = [\"nowhere\"]\n", "no such subnet"),
         ("[openstack]\ncloud = \"nebula\"\n", "nebula"),

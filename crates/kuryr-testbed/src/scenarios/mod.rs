@@ -105,6 +105,9 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded bad_input::a_node_that_neutron_does_not_know_is_named;
     Embedded bad_input::a_cloud_that_cannot_be_used_ends_with_one_sentence;
     Embedded bad_input::a_malformed_kuryr_port_is_skipped;
+    Embedded bad_input::a_kuryr_port_that_was_spoilt_is_made_anew_with_the_same_port;
+    Embedded bad_input::a_malformed_kuryr_load_balancer_hides_nothing_else;
+    Embedded bad_input::an_annotation_that_is_no_host_is_ignored_and_told;
     Both bad_input::malformed_cni_input_is_refused;
     Both bad_input::wrong_configuration_ends_with_one_sentence;
     Both services::a_service_leads_to_all_its_endpoints;
@@ -144,5 +147,6 @@ pub const ALL: &[Scenario] = scenarios! {
     Both tools::a_node_is_audited_and_cleaned_without_credentials;
     Embedded tools::the_status_names_what_does_not_work_and_nothing_else;
     Embedded tools::secrets_stay_out_of_logs_that_tell_everything;
+    Embedded tools::what_setup_left_behind_is_listed_and_goes_if_nothing_uses_it;
     Both tools::an_audit_that_cannot_look_does_not_say_that_something_is_wrong;
 };

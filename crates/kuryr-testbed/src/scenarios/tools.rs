@@ -1,8 +1,10 @@
 //! What people run to see whether all is well: it must not cry wolf, and not be blind.
 
 use super::connectivity::both_ways;
-use crate::world::{NewPod, World};
+use crate::world::{NewPod, Services, World};
 use anyhow::{Context, ensure};
+use kuryr_model::{Mark, Purpose, mark::Base};
+use kuryr_openstack::network::{networks::NewNetwork, ports::NewPort, routers::NewRouter, tags::Tagged};
 
 pub(super) async fn a_node_is_audited_and_cleaned_without_credentials(world: &mut World) -> anyhow::Result<()> {
     let node = world.nodes[0].clone();
@@ -34,6 +36,44 @@ pub(super) async fn a_node_is_audited_and_cleaned_without_credentials(world: &mu
     let (code, output) = world.kuryr.run_on_node(&audit).await?;
     ensure!(code == Some(0), "after --fix: {code:?} {output}");
     Ok(())
+}
+
+pub(super) async fn what_setup_left_behind_is_listed_and_goes_if_nothing_uses_it(
+    world: &mut World,
+) -> anyhow::Result<()> {
+    // An audit in the midst of that would list what is still to be made.
+    Services::new(&world.client, "default").ready("kubernetes", 1).await?;
+    let network = world.cloud.network();
+    let mark = Mark { cluster: world.cluster.clone(), purpose: Purpose::Base(Base::Pods) };
+    let new = NewNetwork { name: "earlier".to_owned(), description: String::new(), mtu: None, external: false };
+    let earlier = network.networks().create(&new).await?.id;
+    let router = NewRouter { name: "earlier".to_owned(), ..NewRouter::default() };
+    let router = network.routers().create(&router).await?.id;
+    for object in [Tagged::Network(earlier), Tagged::Router(router)] {
+        for tag in mark.tags() {
+            network.tags().add(object, &tag).await?;
+        }
+    }
+    // With a stranger's port, the network stays.
+    let port = network.ports().create(&NewPort { name: "stranger".to_owned(), ..NewPort::new(earlier) }).await?.id;
+    let audit = async |fix: &[&str]| {
+        let args = ["audit", "--settle=0"].iter().chain(fix).map(ToString::to_string).collect();
+        world.kuryr.run(args).await
+    };
+    let (code, output) = audit(&["--fix"]).await?;
+    let listed = |what: &str| output.contains(&format!("stray     {what}"));
+    ensure!(
+        code == Some(1) && listed(&format!("network {earlier}")) && listed(&format!("router {router}")),
+        "{code:?}\n{output}"
+    );
+    ensure!(output.ends_with("2 found, 1 fixed\n"), "not the router alone was deleted:\n{output}");
+    network.ports().delete(port).await?;
+    let (code, output) = audit(&["--fix"]).await?;
+    ensure!(code == Some(0) && output.ends_with("1 found, 1 fixed\n"), "{code:?}\n{output}");
+    // What is in use was not touched.
+    let (code, output) = audit(&[]).await?;
+    ensure!(code == Some(0), "{code:?}\n{output}");
+    world.run_pod(&NewPod::new("pod").on(&world.nodes[0]), "pod").await.map(drop)
 }
 
 pub(super) async fn an_audit_that_cannot_look_does_not_say_that_something_is_wrong(

@@ -166,11 +166,13 @@ impl World {
 
     /// Waits until the Lease is held by one of our controllers, and was renewed after `since`.
     fn renewed_since(&self, since: Timestamp) -> impl Future<Output = anyhow::Result<()>> + use<> {
-        let ours: Vec<String> = self.kuryr.controllers().iter().map(|number| format!("controller-{number}")).collect();
+        let ours: Vec<String> = self.kuryr.controllers().iter().map(|number| format!("controller-{number}_")).collect();
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), "kube-system");
         let leads = move |lease: Option<&Lease>| {
             let Some(spec) = lease.and_then(|lease| lease.spec.as_ref()) else { return false };
-            let held = spec.holder_identity.as_ref().is_some_and(|holder| ours.contains(holder));
+            // Its name, and what tells this run of it from others.
+            let ours = |holder: &String| ours.iter().any(|name| holder.starts_with(name));
+            let held = spec.holder_identity.as_ref().is_some_and(ours);
             held && spec.renew_time.as_ref().is_some_and(|renewed| renewed.0 > since)
         };
         async move {

@@ -1,6 +1,9 @@
 //! What should be there and what is: pure.
 
-use super::services::services;
+use super::{
+    base::{self, Marked},
+    services::services,
+};
 use crate::{
     setup::group_differs,
     view::{ClusterView, PodView, Unreadable, overdue},
@@ -8,7 +11,8 @@ use crate::{
 use jiff::Timestamp;
 use kuryr_controller::survey::Survey;
 use kuryr_model::{
-    ClusterId, FloatingIpId, KuryrPort, LoadBalancerId, Mark, ObjectKey, PodUid, PortId, Purpose, Vif,
+    ClusterId, FloatingIpId, KuryrPort, LoadBalancerId, Mark, NetworkId, ObjectKey, PodUid, PortId, Purpose, RouterId,
+    Vif,
     mark::Base,
     neutron::{Port, SecurityGroup},
 };
@@ -61,7 +65,11 @@ pub(crate) struct Finding {
 /// What may be deleted, because nobody wants it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Prunable {
-    Port(PortId),
+    /// Of the pod with this UID.
+    Port(PortId, PodUid),
+    /// With all that is on it.
+    Network(NetworkId),
+    Router(RouterId),
     /// By UID, so that one made since under the same name is left alone.
     KuryrPort(ObjectKey, String),
     LoadBalancer(LoadBalancerId),
@@ -82,6 +90,8 @@ pub(crate) struct World {
     pub(crate) ports: Vec<Port>,
     /// Those with our tag.
     pub(crate) groups: Vec<SecurityGroup>,
+    /// What else there is with our tag.
+    pub(crate) marked: Marked,
     /// Services, and what they have.
     pub(crate) services: Survey,
 }
@@ -97,6 +107,7 @@ pub(crate) fn compare(world: &World) -> Vec<Finding> {
     }
     strays(world, &mut findings);
     groups(world, &mut findings);
+    base::strays(&world.cluster, &world.marked, &world.services, &mut findings);
     services(&world.cluster, world.now, &world.services, &mut findings);
     findings.sort();
     findings
@@ -148,7 +159,7 @@ fn pods(world: &World, findings: &mut Vec<Finding>) {
 fn kuryr_ports(world: &World, findings: &mut Vec<Finding>) {
     let pods: BTreeMap<_, _> = world.view.pods.iter().map(|pod| (&pod.uid, pod)).collect();
     let ports: BTreeMap<_, _> = world.ports.iter().map(|port| (port.id, port)).collect();
-    let hosts: BTreeMap<_, _> = world.view.nodes.iter().map(|node| (node.name.as_str(), node.host.as_str())).collect();
+    let hosts: BTreeMap<_, _> = world.view.nodes.iter().map(|node| (node.name.as_str(), &*node.host.name)).collect();
     let mut holders: BTreeMap<PortId, ObjectKey> = BTreeMap::new();
     for held in &world.view.kuryr_ports {
         let key = held.key();
@@ -239,8 +250,15 @@ fn strays(world: &World, findings: &mut Vec<Finding>) {
         }
         let name = if port.name.is_empty() { String::new() } else { format!(" {}", port.name) };
         let what = format!("made for pod{name} (UID {uid}), and no KuryrPort has it");
+        // The controller may be about to hand it out, or, after a restart, to find and use it.
+        let mut pods = world.view.pods.iter();
+        if pods.any(|pod| pod.uid == uid && pod.node.is_some() && pod.may_hold_ports()) {
+            let fix = "the controller gives it to the pod; if it does not: kuryr status";
+            findings.push(finding(Kind::Stray, "port", &port.id, what, fix));
+            continue;
+        }
         let mut finding = finding(Kind::Stray, "port", &port.id, what, "prune it: kuryr audit --fix");
-        finding.prune = Some(Prunable::Port(port.id));
+        finding.prune = Some(Prunable::Port(port.id, uid));
         findings.push(finding);
     }
 }

@@ -50,6 +50,7 @@ fn world() -> World {
         },
         ports: vec![port("web", 1), port("db", 2)],
         groups: vec![group(Base::IngressOpen, Direction::Ingress), group(Base::EgressOpen, Direction::Egress)],
+        marked: Marked::default(),
         services: Survey::default(),
     }
 }
@@ -149,7 +150,7 @@ fn a_port_that_nobody_has_may_be_pruned_and_no_other() {
     world.ports.push(Port { tags: vec!["kuryr:c1".into()], ..port("half", 12) });
     let findings = compare(&world);
     assert_eq!(findings.len(), 1);
-    assert_eq!(findings[0].prune, Some(Prunable::Port(id)));
+    assert_eq!(findings[0].prune, Some(Prunable::Port(id, "uid-gone".into())));
     assert_eq!(findings[0].what, "made for pod default/gone (UID uid-gone), and no KuryrPort has it");
 }
 
@@ -208,4 +209,21 @@ fn only_what_lasts_counts() {
     second.ports.push(port("new", 8));
     let lasting = lasting(&compare(&first), compare(&second));
     assert_eq!(lasting.iter().map(|finding| finding.id.clone()).collect::<Vec<_>>(), [port_id(9)]);
+}
+
+#[test]
+fn a_port_that_may_still_be_handed_out_is_told_and_never_pruned() {
+    let prunable = |change: fn(&mut World)| {
+        let mut world = world();
+        world.view.kuryr_ports.pop();
+        change(&mut world);
+        let id = port_id(2);
+        compare(&world).iter().find(|finding| finding.id == id).unwrap().prune.clone()
+    };
+    assert_eq!(prunable(|_| {}), None, "its pod waits");
+    assert_eq!(prunable(|world| world.view.pods[1].deleting = true), None, "its pod may get it before it ends");
+    let port = Some(Prunable::Port(port_id(2).parse().unwrap(), "uid-db".into()));
+    assert_eq!(prunable(|world| world.view.pods[1].completed = true), port);
+    assert_eq!(prunable(|world| world.view.pods[1].uid = "another".into()), port);
+    assert_eq!(prunable(|world| drop(world.view.pods.remove(1))), port);
 }

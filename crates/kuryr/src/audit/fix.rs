@@ -1,18 +1,23 @@
 //! Deletes what nobody wants.
+//!
+//! Between the look and the deletion the controller goes on working, so whether a thing is still wanted by nobody is asked once
+//! more before each. Kuryr's own objects need no such question: they are deleted by UID, and the controller deletes what
+//! belongs to them when their node says that it may.
 
 use super::{
-    Cluster,
+    Cluster, base_of,
     compare::{Finding, Prunable},
     node,
 };
+use crate::view::ClusterView;
 use anyhow::{bail, ensure};
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, Preconditions},
     core::NamespaceResourceScope,
 };
-use kuryr_model::{KuryrLoadBalancer, KuryrPort, ObjectKey};
-use kuryr_openstack::chain;
+use kuryr_model::{KuryrLoadBalancer, KuryrPort, ObjectKey, PodUid, PortId};
+use kuryr_openstack::{Filter, chain};
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeSet, fmt::Debug};
 
@@ -42,9 +47,23 @@ async fn delete(finding: &Finding, prunable: &Prunable, cluster: Option<&Cluster
             Ok(())
         }
         (_, None) => bail!("it was not looked for"),
-        (Prunable::Port(id), Some(cluster)) => {
+        (Prunable::Port(id, uid), Some(cluster)) => {
+            ensure!(!is_wanted(cluster, *id, uid).await?, "it is wanted by now");
             let network = cluster.cloud.network().background();
             network.ports().delete(*id).await.map_err(|error| anyhow::anyhow!(chain(&error)))
+        }
+        // Neutron itself refuses to delete what is used.
+        (Prunable::Network(id), Some(cluster)) => {
+            let unused = base_of(cluster).await?.unused_network(&cluster.config.cluster, *id);
+            ensure!(unused, "something is on it by now");
+            let network = cluster.cloud.network().background();
+            network.networks().delete(*id).await.map_err(|error| anyhow::anyhow!(chain(&error)))
+        }
+        (Prunable::Router(id), Some(cluster)) => {
+            let unused = base_of(cluster).await?.unused_router(&cluster.config.cluster, *id);
+            ensure!(unused, "it joins something by now");
+            let network = cluster.cloud.network().background();
+            network.routers().delete(*id).await.map_err(|error| anyhow::anyhow!(chain(&error)))
         }
         (Prunable::LoadBalancer(id), Some(cluster)) => {
             let octavia = cluster.cloud.load_balancing().background();
@@ -61,6 +80,25 @@ async fn delete(finding: &Finding, prunable: &Prunable, cluster: Option<&Cluster
     }
 }
 
+/// Whether a port, which was made for the pod with this UID, may be handed out or is in use. Ports and `KuryrPort`s are named like
+/// their pods, so that two requests tell; if somebody has given the port another name, all pods and `KuryrPort`s are looked at.
+async fn is_wanted(cluster: &Cluster, id: PortId, uid: &PodUid) -> anyhow::Result<bool> {
+    let found = cluster.cloud.network().background().ports().list(&Filter::new().with("id", id)).await;
+    let Some(port) = found.map_err(|error| anyhow::anyhow!(chain(&error)))?.pop() else { return Ok(false) };
+    let view = match port.name.parse::<ObjectKey>() {
+        Ok(key) => ClusterView::read_one(&cluster.client, &key).await?,
+        Err(_) => ClusterView::read(&cluster.client).await?,
+    };
+    Ok(wants(&view, id, uid))
+}
+
+fn wants(view: &ClusterView, id: PortId, uid: &PodUid) -> bool {
+    let held = view.kuryr_ports.iter().any(|port| port.port_ids().any(|held| held == id));
+    let waits = view.pods.iter().any(|pod| pod.uid == *uid && pod.node.is_some() && pod.may_hold_ports());
+    // What cannot be read may have it.
+    held || waits || !view.unreadable.is_empty()
+}
+
 async fn delete_object<K>(client: &Client, key: &ObjectKey, uid: &str) -> anyhow::Result<()>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
@@ -72,5 +110,30 @@ where
         // Gone, or another one has the name now.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
         result => Ok(result.map(drop)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::{
+        Unreadable,
+        tests::{kuryr_port, pod, port_id},
+    };
+
+    #[test]
+    fn a_port_goes_only_if_nobody_has_come_to_want_it() {
+        let id: PortId = port_id(1).parse().unwrap();
+        let wanted = |view: ClusterView| wants(&view, id, &"uid-web".into());
+        let view = ClusterView::default;
+        assert!(!wanted(view()));
+        assert!(wanted(ClusterView { kuryr_ports: vec![kuryr_port("web", Some(1))], ..view() }), "it was handed out");
+        assert!(wanted(ClusterView { pods: vec![pod("web")], ..view() }), "its pod waits");
+        assert!(!wanted(ClusterView { pods: vec![pod("db")], kuryr_ports: vec![kuryr_port("db", Some(2))], ..view() }));
+        let odd = Unreadable { key: ObjectKey::new("default", "web"), why: "spec".into() };
+        assert!(wanted(ClusterView { unreadable: vec![odd], ..view() }));
+        let mut done = pod("web");
+        done.completed = true;
+        assert!(!wanted(ClusterView { pods: vec![done], ..view() }));
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!  pods, KuryrPorts, nodes, Services ───────┐
-//!  ports, security groups, load balancers ──┼─▶ compare ─▶ findings ─▶ look again: what is still so ─▶ list, prune, exit code
+//!  whatever in OpenStack has our mark ──────┼─▶ compare ─▶ findings ─▶ look again: what is still so ─▶ list, prune, exit code
 //!  reports of nodes ────────────────────────┘
 //! ```
 //!
 //! A working cluster is always a little behind itself: a port is made a moment before its `KuryrPort`. So a difference
 //! counts only if it is still there after a while, and only such a one is ever pruned.
 
+mod base;
 mod compare;
 mod fix;
 mod node;
@@ -16,14 +17,19 @@ mod services;
 
 pub(crate) use compare::Finding;
 
-use crate::view::ClusterView;
+use crate::{cloud::named, view::ClusterView};
 use anyhow::{Context as _, ensure};
+use base::Marked;
 use clap::{Args, ValueEnum};
 use compare::World;
 use jiff::Timestamp;
 use kube::Client;
 use kuryr_controller::{ControllerConfig, survey::survey};
-use kuryr_model::{KuryrPort, mark::cluster_tag};
+use kuryr_model::{
+    KuryrPort, Mark, Purpose,
+    mark::{Base, cluster_tag},
+    neutron::Subnet,
+};
 use kuryr_openstack::{Cloud, Filter};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -127,12 +133,14 @@ async fn everywhere(cluster: Option<&Cluster>, sockets: &[PathBuf]) -> anyhow::R
     Ok(findings)
 }
 
-async fn look(Cluster { config, cloud, client }: &Cluster) -> anyhow::Result<World> {
+async fn look(cluster: &Cluster) -> anyhow::Result<World> {
+    let Cluster { config, cloud, client } = cluster;
     let (id, network) = (&config.cluster, cloud.network());
     let ours = Filter::new().tags([cluster_tag(id)]);
     // OpenStack first: a port whose KuryrPort is made meanwhile is not stray.
     let mut ports = network.ports().list(&ours).await?;
     let groups = network.security_groups().list(&ours).await?;
+    let marked = base_of(cluster).await?;
     let services = survey(config, cloud, client, None).await?;
     let view = ClusterView::read(client).await?;
     // Those that are named and were not in the list: made since, not there, or without our tag.
@@ -140,7 +148,57 @@ async fn look(Cluster { config, cloud, client }: &Cluster) -> anyhow::Result<Wor
     let named = view.kuryr_ports.iter().flat_map(KuryrPort::port_ids);
     let unseen: Vec<_> = named.filter(|port| !known.contains(port)).collect();
     ports.extend(network.ports().list(&Filter::new().any("id", unseen)).await?);
-    Ok(World { cluster: id.clone(), now: Timestamp::now(), view, ports, groups, services })
+    Ok(World { cluster: id.clone(), now: Timestamp::now(), view, ports, groups, marked, services })
+}
+
+/// What has our mark, but ports of pods, security groups and load balancers.
+async fn base_of(Cluster { config, cloud, .. }: &Cluster) -> anyhow::Result<Marked> {
+    let network = cloud.network();
+    let ours = Filter::new().tags([cluster_tag(&config.cluster)]);
+    let mut found = Marked {
+        networks: network.networks().list(&ours).await?,
+        subnets: network.subnets().list(&ours).await?,
+        routers: network.routers().list(&ours).await?,
+        subnet_pools: network.subnet_pools().list(&ours).await?,
+        floating_ips: network.floating_ips().list(&ours).await?,
+        ..Marked::default()
+    };
+    let on_ours = Filter::new().any("network_id", found.networks.iter().map(|network| network.id));
+    if !found.networks.is_empty() {
+        let known: BTreeSet<_> = found.subnets.iter().map(|subnet| subnet.id).collect();
+        let others = network.subnets().list(&on_ours).await?.into_iter().filter(|subnet| !known.contains(&subnet.id));
+        found.subnets.extend(others);
+        found.ports = network.ports().list(&on_ours).await?;
+    }
+    if !found.routers.is_empty() {
+        let of_ours = Filter::new().any("device_id", found.routers.iter().map(|router| router.id));
+        let known: BTreeSet<_> = found.ports.iter().map(|port| port.id).collect();
+        let others = network.ports().list(&of_ours).await?.into_iter().filter(|port| !known.contains(&port.id));
+        found.ports.extend(others);
+    }
+    found.pods = configured(cloud, config, &config.pod_subnets, Base::Pods, &found.subnets).await?;
+    found.services = configured(cloud, config, &config.services.subnets, Base::Services, &found.subnets).await?;
+    Ok(found)
+}
+
+/// The subnets that the configuration has for pods or for Services: those that it names, else those that were set up.
+async fn configured(
+    cloud: &Cloud,
+    config: &ControllerConfig,
+    names: &[String],
+    base: Base,
+    marked: &[Subnet],
+) -> anyhow::Result<Vec<Subnet>> {
+    let mut subnets = Vec::new();
+    for name in names {
+        subnets.extend(cloud.network().subnets().list(&named(name)).await?);
+    }
+    if names.is_empty() {
+        let wanted = Some(Purpose::Base(base));
+        let set_up = |subnet: &&Subnet| Mark::read(&config.cluster, &subnet.tags).map(|mark| mark.purpose) == wanted;
+        subnets.extend(marked.iter().filter(set_up).cloned());
+    }
+    Ok(subnets)
 }
 
 /// A finding as programs read it.

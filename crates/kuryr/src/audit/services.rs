@@ -1,7 +1,7 @@
 //! Services: what the plan from what is there to what should be there still has to do.
 
 use super::compare::{Finding, Kind, Prunable, finding};
-use crate::view::LONGEST_DELETION;
+use crate::view::{LONGEST_DELETION, Unreadable};
 use jiff::Timestamp;
 use kuryr_controller::survey::{Survey, Surveyed};
 use kuryr_model::{ClusterId, KuryrLoadBalancer, Mark, ObjectKey, ServiceUid};
@@ -15,7 +15,7 @@ pub(super) fn services(cluster: &ClusterId, now: Timestamp, survey: &Survey, fin
     for (key, surveyed) in &survey.services {
         findings.extend(surveyed.plan().steps.iter().filter_map(|step| left(key, step)));
         let held = survey.held.get(key).is_some_and(|held| held.spec.service_uid == surveyed.service.uid);
-        if !held && is_held(surveyed) {
+        if !held && is_held(surveyed) && !survey.unreadable.contains_key(key) {
             let what = "the Service has a cluster IP and no KuryrLoadBalancer".to_owned();
             findings.push(finding(Kind::Missing, "KuryrLoadBalancer", key, what, CONTROLLER));
         }
@@ -27,6 +27,10 @@ pub(super) fn services(cluster: &ClusterId, now: Timestamp, survey: &Survey, fin
                 findings.extend(unwanted(now, key, held));
             }
         }
+    }
+    for (key, why) in &survey.unreadable {
+        let what = format!("it cannot be read: {why}");
+        findings.push(finding(Kind::Mismatch, "KuryrLoadBalancer", key, what, Unreadable::FIX_BALANCER));
     }
     // On their way out the load balancer goes before its KuryrLoadBalancer.
     let going: BTreeSet<&ServiceUid> =
@@ -209,5 +213,21 @@ mod tests {
         assert_eq!(found(&survey), ["stray KuryrLoadBalancer default/web"]);
         survey.held.insert(key(), held("gone", None));
         assert!(found(&survey).contains(&"stray KuryrLoadBalancer default/web".to_owned()));
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_is_told_and_hides_nothing_else() {
+        let mut surveyed = headless();
+        surveyed.desired.nothing = None;
+        let survey = Survey {
+            services: [(key(), surveyed)].into(),
+            unreadable: [(key(), "spec: invalid type".to_owned())].into(),
+            held: [(ObjectKey::new("default", "other"), held("gone", None))].into(),
+            ..Survey::default()
+        };
+        let found = found(&survey);
+        assert!(found.contains(&"mismatch KuryrLoadBalancer default/web".to_owned()), "{found:?}");
+        assert!(found.contains(&"stray KuryrLoadBalancer default/other".to_owned()), "{found:?}");
+        assert!(!found.contains(&"missing KuryrLoadBalancer default/web".to_owned()), "{found:?}");
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     cloud::{cluster_id, named, only},
     http,
     kubernetes::minor,
-    view::{ClusterView, NodeView},
+    view::{ClusterView, NodeView, guarded},
 };
 use anyhow::Context as _;
 use futures::StreamExt as _;
@@ -69,7 +69,19 @@ pub(crate) struct ServiceFacts {
     /// It has a cluster IP and ports.
     pub(crate) wants: bool,
     pub(crate) created: Option<Timestamp>,
-    pub(crate) held: Option<KuryrLoadBalancer>,
+    pub(crate) held: Held,
+}
+
+/// The `KuryrLoadBalancer` of a Service.
+#[derive(Debug, Default)]
+pub(crate) enum Held {
+    /// There is none.
+    #[default]
+    Nothing,
+    /// One that says how things are.
+    Good(Box<KuryrLoadBalancer>),
+    /// One that cannot be read, and why.
+    Odd(String),
 }
 
 /// What a node's daemon says of itself.
@@ -187,9 +199,10 @@ async fn kubernetes(settings: &Settings, client: &Client) -> Kubernetes {
 async fn services(client: &Client) -> anyhow::Result<Vec<ServiceFacts>> {
     let all = ListParams::default();
     let services = Api::<KubeService>::all(client.clone()).list(&all).await.context("Services cannot be listed")?;
-    let held = Api::<KuryrLoadBalancer>::all(client.clone()).list(&all).await;
-    let held = held.context("KuryrLoadBalancers cannot be listed (are the definitions applied? kuryr crds --apply)")?;
-    let mut held: BTreeMap<ObjectKey, KuryrLoadBalancer> = held.into_iter().map(|held| (held.key(), held)).collect();
+    let (good, unreadable) = guarded::<KuryrLoadBalancer>(client).await?;
+    let mut held: BTreeMap<ObjectKey, Held> =
+        good.into_iter().map(|held| (held.key(), Held::Good(Box::new(held)))).collect();
+    held.extend(unreadable.into_iter().map(|odd| (odd.key, Held::Odd(odd.why))));
     let read = |service: &KubeService| {
         let key = ObjectKey::new(service.namespace().unwrap_or_default(), service.name_any());
         let spec = service.spec.clone().unwrap_or_default();
@@ -197,18 +210,13 @@ async fn services(client: &Client) -> anyhow::Result<Vec<ServiceFacts>> {
         ServiceFacts {
             wants: address.is_some() && spec.ports.is_some_and(|ports| !ports.is_empty()),
             created: service.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            held: held.remove(&key),
+            held: held.remove(&key).unwrap_or_default(),
             key,
         }
     };
     let mut facts: Vec<ServiceFacts> = services.iter().map(read).collect();
     // Those whose Service is gone.
-    facts.extend(held.into_iter().map(|(key, held)| ServiceFacts {
-        key,
-        wants: false,
-        created: None,
-        held: Some(held),
-    }));
+    facts.extend(held.into_iter().map(|(key, held)| ServiceFacts { key, wants: false, created: None, held }));
     Ok(facts)
 }
 

@@ -161,6 +161,10 @@ fn nodes(nodes: &[NodeView], checks: &mut Vec<Check>) {
         let fix = "look at kubelet's log and at that of kuryr daemon there";
         checks.push(check(Area::Kubernetes, &format!("node {}", node.name), State::Wrong, why, fix));
     }
+    for node in nodes.iter().filter(|node| node.host.ignored.is_some()).take(NAMED) {
+        let why = node.host.ignored.clone().unwrap_or_default();
+        checks.push(check(Area::Kubernetes, &format!("node {}", node.name), State::Wrong, why, ""));
+    }
 }
 
 /// Whether the daemons of the nodes can attach pods.
@@ -201,13 +205,14 @@ fn hosts(nodes: &[NodeView], agents: &[Agent], checks: &mut Vec<Check>) {
     }
     for node in nodes {
         let fix = "set the annotation kuryr.openstack.org/host of the Node to Neutron's name for it";
-        let mut here = agents.iter().filter(|agent| agent.host == node.host).peekable();
+        let host = &node.host.name;
+        let mut here = agents.iter().filter(|agent| agent.host == *host).peekable();
         let subject = format!("node {}", node.name);
         if here.peek().is_none() {
-            let detail = format!("Neutron knows no host {:?}, so it can bind no port there", node.host);
+            let detail = format!("Neutron knows no host {host:?}, so it can bind no port there");
             checks.push(check(Area::OpenStack, &subject, State::Wrong, detail, fix));
         } else if here.all(|agent| !agent.alive) {
-            let detail = format!("Neutron has not heard of host {:?} lately", node.host);
+            let detail = format!("Neutron has not heard of host {host:?} lately");
             let fix = "look at the network agent (for OVN: ovn-controller) there";
             checks.push(check(Area::OpenStack, &subject, State::Wrong, detail, fix));
         }

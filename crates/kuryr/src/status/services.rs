@@ -1,9 +1,10 @@
 //! Services: those whose load balancers are not right.
 
 use super::{
-    collect::{CloudFacts, Known, ServiceFacts},
+    collect::{CloudFacts, Held, Known, ServiceFacts},
     judge::{Area, Check, NAMED, State, check},
 };
+use crate::view::Unreadable;
 use jiff::{SignedDuration, Timestamp};
 use kuryr_model::{KuryrLoadBalancer, kuryr_load_balancer::LoadBalancerState};
 
@@ -29,20 +30,20 @@ pub(super) fn services(now: Timestamp, facts: &Known<Vec<ServiceFacts>>, on: boo
         Err(error) => return checks.push(check(Area::Services, "Services", State::Wrong, error, "")),
     };
     let (mut good, mut busy, mut wrong) = (0usize, 0usize, Vec::new());
-    for service in facts.iter().filter(|service| service.wants || service.held.is_some()) {
+    for service in facts.iter().filter(|service| service.wants || !matches!(service.held, Held::Nothing)) {
         match progress(now, service) {
             Progress::Good => good += 1,
             Progress::Busy => busy += 1,
-            Progress::Wrong(why) => wrong.push((service, why)),
+            Progress::Wrong(why, fix) => wrong.push((service, why, fix)),
         }
     }
     let detail = format!("{good} are served, {busy} are in progress, {} are not right", wrong.len());
     // The Services themselves follow: a fault counts once.
     let state = if wrong.is_empty() { State::Ok } else { State::Note };
     checks.push(check(Area::Services, "Services", state, detail, ""));
-    for (service, why) in wrong.iter().take(NAMED) {
-        let fix = format!("kuryr describe service {}", service.key);
-        checks.push(check(Area::Services, &service.key.to_string(), State::Wrong, why, &fix));
+    for (service, why, fix) in wrong.iter().take(NAMED) {
+        let describe = format!("kuryr describe service {}", service.key);
+        checks.push(check(Area::Services, &service.key.to_string(), State::Wrong, why, fix.unwrap_or(&describe)));
     }
     if wrong.len() > NAMED {
         let more = format!("{} more are not right", wrong.len() - NAMED);
@@ -53,15 +54,23 @@ pub(super) fn services(now: Timestamp, facts: &Known<Vec<ServiceFacts>>, on: boo
 enum Progress {
     Good,
     Busy,
-    Wrong(String),
+    /// Why, and what to do if that is more than to look closer.
+    Wrong(String, Option<&'static str>),
 }
 
 fn progress(now: Timestamp, service: &ServiceFacts) -> Progress {
     let long = |since: Timestamp| now.duration_since(since) > PATIENCE;
-    let Some(held) = &service.held else {
-        let old = service.created.is_some_and(long);
-        let why = "it has no KuryrLoadBalancer: look at the controller's log";
-        return if old { Progress::Wrong(why.to_owned()) } else { Progress::Busy };
+    let held = match &service.held {
+        Held::Good(held) => held,
+        Held::Odd(why) => {
+            let why = format!("its KuryrLoadBalancer cannot be read: {why}");
+            return Progress::Wrong(why, Some(Unreadable::FIX_BALANCER));
+        }
+        Held::Nothing => {
+            let old = service.created.is_some_and(long);
+            let why = "it has no KuryrLoadBalancer: look at the controller's log";
+            return if old { Progress::Wrong(why.to_owned(), None) } else { Progress::Busy };
+        }
     };
     let state = held.status.as_ref().and_then(|status| status.state);
     match held.ready() {
@@ -72,11 +81,12 @@ fn progress(now: Timestamp, service: &ServiceFacts) -> Progress {
                 return Progress::Busy;
             }
             let message = if ready.message.is_empty() { String::new() } else { format!(": {}", ready.message) };
-            Progress::Wrong(format!("{}{message}", ready.reason))
+            Progress::Wrong(format!("{}{message}", ready.reason), None)
         }
         None => match created(held).is_some_and(long) {
             true => {
-                Progress::Wrong("nothing was said of its load balancer yet: look at the controller's log".to_owned())
+                let why = "nothing was said of its load balancer yet: look at the controller's log";
+                Progress::Wrong(why.to_owned(), None)
             }
             false => Progress::Busy,
         },
@@ -102,7 +112,7 @@ mod tests {
             "apiVersion": "kuryr.openstack.org/v1", "kind": "KuryrLoadBalancer",
             "metadata": {"namespace": "a", "name": name}, "spec": {"serviceUid": "s"}, "status": status,
         });
-        let held = ready.map(|_| serde_json::from_value(held).unwrap());
+        let held = ready.map_or(Held::Nothing, |_| Held::Good(Box::new(serde_json::from_value(held).unwrap())));
         ServiceFacts { key: ObjectKey::new("a", name), wants: true, created: since.parse().ok(), held }
     }
 
@@ -132,5 +142,18 @@ mod tests {
                 "a/forgotten it has no KuryrLoadBalancer: look at the controller's log",
             ]
         );
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_is_named_with_what_to_do_and_hides_no_other() {
+        let now = "2026-01-01T00:59:00Z";
+        let odd = ServiceFacts { held: Held::Odd("missing field".into()), ..service("odd", None, now) };
+        let left = ServiceFacts { wants: false, held: Held::Odd("missing field".into()), ..service("left", None, now) };
+        let facts = vec![odd, left, service("good", Some(("True", "Active", "Active")), now)];
+        let mut checks = Vec::new();
+        services("2026-01-01T01:00:00Z".parse().unwrap(), &Ok(facts), true, &mut checks);
+        assert_eq!(checks[0].detail, "1 are served, 0 are in progress, 2 are not right");
+        assert!(checks[1].subject == "a/odd" && checks[1].detail.ends_with("cannot be read: missing field"));
+        assert!(checks[1].fix.contains("finalizers") && checks[2].subject == "a/left");
     }
 }

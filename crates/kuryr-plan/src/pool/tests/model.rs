@@ -120,7 +120,7 @@ impl World {
         Ok(())
     }
 
-    fn give_back(&mut self, port: Port, node: u8) -> Result<(), TestCaseError> {
+    fn give_back(&mut self, port: &Port, node: u8) -> Result<(), TestCaseError> {
         match self.pools.give_back(&place(node), port.clone(), self.now) {
             Back::Kept => {
                 prop_assert!(self.open.contains(&node), "kept for a node that is gone");
@@ -155,7 +155,7 @@ impl World {
             }
             Event::GiveBack(index) => {
                 if let Some((port, Where::Used { node })) = self.pick(index, |w| matches!(w, Where::Used { .. })) {
-                    self.give_back(port, node)?;
+                    self.give_back(&port, node)?;
                 }
             }
             Event::GiveBackTwice(index) => {
@@ -296,7 +296,7 @@ impl World {
             // Nobody knows of them until the next look at all ports, which gives them back.
             self.pools.answered(id, Err(Refusal::Other), self.now);
             for (key, port) in made {
-                self.give_back(port, node_of(&key))?;
+                self.give_back(&port, node_of(&key))?;
             }
         } else {
             let unneeded = self.pools.answered(id, Ok(made), self.now);
@@ -316,10 +316,10 @@ impl World {
         for (port, place_of) in ports {
             match place_of {
                 Where::Used { .. } => {}
-                Where::Spare { node, .. } | Where::Lent { node, .. } => self.give_back(port, node)?,
+                Where::Spare { node, .. } | Where::Lent { node, .. } => self.give_back(&port, node)?,
                 Where::Leaving => {
                     let node = port.host_id.trim_start_matches("node").parse().unwrap();
-                    self.give_back(port, node)?;
+                    self.give_back(&port, node)?;
                 }
             }
         }
