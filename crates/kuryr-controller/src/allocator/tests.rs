@@ -7,6 +7,7 @@ use crate::{
     fake::{Fate, Neutron, topology},
 };
 use futures::future::join_all;
+use kuryr_model::Host;
 use kuryr_plan::pool::Settings;
 use prometheus_client::registry::Registry;
 
@@ -20,7 +21,7 @@ async fn start(neutron: &Neutron, pools: Option<Settings>) -> Allocator {
     config.bulk_requests = 1;
     config.pools = pools;
     let index = Index::default();
-    let node = NodeState { name: "node0".into(), host: "node0".into(), out_of_service: false };
+    let node = NodeState { name: "node0".into(), host: Host::of("node0", None), out_of_service: false };
     index.apply_node(node, Instant::now());
     let allocator = Allocator::start(
         neutron.cloud().await,
