@@ -2,7 +2,7 @@
 
 use crate::ElectionConfig;
 use kuryr_model::ClusterId;
-use kuryr_plan::service::site::LOAD_BALANCER_CLASS;
+use kuryr_plan::{pool::Settings as PoolSettings, service::site::LOAD_BALANCER_CLASS};
 use std::{collections::BTreeMap, time::Duration};
 
 /// Configuration of a controller.
@@ -15,6 +15,8 @@ pub struct ControllerConfig {
     pub pod_subnets: Vec<String>,
     /// What becomes of Services.
     pub services: ServicesConfig,
+    /// How many spare ports are kept; `None`: there are no port pools.
+    pub pools: Option<PoolSettings>,
     /// How the active controller is elected.
     pub election: ElectionConfig,
     /// How long a node must have been gone before the ports of its pods count as released.
@@ -85,6 +87,7 @@ impl ControllerConfig {
             cluster,
             pod_subnets: Vec::new(),
             services: ServicesConfig::default(),
+            pools: None,
             election: ElectionConfig {
                 namespace: "kube-system".to_owned(),
                 name: "kuryr-controller".to_owned(),

@@ -4,7 +4,7 @@
 
 use crate::lean::{NodeState, OddPort};
 use kube::Resource;
-use kuryr_model::{KuryrPort, ObjectKey, PodUid};
+use kuryr_model::{KuryrPort, ObjectKey, PodUid, PortId};
 use kuryr_plan::pod::{Node, Pod};
 use parking_lot::RwLock;
 use std::{
@@ -69,6 +69,18 @@ impl Index {
 
     pub(crate) fn ports(&self) -> Vec<Arc<KuryrPort>> {
         self.state.read().ports.values().cloned().collect()
+    }
+
+    /// Every port that a `KuryrPort` has.
+    pub(crate) fn held(&self) -> HashSet<PortId> {
+        self.state.read().ports.values().flat_map(|port| port.port_ids().collect::<Vec<_>>()).collect()
+    }
+
+    /// The names in Neutron of the nodes that serve.
+    pub(crate) fn serving(&self) -> BTreeSet<String> {
+        let state = self.state.read();
+        let serves = |(name, _): &(&String, &String)| !state.gone.contains_key(*name);
+        state.hosts.iter().filter(serves).map(|(_, host)| host.clone()).collect()
     }
 
     /// UIDs of the pods that should have ports and have none.

@@ -7,6 +7,7 @@ use kuryr_model::{ClusterId, KuryrPort, PodUid, neutron::Port};
 use kuryr_plan::prune::{Prune, prune};
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Time until the next try of a search that failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -24,9 +25,15 @@ pub(crate) struct Resync {
 impl Resync {
     /// Searches at once and then at every interval, for ever.
     pub(crate) async fn run(self) {
+        let mut pools = None;
         loop {
             match self.search().await {
-                Ok(()) => tokio::time::sleep(self.interval).await,
+                Ok(()) => {
+                    let allocator = self.allocator.clone();
+                    let keep = || AbortOnDropHandle::new(tokio::spawn(async move { allocator.keep_pools().await }));
+                    pools.get_or_insert_with(keep);
+                    tokio::time::sleep(self.interval).await;
+                }
                 Err(error) => {
                     tracing::warn!(error = %error, "ports that were left behind cannot be looked for; trying again");
                     tokio::time::sleep(RETRY).await;
@@ -36,6 +43,7 @@ impl Resync {
     }
 
     async fn search(&self) -> Result<(), PodError> {
+        self.allocator.listing();
         let ports = self.allocator.list_all().await?;
         let held = self.index.ports();
         let plan = prune(&self.cluster, &ports, held.iter().map(AsRef::as_ref), &self.index.waiting());
@@ -46,6 +54,7 @@ impl Resync {
             strays = plan.delete.len(),
             "looked for ports that were left behind"
         );
+        self.allocator.listed(&ports, &plan.spare);
         let names = self.index.names(&plan.adopt.keys().collect());
         self.allocator.resynced(plan.adopt.keys().map(|uid| (uid.clone(), names.get(uid).cloned())));
         for id in plan.delete {

@@ -185,8 +185,14 @@ impl Term {
             None => None,
         };
         let policies = self.policy_term(topology.open_groups);
-        let allocator =
-            Allocator::start(self.cloud.clone(), topology, config, self.metrics.clone(), self.policies.clone());
+        let allocator = Allocator::start(
+            self.cloud.clone(),
+            topology,
+            config,
+            self.metrics.clone(),
+            self.policies.clone(),
+            self.index.clone(),
+        );
         let reconciler = Arc::new(Reconciler {
             client: self.client.clone(),
             index: self.index.clone(),

@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use kuryr_controller::{ControllerConfig, ServiceClass, ServicesConfig};
 use kuryr_model::{ClusterId, mark::valid_cluster_id};
 use kuryr_node::{DaemonConfig, config::NodePorts};
+use kuryr_plan::pool::Settings;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -29,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) network: Network,
     pub(crate) services: Services,
     pub(crate) controller: Controller,
+    pub(crate) pools: Pools,
     pub(crate) daemon: Daemon,
 }
 
@@ -142,6 +144,38 @@ impl Default for Controller {
             bulk_size: defaults.bulk_size,
             bulk_requests: defaults.bulk_requests,
         }
+    }
+}
+
+/// `[pools]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Pools {
+    pub(crate) enabled: bool,
+    pub(crate) floor: usize,
+    pub(crate) ceiling: usize,
+    pub(crate) budget: usize,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) cooldown: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) memory: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) shrink_after: Duration,
+}
+
+impl Default for Pools {
+    fn default() -> Self {
+        let Settings { floor, ceiling, budget, cooldown, memory, shrink_after, .. } = Settings::default();
+        Self { enabled: false, floor, ceiling, budget, cooldown, memory, shrink_after }
+    }
+}
+
+impl Pools {
+    /// What the controller itself is told.
+    pub(crate) fn to_config(&self, bulk_size: usize) -> Option<Settings> {
+        let Self { enabled, floor, ceiling, budget, cooldown, memory, shrink_after } = *self;
+        let more = Settings { bulk_size, reserve: bulk_size, ..Settings::default() };
+        enabled.then_some(Settings { floor, ceiling, budget, cooldown, memory, shrink_after, ..more })
     }
 }
 
@@ -265,6 +299,7 @@ impl Config {
     pub(crate) fn controller_config(&self, cluster: ClusterId, identity: String) -> ControllerConfig {
         let mut config = self.controller.to_config(cluster, identity, self.network.pod_subnets.clone());
         config.services = self.services.to_config();
+        config.pools = self.pools.to_config(self.controller.bulk_size);
         config
     }
 }

@@ -5,8 +5,8 @@
 //!   sweep(pod)        ──▶ gather ──▶ one list for many pods ──▶ delete what nobody keeps
 //! ```
 //!
-//! What is asked for and what an answer means is decided in [`kuryr_plan::allocator`]; here it is done. Port pools have their
-//! place in `serve`, after the suspects and before Neutron is asked for anything: what a pool has, needs no [`Batch`].
+//! What is asked for and what an answer means is decided in [`kuryr_plan::allocator`]; here it is done. A pod whose node
+//! has a spare port gets that one without any request, see [`spare`].
 //!
 //! Invariants:
 //! - Requests that arrive together leave as one bulk create.
@@ -16,6 +16,7 @@
 
 mod look;
 mod port;
+mod spare;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use crate::{
     config::ControllerConfig,
     error::PodError,
     gather::{Arrival, Limits, gather},
+    index::Index,
     metrics::Metrics,
     policy::Keeper,
     topology::Topology,
@@ -38,7 +40,13 @@ use kuryr_plan::{
 };
 use look::Look;
 use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+pub(crate) use spare::Released;
+use spare::Spares;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -64,7 +72,7 @@ pub(crate) struct Request {
 pub(crate) struct Allocated {
     /// As its node plugs it.
     pub(crate) vif: Vif,
-    /// It was made just now; else it was there, and may be recorded somewhere.
+    /// It was made just now, or is one of a pool; else it was there, and may be recorded somewhere.
     pub(crate) made: bool,
 }
 
@@ -87,6 +95,7 @@ struct Shared {
     policies: Arc<Keeper>,
     began: Instant,
     state: Mutex<State>,
+    spares: Option<Spares>,
 }
 
 struct State {
@@ -103,13 +112,15 @@ impl Allocator {
         config: &ControllerConfig,
         metrics: Metrics,
         policies: Arc<Keeper>,
+        index: Arc<Index>,
     ) -> Self {
         let (requests, arrivals) = mpsc::unbounded_channel();
         let (looks, looked) = mpsc::unbounded_channel();
         let supply = Supply::new(topology.choices.clone(), config.bulk_size, topology.tells_room);
         let state = Mutex::new(State { supply, suspects: Suspects::default(), quota: None });
         let (cluster, began) = (config.cluster.clone(), Instant::now());
-        let shared = Arc::new(Shared { cloud, cluster, topology, metrics, policies, began, state });
+        let spares = config.pools.clone().map(|settings| Spares::new(settings, &topology, index));
+        let shared = Arc::new(Shared { cloud, cluster, topology, metrics, policies, began, state, spares });
         let limits =
             Limits { bulk_size: config.bulk_size, bulk_requests: config.bulk_requests, burst: config.bulk_linger };
         let serving = shared.clone();
@@ -125,13 +136,45 @@ impl Allocator {
     /// A port for a pod.
     pub(crate) async fn allocate(&self, request: Request) -> Result<Allocated, PodError> {
         let (reply, answer) = oneshot::channel();
+        let (host, uid) = (request.host.clone(), request.uid.clone());
         self.requests.send(((request, reply), Instant::now())).map_err(|_| PodError::Stopping)?;
-        answer.await.map_err(|_| PodError::Stopping)?
+        let answer = answer.await;
+        self.shared.answered(&host, &uid);
+        answer.map_err(|_| PodError::Stopping)?
     }
 
-    /// Deletes a port. That it is gone already is success.
-    pub(crate) async fn release(&self, id: PortId) -> Result<(), PodError> {
-        self.shared.delete(id).await
+    /// Gives a port back that no sandbox can use any more: to its pool, or it is deleted. That it is gone already is success.
+    pub(crate) async fn release(&self, id: PortId) -> Result<Released, PodError> {
+        if self.shared.give_back(id) {
+            return Ok(Released::Kept);
+        }
+        self.shared.delete(id).await?;
+        Ok(Released::Deleted)
+    }
+
+    /// A `KuryrPort` has the port that was lent to this pod.
+    pub(crate) fn holds(&self, uid: &PodUid) {
+        self.shared.recorded(uid);
+    }
+
+    /// The port that was lent to this pod is in no `KuryrPort`, for sure.
+    pub(crate) fn returned(&self, uid: &PodUid) -> bool {
+        self.shared.returned(uid)
+    }
+
+    /// Keeps pools as they should be, for ever. To be begun when the first listing is through.
+    pub(crate) async fn keep_pools(&self) {
+        spare::keep(&self.shared).await;
+    }
+
+    /// All ports with our mark are about to be listed.
+    pub(crate) fn listing(&self) {
+        self.shared.listing();
+    }
+
+    /// All ports with our mark, and those of pools that no `KuryrPort` had when they were listed.
+    pub(crate) fn listed(&self, ports: &[Port], spare: &BTreeSet<PortId>) {
+        self.shared.listed(ports, spare);
     }
 
     /// Deletes the ports that there are for a pod, but for those to be kept; how many.
@@ -158,6 +201,7 @@ impl Allocator {
     /// The pod's port is in its `KuryrPort`.
     pub(crate) fn recorded(&self, key: &ObjectKey, uid: &PodUid) {
         self.shared.state.lock().suspects.recorded(key, uid);
+        self.shared.recorded(uid);
     }
 
     /// All ports with our mark were seen; the given pods have one that is recorded nowhere.
@@ -239,6 +283,7 @@ impl Shared {
                 None => without.push((request, reply)),
             }
         }
+        let without = self.lend(without).await;
         self.make(without).await;
     }
 
@@ -251,7 +296,14 @@ impl Shared {
                 None => return,
                 Some(Next::Count(network)) => self.count(&mut batch, network).await,
                 Some(Next::Create(ask, pods)) => self.create(&mut batch, ask, pods).await,
-                Some(Next::Short(shortage, pods)) => fail(pods, &self.short(shortage)),
+                Some(Next::Short(shortage, pods)) => {
+                    // That is no reason to wait while ports lie about in pools.
+                    if self.make_way(shortage, pods.len()).await {
+                        batch.again(pods);
+                    } else {
+                        fail(pods, &self.short(shortage));
+                    }
+                }
             }
         }
     }
@@ -296,7 +348,11 @@ impl Shared {
                         self.suspect(&request.key, &request.uid, true);
                     }
                 }
-                fail(failed, &error);
+                if refusal == Refusal::Quota && self.make_way(Shortage::Quota, failed.len()).await {
+                    batch.again(failed);
+                } else {
+                    fail(failed, &error);
+                }
             }
         }
     }
@@ -350,6 +406,7 @@ impl Shared {
         self.cloud.network().background().ports().delete(id).await?;
         self.policies.port_gone(id);
         self.state.lock().supply.released(1);
+        self.deleted(id);
         Ok(())
     }
 

@@ -30,6 +30,11 @@ impl Shared {
         if self.owner(port).as_ref() != Some(&request.uid) {
             return Err(PodError::Untagged);
         }
+        self.plugged(port)
+    }
+
+    /// The same, whosever the port is.
+    pub(super) fn plugged(&self, port: &Port) -> Result<Vif, PodError> {
         let network = self.topology.networks.get(&port.network_id).ok_or(PodError::WrongNetwork(port.network_id))?;
         Ok(vif(INTERFACE, port, network, &self.topology.subnets)?)
     }
@@ -38,7 +43,7 @@ impl Shared {
     pub(super) fn owner(&self, port: &Port) -> Option<PodUid> {
         match Mark::read(&self.cluster, &port.tags)?.purpose {
             Purpose::Pod(uid) => Some(uid),
-            Purpose::Service(_) | Purpose::Group(_) | Purpose::Base(_) => None,
+            Purpose::Pool | Purpose::Service(_) | Purpose::Group(_) | Purpose::Base(_) => None,
         }
     }
 

@@ -1,18 +1,32 @@
 //! The executor against a Neutron in memory.
 
 use super::*;
+use crate::lean::NodeState;
 use crate::{
     error::Reason,
     fake::{Fate, Neutron, keeper, topology},
 };
 use futures::future::join_all;
+use kuryr_model::Host;
+use kuryr_plan::pool::Settings;
 use prometheus_client::registry::Registry;
 
 async fn allocator(neutron: &Neutron) -> Allocator {
+    start(neutron, None).await
+}
+
+/// With a node, and pools if there are settings for them.
+async fn start(neutron: &Neutron, pools: Option<Settings>) -> Allocator {
     let mut config = ControllerConfig::new("ours".into(), "us".into());
     config.bulk_requests = 1;
+    config.pools = pools;
+    let index = Index::default();
+    let node =
+        NodeState { name: "node0".into(), host: Host::of("node0", None), addresses: [].into(), out_of_service: false };
+    index.apply_node(node, Instant::now());
     let metrics = Metrics::new(&mut Registry::default());
-    let allocator = Allocator::start(neutron.cloud().await, topology(), &config, metrics, keeper());
+    let allocator =
+        Allocator::start(neutron.cloud().await, topology(), &config, metrics, keeper(), Arc::new(index));
     allocator.resynced([]);
     allocator
 }
@@ -85,4 +99,97 @@ async fn those_who_look_at_the_same_time_share_a_request() {
     assert!(swept.into_iter().all(|swept| swept.unwrap() == 1));
     assert_eq!(neutron.take_log().iter().filter(|request| *request == "GET").count(), 1);
     assert_eq!(neutron.ports(), [""; 0]);
+}
+
+const POOLS: Settings = Settings {
+    floor: 4,
+    ceiling: 50,
+    budget: 100,
+    cooldown: Duration::ZERO,
+    memory: Duration::from_secs(60),
+    shrink_after: Duration::from_secs(60),
+    bulk_size: 20,
+    requests: 1,
+    reserve: 0,
+};
+
+/// Lets pools work until there are so many ports.
+async fn filled(neutron: &Neutron, allocator: &Allocator, ports: usize) {
+    let listed = allocator.list_all().await.unwrap();
+    let spare = listed.iter().map(|port| port.id).collect();
+    allocator.listed(&listed, &spare);
+    let pools = allocator.clone();
+    tokio::spawn(async move { pools.keep_pools().await });
+    while neutron.ports().len() < ports {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    neutron.take_log();
+}
+
+fn uid(n: usize) -> PodUid {
+    request(n).uid
+}
+
+#[tokio::test]
+async fn a_pod_gets_a_spare_port_without_any_request_and_the_next_one_gets_it_after_it() {
+    let neutron = Neutron::start().await;
+    let allocator = start(&neutron, Some(Settings { floor: 1, ceiling: 1, ..POOLS })).await;
+    filled(&neutron, &allocator, 1).await;
+    let first = ask(&allocator, 0..1).await.remove(0).unwrap().vif.port_id;
+    assert!(!neutron.take_log().contains(&"POST 2".to_owned()));
+    assert_eq!(ask(&allocator, 0..1).await.remove(0).unwrap().vif.port_id, first, "the same until it is recorded");
+    allocator.recorded(&request(0).key, &uid(0));
+    assert_eq!(allocator.release(first).await.unwrap(), Released::Kept);
+    let (second, third) = (ask(&allocator, 1..2).await.remove(0), ask(&allocator, 2..3).await.remove(0));
+    assert!([second, third].into_iter().any(|answer| answer.unwrap().vif.port_id == first));
+}
+
+#[tokio::test]
+async fn a_burst_that_is_larger_than_the_pool_takes_what_is_there_and_makes_the_rest_together() {
+    let neutron = Neutron::start().await;
+    let allocator = start(&neutron, Some(POOLS)).await;
+    filled(&neutron, &allocator, 4).await;
+    let answers = ask(&allocator, 0..12).await;
+    let mut ports: Vec<PortId> = answers.into_iter().map(|answer| answer.unwrap().vif.port_id).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 12);
+    assert!(neutron.take_log().contains(&"POST 8".to_owned()));
+}
+
+#[tokio::test]
+async fn a_port_that_no_kuryr_port_has_for_sure_is_spare_again() {
+    let neutron = Neutron::start().await;
+    let allocator = start(&neutron, Some(Settings { floor: 1, ceiling: 1, ..POOLS })).await;
+    filled(&neutron, &allocator, 1).await;
+    ask(&allocator, 0..1).await.remove(0).unwrap();
+    assert!(allocator.returned(&uid(0)));
+    assert!(!allocator.returned(&uid(0)));
+}
+
+#[tokio::test]
+async fn after_a_restart_the_pools_are_as_they_were() {
+    let neutron = Neutron::start().await;
+    let before = start(&neutron, Some(POOLS)).await;
+    filled(&neutron, &before, 4).await;
+    let there = neutron.ports();
+    let allocator = start(&neutron, Some(POOLS)).await;
+    filled(&neutron, &allocator, 4).await;
+    let got: Vec<String> =
+        ask(&allocator, 0..4).await.into_iter().map(|answer| answer.unwrap().vif.port_id.to_string()).collect();
+    assert!(got.iter().all(|port| there.contains(port)), "{got:?} of {there:?}");
+}
+
+#[tokio::test]
+async fn spare_ports_make_way_where_the_quota_is_used_up() {
+    let neutron = Neutron::start().await;
+    let allocator = start(&neutron, Some(POOLS)).await;
+    filled(&neutron, &allocator, 4).await;
+    neutron.set_quota(4);
+    let mut elsewhere = request(0);
+    elsewhere.host = "node1".into();
+    allocator.allocate(elsewhere).await.unwrap();
+    assert_eq!(neutron.ports().len(), 4);
+    assert!(neutron.take_log().contains(&"DELETE".to_owned()));
 }

@@ -257,6 +257,15 @@ impl Pools {
         true
     }
 
+    /// This spare port is not fit to be one: it is to be deleted. Whether it was spare.
+    pub fn withdraw(&mut self, id: PortId) -> bool {
+        let spare = self.claim(id);
+        if spare {
+            self.leaving.insert(id);
+        }
+        spare
+    }
+
     /// A port that was to be deleted is gone.
     pub fn deleted(&mut self, id: PortId, now: Moment) {
         self.leaving.remove(&id);

@@ -228,13 +228,19 @@ fn differences(cluster: &ClusterId, uid: &PodUid, host: Option<&str>, vif: &Vif,
     differ("the MAC address", &vif.mac.to_string(), &port.mac_address.to_string());
     differ("the addresses", &wanted, &found);
     differ("the network", &vif.network_id.to_string(), &port.network_id.to_string());
-    differ("device_id", uid.as_str(), &port.device_id);
+    // One of a pool says nothing of pods: its KuryrPort alone tells whose it is.
+    let of_pool = Mark::read(cluster, &port.tags).is_some_and(|mark| mark.purpose == Purpose::Pool);
+    if !of_pool {
+        differ("device_id", uid.as_str(), &port.device_id);
+    }
     if let Some(host) = host {
         differ("binding:host_id", host, &port.host_id);
     }
     let mark = Mark { cluster: cluster.clone(), purpose: Purpose::Pod(uid.clone()) };
     let tags = Mark::read(cluster, &port.tags).map_or_else(|| port.tags.join(" "), |mark| mark.tags().join(" "));
-    differ("its mark", &mark.tags().join(" "), &tags);
+    if !of_pool {
+        differ("its mark", &mark.tags().join(" "), &tags);
+    }
     all
 }
 

@@ -319,7 +319,7 @@ async fn openstack(settings: &Settings, cluster: &Known<ClusterId>, cloud: &Clou
     };
     let role = |group: SecurityGroup| match Mark::read(cluster.as_ref().ok()?, &group.tags)?.purpose {
         Purpose::Base(base) => Some((base, group)),
-        Purpose::Pod(_) | Purpose::Service(_) | Purpose::Group(_) => None,
+        Purpose::Pod(_) | Purpose::Pool | Purpose::Service(_) | Purpose::Group(_) => None,
     };
     CloudFacts {
         auth_url: cloud.url(Service::Identity).unwrap_or_default(),
