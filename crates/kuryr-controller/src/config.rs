@@ -5,6 +5,15 @@ use kuryr_model::ClusterId;
 use kuryr_plan::{pool::Settings as PoolSettings, service::site::LOAD_BALANCER_CLASS};
 use std::{collections::BTreeMap, time::Duration};
 
+/// How spare ports are kept.
+#[derive(Clone, Debug)]
+pub struct PoolsConfig {
+    /// How many.
+    pub sizes: PoolSettings,
+    /// Ports of pools are named after their pods, in the background: one request more for each pod.
+    pub names: bool,
+}
+
 /// Configuration of a controller.
 #[derive(Clone, Debug)]
 pub struct ControllerConfig {
@@ -16,7 +25,7 @@ pub struct ControllerConfig {
     /// What becomes of Services.
     pub services: ServicesConfig,
     /// How many spare ports are kept; `None`: there are no port pools.
-    pub pools: Option<PoolSettings>,
+    pub pools: Option<PoolsConfig>,
     /// How the active controller is elected.
     pub election: ElectionConfig,
     /// How long a node must have been gone before the ports of its pods count as released.

@@ -155,6 +155,18 @@ async fn serve(State(neutron): State<Neutron>, request: Request) -> Response {
                 }
             }
         }
+        Method::PUT => {
+            state.log.push("PUT".to_owned());
+            let id = parts.uri.path().rsplit('/').next().unwrap();
+            let change = serde_json::from_slice::<Value>(&body).unwrap()["port"].clone();
+            match state.there.get_mut(id) {
+                Some(port) => {
+                    merge(port, &change);
+                    answer(200, json!({"port": port}))
+                }
+                None => answer(404, json!({"NeutronError": {"type": "PortNotFound", "message": "", "detail": ""}})),
+            }
+        }
         _ => {
             state.log.push("DELETE".to_owned());
             let id = parts.uri.path().rsplit('/').next().unwrap();

@@ -11,12 +11,14 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// The index. Cheap to read from many tasks.
 #[derive(Default)]
 pub(crate) struct Index {
     state: RwLock<State>,
+    /// A node came, went or changed.
+    pub(crate) nodes_changed: Notify,
 }
 
 #[derive(Default)]
@@ -29,6 +31,8 @@ struct State {
     hosts: HashMap<String, String>,
     /// When a node that has `KuryrPort`s was first found missing, or out of service.
     gone: HashMap<String, Instant>,
+    /// Nodes to which no pods are scheduled.
+    cordoned: HashSet<String>,
 }
 
 /// All that is known under one key.
@@ -73,13 +77,26 @@ impl Index {
 
     /// Every port that a `KuryrPort` has.
     pub(crate) fn held(&self) -> HashSet<PortId> {
-        self.state.read().ports.values().flat_map(|port| port.port_ids().collect::<Vec<_>>()).collect()
+        let state = self.state.read();
+        let readable = state.ports.values().flat_map(|port| port.port_ids().collect::<Vec<_>>());
+        readable.chain(state.odd.values().flat_map(|odd| odd.ports.iter().copied())).collect()
     }
 
-    /// The names in Neutron of the nodes that serve.
+    /// The pod of each port that a `KuryrPort` has.
+    pub(crate) fn holders(&self) -> HashMap<PortId, PodUid> {
+        let state = self.state.read();
+        let held = |port: &Arc<KuryrPort>| {
+            let pod = port.spec.pod_uid.clone();
+            port.port_ids().map(move |id| (id, pod.clone())).collect::<Vec<_>>()
+        };
+        state.ports.values().flat_map(held).collect()
+    }
+
+    /// The names in Neutron of the nodes to which pods are scheduled.
     pub(crate) fn serving(&self) -> BTreeSet<String> {
         let state = self.state.read();
-        let serves = |(name, _): &(&String, &String)| !state.gone.contains_key(*name);
+        let serves =
+            |(name, _): &(&String, &String)| !state.gone.contains_key(*name) && !state.cordoned.contains(*name);
         state.hosts.iter().filter(serves).map(|(_, host)| host.clone()).collect()
     }
 
@@ -171,8 +188,14 @@ impl Index {
 
     /// Takes over a node, and gives the keys of the `KuryrPort`s on it if it is out of service from now on.
     pub(crate) fn apply_node(&self, node: NodeState, now: Instant) -> Vec<ObjectKey> {
-        let NodeState { name, host, addresses: _, out_of_service } = node;
+        let NodeState { name, host, addresses: _, out_of_service, cordoned } = node;
         let mut state = self.state.write();
+        self.nodes_changed.notify_one();
+        if cordoned {
+            state.cordoned.insert(name.clone());
+        } else {
+            state.cordoned.remove(&name);
+        }
         state.hosts.insert(name.clone(), host.name);
         if !out_of_service {
             state.gone.remove(&name);
@@ -187,6 +210,8 @@ impl Index {
     pub(crate) fn remove_node(&self, name: &str, now: Instant) -> Vec<ObjectKey> {
         let mut state = self.state.write();
         state.hosts.remove(name);
+        state.cordoned.remove(name);
+        self.nodes_changed.notify_one();
         state.gone.entry(name.to_owned()).or_insert(now);
         state.forget_gone();
         state.on(name)
@@ -291,7 +316,7 @@ mod tests {
 
     fn node9(out_of_service: bool) -> NodeState {
         let (name, host) = ("node9".into(), Host::of("node9", Some("compute-9")));
-        NodeState { name, host, addresses: [].into(), out_of_service }
+        NodeState { name, host, addresses: [].into(), out_of_service, cordoned: false }
     }
 
     #[test]
@@ -336,6 +361,7 @@ mod tests {
             resource_version: Some(version.into()),
             finalizers: vec![],
             deleting: false,
+            ports: vec![],
             why: why.into(),
         }
     }
@@ -376,7 +402,9 @@ mod tests {
         for number in 0..100 {
             let name = format!("spot-{number}");
             let host = Host::of(&name, None);
-            index.apply_node(NodeState { name: name.clone(), host, addresses: [].into(), out_of_service: false }, now);
+            let node =
+                NodeState { name: name.clone(), host, addresses: [].into(), out_of_service: false, cordoned: false };
+            index.apply_node(node, now);
             index.remove_node(&name, now);
         }
         let gone = || index.state.read().gone.keys().cloned().collect::<Vec<_>>();

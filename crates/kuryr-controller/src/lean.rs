@@ -10,7 +10,9 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{Resource, ResourceExt, api::ObjectMeta};
-use kuryr_model::{HOST_ANNOTATION, Host, KuryrPort, KuryrPortSpec, ObjectKey, PodUid, kuryr_port::KuryrPortStatus};
+use kuryr_model::{
+    HOST_ANNOTATION, Host, KuryrPort, KuryrPortSpec, ObjectKey, PodUid, PortId, kuryr_port::KuryrPortStatus,
+};
 use kuryr_plan::{
     pod::{Pod, out_of_service},
     policy::{NamedPort, Protocol},
@@ -54,6 +56,8 @@ pub(crate) struct OddPort {
     pub(crate) resource_version: Option<String>,
     pub(crate) finalizers: Vec<String>,
     pub(crate) deleting: bool,
+    /// The ids of its ports, as far as they can be read.
+    pub(crate) ports: Vec<PortId>,
     /// What is wrong with it.
     pub(crate) why: String,
 }
@@ -68,12 +72,16 @@ pub(crate) struct NodeState {
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// Nothing on it will say anything any more.
     pub(crate) out_of_service: bool,
+    /// No pods are scheduled to it, so no ports need be ready for any.
+    pub(crate) cordoned: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct NodeSpec {
     #[serde(default)]
     taints: Vec<Taint>,
+    #[serde(default)]
+    unschedulable: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -237,9 +245,9 @@ impl LeanNode {
         let own = addresses.iter().filter(|address| matches!(address.kind.as_str(), "InternalIP" | "ExternalIP"));
         let addresses = own.filter_map(|address| address.address.parse().ok()).collect();
         let ready = conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True");
-        let taints = self.spec.map(|spec| spec.taints).unwrap_or_default();
+        let (taints, cordoned) = self.spec.map(|spec| (spec.taints, spec.unschedulable)).unwrap_or_default();
         let out_of_service = out_of_service(ready, taints.iter().map(|taint| &*taint.key));
-        Ok(NodeState { name, host, addresses, out_of_service })
+        Ok(NodeState { name, host, addresses, out_of_service, cordoned })
     }
 }
 
@@ -279,6 +287,12 @@ fn named_ports(spec: &PodSpec) -> Vec<NamedPort> {
     named.collect()
 }
 
+/// The ids of ports in the spec of a `KuryrPort`, where they are as they should be.
+fn some_ports(spec: &Value) -> Vec<PortId> {
+    let vifs = spec["vifs"].as_array().into_iter().flatten();
+    vifs.filter_map(|vif| vif["portId"].as_str()?.parse().ok()).collect()
+}
+
 impl LeanPort {
     /// The object, or what is known of one that cannot be read.
     ///
@@ -291,6 +305,7 @@ impl LeanPort {
             resource_version: self.metadata.resource_version.clone(),
             finalizers: self.metadata.finalizers.clone().unwrap_or_default(),
             deleting: self.metadata.deletion_timestamp.is_some(),
+            ports: self.spec.as_ref().map(some_ports).unwrap_or_default(),
             why: String::new(),
         };
         Ok(self.read().map_err(|why| {
@@ -370,7 +385,16 @@ mod tests {
         let read = |value: Value| serde_json::from_value::<LeanNode>(value).unwrap().read().unwrap();
         let plain = read(json!({"metadata": {"name": "n", "annotations": {"other": "x"}}}));
         let addresses = BTreeSet::new();
-        assert_eq!(plain, NodeState { name: "n".into(), host: Host::of("n", None), addresses, out_of_service: false });
+        assert_eq!(
+            plain,
+            NodeState {
+                name: "n".into(),
+                host: Host::of("n", None),
+                addresses,
+                out_of_service: false,
+                cordoned: false
+            }
+        );
         let lost = read(json!({
             "metadata": {"name": "n", "annotations": {(HOST_ANNOTATION): "compute-1", "other": "x"}},
             "spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]},
@@ -381,7 +405,7 @@ mod tests {
         }));
         let addresses = ["192.0.2.7".parse().unwrap()].into();
         let host = Host::of("n", Some("compute-1"));
-        assert_eq!(lost, NodeState { name: "n".into(), host, addresses, out_of_service: true });
+        assert_eq!(lost, NodeState { name: "n".into(), host, addresses, out_of_service: true, cordoned: false });
     }
 
     #[test]

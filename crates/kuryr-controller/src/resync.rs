@@ -32,7 +32,10 @@ impl Resync {
                     let allocator = self.allocator.clone();
                     let keep = || AbortOnDropHandle::new(tokio::spawn(async move { allocator.keep_pools().await }));
                     pools.get_or_insert_with(keep);
-                    tokio::time::sleep(self.interval).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(self.interval) => {}
+                        () = self.allocator.look_is_due() => {}
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(error = %error, "ports that were left behind cannot be looked for; trying again");
@@ -47,17 +50,18 @@ impl Resync {
         let ports = self.allocator.list_all().await?;
         let held = self.index.ports();
         let plan = prune(&self.cluster, &ports, held.iter().map(AsRef::as_ref), &self.index.waiting());
-        let plan = if plan.delete.is_empty() { plan } else { look_twice(&self.client, &self.cluster, &ports).await? };
+        let known = plan.delete.is_empty() && !self.allocator.has_unknown(&plan.spare);
+        let plan = if known { plan } else { look_twice(&self.client, &self.cluster, &ports).await? };
         tracing::info!(
             ports = ports.len(),
             adopted = plan.adopt.len(),
             strays = plan.delete.len(),
             "looked for ports that were left behind"
         );
-        self.allocator.listed(&ports, &plan.spare);
+        let unwanted = self.allocator.listed(&ports, plan.spare);
         let names = self.index.names(&plan.adopt.keys().collect());
         self.allocator.resynced(plan.adopt.keys().map(|uid| (uid.clone(), names.get(uid).cloned())));
-        for id in plan.delete {
+        for id in plan.delete.into_iter().chain(unwanted) {
             tracing::warn!(port = %id, "deleting a port that nobody wants");
             self.allocator.release(id).await?;
             self.metrics.pruned();

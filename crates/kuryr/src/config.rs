@@ -3,7 +3,7 @@
 
 use crate::cloud::CloudArgs;
 use jiff::SignedDuration;
-use kuryr_controller::{ControllerConfig, ServiceClass, ServicesConfig};
+use kuryr_controller::{ControllerConfig, PoolsConfig, ServiceClass, ServicesConfig};
 use kuryr_model::{ClusterId, mark::valid_cluster_id};
 use kuryr_node::{DaemonConfig, config::NodePorts};
 use kuryr_plan::pool::Settings;
@@ -161,21 +161,24 @@ pub(crate) struct Pools {
     pub(crate) memory: Duration,
     #[serde(deserialize_with = "duration")]
     pub(crate) shrink_after: Duration,
+    pub(crate) reserve: usize,
+    pub(crate) port_names: bool,
 }
 
 impl Default for Pools {
     fn default() -> Self {
-        let Settings { floor, ceiling, budget, cooldown, memory, shrink_after, .. } = Settings::default();
-        Self { enabled: false, floor, ceiling, budget, cooldown, memory, shrink_after }
+        let Settings { floor, ceiling, budget, cooldown, memory, shrink_after, reserve, .. } = Settings::default();
+        Self { enabled: true, floor, ceiling, budget, cooldown, memory, shrink_after, reserve, port_names: false }
     }
 }
 
 impl Pools {
     /// What the controller itself is told.
-    pub(crate) fn to_config(&self, bulk_size: usize) -> Option<Settings> {
-        let Self { enabled, floor, ceiling, budget, cooldown, memory, shrink_after } = *self;
-        let more = Settings { bulk_size, reserve: bulk_size, ..Settings::default() };
-        enabled.then_some(Settings { floor, ceiling, budget, cooldown, memory, shrink_after, ..more })
+    pub(crate) fn to_config(&self, bulk_size: usize) -> Option<PoolsConfig> {
+        let Self { enabled, floor, ceiling, budget, cooldown, memory, shrink_after, reserve, port_names } = *self;
+        let more = Settings { bulk_size, ..Settings::default() };
+        let sizes = Settings { floor, ceiling, budget, cooldown, memory, shrink_after, reserve, ..more };
+        enabled.then_some(PoolsConfig { sizes, names: port_names })
     }
 }
 

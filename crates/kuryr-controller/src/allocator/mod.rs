@@ -42,6 +42,7 @@ use look::Look;
 use parking_lot::Mutex;
 pub(crate) use spare::Released;
 use spare::Spares;
+pub use spare::{PoolReport, PoolRow, UnknownPool};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
@@ -80,7 +81,7 @@ type Reply = oneshot::Sender<Result<Allocated, PodError>>;
 
 /// The handle; the work is done in tasks of its own.
 #[derive(Clone)]
-pub(crate) struct Allocator {
+pub struct Allocator {
     requests: mpsc::UnboundedSender<Arrival<(Request, Reply)>>,
     looks: mpsc::UnboundedSender<Arrival<Look>>,
     shared: Arc<Shared>,
@@ -103,6 +104,8 @@ struct State {
     suspects: Suspects,
     /// How Neutron said that the quota is used up.
     quota: Option<PodError>,
+    /// Neutron says how full subnets are, as far as is known.
+    tells_room: bool,
 }
 
 impl Allocator {
@@ -117,9 +120,10 @@ impl Allocator {
         let (requests, arrivals) = mpsc::unbounded_channel();
         let (looks, looked) = mpsc::unbounded_channel();
         let supply = Supply::new(topology.choices.clone(), config.bulk_size, topology.tells_room);
-        let state = Mutex::new(State { supply, suspects: Suspects::default(), quota: None });
+        let state =
+            Mutex::new(State { supply, suspects: Suspects::default(), quota: None, tells_room: topology.tells_room });
         let (cluster, began) = (config.cluster.clone(), Instant::now());
-        let spares = config.pools.clone().map(|settings| Spares::new(settings, &topology, index));
+        let spares = config.pools.clone().map(|pools| Spares::new(pools.sizes, pools.names, &topology, index));
         let shared = Arc::new(Shared { cloud, cluster, topology, metrics, policies, began, state, spares });
         let limits =
             Limits { bulk_size: config.bulk_size, bulk_requests: config.bulk_requests, burst: config.bulk_linger };
@@ -145,16 +149,11 @@ impl Allocator {
 
     /// Gives a port back that no sandbox can use any more: to its pool, or it is deleted. That it is gone already is success.
     pub(crate) async fn release(&self, id: PortId) -> Result<Released, PodError> {
-        if self.shared.give_back(id) {
+        if self.shared.give_back(id).await {
             return Ok(Released::Kept);
         }
         self.shared.delete(id).await?;
         Ok(Released::Deleted)
-    }
-
-    /// A `KuryrPort` has the port that was lent to this pod.
-    pub(crate) fn holds(&self, uid: &PodUid) {
-        self.shared.recorded(uid);
     }
 
     /// The port that was lent to this pod is in no `KuryrPort`, for sure.
@@ -172,9 +171,52 @@ impl Allocator {
         self.shared.listing();
     }
 
-    /// All ports with our mark, and those of pools that no `KuryrPort` had when they were listed.
-    pub(crate) fn listed(&self, ports: &[Port], spare: &BTreeSet<PortId>) {
-        self.shared.listed(ports, spare);
+    /// Whether some of these are ports of pools that nobody knows of.
+    pub(crate) fn has_unknown(&self, spare: &BTreeSet<PortId>) -> bool {
+        self.shared.has_unknown(spare)
+    }
+
+    /// All ports with our mark, and those of pools that no `KuryrPort` had when they were listed. Those that are left to be deleted.
+    pub(crate) fn listed(&self, ports: &[Port], spare: BTreeSet<PortId>) -> BTreeSet<PortId> {
+        self.shared.listed(ports, spare)
+    }
+
+    /// Waits until all ports are to be listed again, because some may have been made unseen.
+    pub(crate) async fn look_is_due(&self) {
+        self.shared.look_is_due().await;
+    }
+
+    /// No pod waits for room.
+    pub(crate) fn relieved(&self) {
+        self.shared.relieved();
+    }
+
+    /// A pod has these ports, and its `KuryrPort`, which named them, was let go without being read: it gets the same when it asks again.
+    pub(crate) fn lend_again(&self, uid: &PodUid, ports: &[PortId]) {
+        self.shared.lend_again(uid, ports);
+    }
+
+    /// What pools have; none if there are no pools.
+    #[must_use]
+    pub fn pools(&self) -> Option<PoolReport> {
+        self.shared.pool_report()
+    }
+
+    /// From now until the next restart a node's pools are to have so many ports ready at least, however little is asked for; 0: as many as
+    /// demand says. How many pools that are.
+    ///
+    /// # Errors
+    /// There is no such pool.
+    pub fn fill_pools(&self, node: &str, network: Option<NetworkId>, count: usize) -> Result<usize, UnknownPool> {
+        self.shared.fill_pools(node, network, count)
+    }
+
+    /// From now until they are filled or the next restart a node's pools are to be empty. How many ports are deleted for that.
+    ///
+    /// # Errors
+    /// There is no such pool.
+    pub fn drain_pools(&self, node: &str, network: Option<NetworkId>) -> Result<usize, UnknownPool> {
+        self.shared.drain_pools(node, network)
     }
 
     /// Deletes the ports that there are for a pod, but for those to be kept; how many.
@@ -201,7 +243,7 @@ impl Allocator {
     /// The pod's port is in its `KuryrPort`.
     pub(crate) fn recorded(&self, key: &ObjectKey, uid: &PodUid) {
         self.shared.state.lock().suspects.recorded(key, uid);
-        self.shared.recorded(uid);
+        self.shared.recorded(key, uid);
     }
 
     /// All ports with our mark were seen; the given pods have one that is recorded nowhere.

@@ -1,8 +1,8 @@
 //! What a pod's port is asked to be, and what is made of it.
 
-use super::{Request, Shared};
+use super::{Request, Shared, spare};
 use crate::error::PodError;
-use kuryr_model::{DEVICE_OWNER, Mark, ObjectKey, PodUid, Purpose, SubnetId, Vif, neutron::Port};
+use kuryr_model::{DEVICE_OWNER, Mark, PodUid, Purpose, SubnetId, Vif, neutron::Port};
 use kuryr_openstack::network::{NewFixedIp, NewPort, ip_availability::SubnetUse};
 use kuryr_plan::{subnets::Choice, vif::vif};
 use std::collections::HashSet;
@@ -14,7 +14,7 @@ impl Shared {
     pub(super) fn new_port(&self, request: &Request, choice: &Choice) -> NewPort {
         let mark = Mark { cluster: self.cluster.clone(), purpose: Purpose::Pod(request.uid.clone()) };
         NewPort {
-            name: name(&request.key),
+            name: spare::name_of(&request.key),
             fixed_ips: choice.subnets.iter().map(|id| NewFixedIp::from(*id)).collect(),
             security_groups: request.groups.clone(),
             host_id: Some(request.host.clone()),
@@ -67,11 +67,4 @@ impl Shared {
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 pub(super) fn free(subnet: &SubnetUse) -> u64 {
     (subnet.total_ips - subnet.used_ips as f64).max(0.0) as u64
-}
-
-/// A port's name for people: `<namespace>/<pod>`, within Neutron's 255 characters.
-fn name(key: &ObjectKey) -> String {
-    let mut name = key.to_string();
-    name.truncate(255);
-    name
 }

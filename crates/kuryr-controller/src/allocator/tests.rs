@@ -1,10 +1,11 @@
 //! The executor against a Neutron in memory.
 
 use super::*;
-use crate::lean::NodeState;
 use crate::{
+    config::PoolsConfig,
     error::Reason,
     fake::{Fate, Neutron, keeper, topology},
+    lean::NodeState,
 };
 use futures::future::join_all;
 use kuryr_model::Host;
@@ -19,14 +20,18 @@ async fn allocator(neutron: &Neutron) -> Allocator {
 async fn start(neutron: &Neutron, pools: Option<Settings>) -> Allocator {
     let mut config = ControllerConfig::new("ours".into(), "us".into());
     config.bulk_requests = 1;
-    config.pools = pools;
+    config.pools = pools.map(|sizes| PoolsConfig { sizes, names: false });
     let index = Index::default();
-    let node =
-        NodeState { name: "node0".into(), host: Host::of("node0", None), addresses: [].into(), out_of_service: false };
+    let node = NodeState {
+        name: "node0".into(),
+        host: Host::of("node0", None),
+        addresses: [].into(),
+        out_of_service: false,
+        cordoned: false,
+    };
     index.apply_node(node, Instant::now());
     let metrics = Metrics::new(&mut Registry::default());
-    let allocator =
-        Allocator::start(neutron.cloud().await, topology(), &config, metrics, keeper(), Arc::new(index));
+    let allocator = Allocator::start(neutron.cloud().await, topology(), &config, metrics, keeper(), Arc::new(index));
     allocator.resynced([]);
     allocator
 }
@@ -117,7 +122,7 @@ const POOLS: Settings = Settings {
 async fn filled(neutron: &Neutron, allocator: &Allocator, ports: usize) {
     let listed = allocator.list_all().await.unwrap();
     let spare = listed.iter().map(|port| port.id).collect();
-    allocator.listed(&listed, &spare);
+    allocator.listed(&listed, spare);
     let pools = allocator.clone();
     tokio::spawn(async move { pools.keep_pools().await });
     while neutron.ports().len() < ports {

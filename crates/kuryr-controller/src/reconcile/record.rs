@@ -65,12 +65,12 @@ impl Reconciler {
         let written = match port {
             // One whose write was thought to have failed. If it names another port, this one is swept.
             Some(port) if !port.spec.vifs.is_empty() => {
-                self.allocator.suspect(&pod.key, &pod.uid);
                 if port.port_ids().any(|id| id == port_id) {
-                    self.allocator.holds(&pod.uid);
+                    self.allocator.recorded(&pod.key, &pod.uid);
                 } else {
                     self.allocator.returned(&pod.uid);
                 }
+                self.allocator.suspect(&pod.key, &pod.uid);
                 return Ok(());
             }
             Some(port) => self.fill(&port, vif).await,

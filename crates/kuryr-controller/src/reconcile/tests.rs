@@ -32,8 +32,7 @@ impl World {
         let metrics = Metrics::new(&mut Registry::default());
         let policies = keeper();
         let cloud = neutron.cloud().await;
-        let allocator =
-            Allocator::start(cloud, topology(), &config, metrics.clone(), policies.clone(), Arc::default());
+        let allocator = Allocator::start(cloud, topology(), &config, metrics.clone(), policies.clone(), Arc::default());
         allocator.resynced([]);
         let client = api.client();
         let reconciler = Reconciler {

@@ -52,6 +52,12 @@ async fn delete(finding: &Finding, prunable: &Prunable, cluster: Option<&Cluster
             let network = cluster.cloud.network().background();
             network.ports().delete(*id).await.map_err(|error| anyhow::anyhow!(chain(&error)))
         }
+        (Prunable::SparePort(id), Some(cluster)) => {
+            let view = ClusterView::read(&cluster.client).await?;
+            ensure!(!wants(&view, *id, &PodUid::default()), "it is wanted by now");
+            let network = cluster.cloud.network().background();
+            network.ports().delete(*id).await.map_err(|error| anyhow::anyhow!(chain(&error)))
+        }
         // Neutron itself refuses to delete what is used.
         (Prunable::Network(id), Some(cluster)) => {
             let unused = base_of(cluster).await?.unused_network(&cluster.config.cluster, *id);

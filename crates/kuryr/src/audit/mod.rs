@@ -150,7 +150,8 @@ async fn look(cluster: &Cluster) -> anyhow::Result<World> {
     let named = view.kuryr_ports.iter().flat_map(KuryrPort::port_ids);
     let unseen: Vec<_> = named.filter(|port| !known.contains(port)).collect();
     ports.extend(network.ports().list(&Filter::new().any("id", unseen)).await?);
-    Ok(World { cluster: id.clone(), now: Timestamp::now(), view, ports, groups, marked, services, policies })
+    let pools = config.pools.is_some();
+    Ok(World { cluster: id.clone(), now: Timestamp::now(), pools, view, ports, groups, marked, services, policies })
 }
 
 /// What has our mark, but ports of pods, security groups and load balancers.
