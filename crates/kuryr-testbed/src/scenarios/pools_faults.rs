@@ -10,6 +10,7 @@ use futures::future::try_join_all;
 use http::Method;
 use kuryr_model::KuryrPort;
 use std::{collections::HashSet, time::Duration};
+use tokio::time::{sleep, timeout};
 
 fn waiting_with(reason: &'static str) -> impl Fn(Option<&KuryrPort>) -> bool {
     move |port| port.and_then(KuryrPort::unallocated_reason).is_some_and(|condition| condition.reason == reason)
@@ -106,30 +107,12 @@ pub(super) async fn the_answer_of_a_bulk_of_spare_ports_is_lost(world: &mut Worl
     filled(world, 3, "cooldown = \"1s\"").await?;
     ensure!(pooled(world)?.len() > count, "nothing was lost");
     // It is listed again once nothing can come any more (75 s), long before anything is pruned.
-    let mut changes = cloud.subscribe();
     let known = async {
         while all_known(world).await.is_err() {
-            changes.changed().await?;
-        }
-        anyhow::Ok(())
-    };
-    let listed = async {
-        loop {
-            let report = world.kuryr.pools().await?.context("no pools")?;
-            if report.held > count {
-                return anyhow::Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            sleep(Duration::from_millis(500)).await;
         }
     };
-    let found = async {
-        tokio::select! {
-            found = known => found,
-            found = listed => found,
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(120), found).await.context("what was made unseen is not found")??;
-    all_known(world).await
+    timeout(Duration::from_secs(120), known).await.context("what was made unseen is not found")
 }
 
 pub(super) async fn spare_ports_make_way_when_the_quota_is_used_up(world: &mut World) -> anyhow::Result<()> {
@@ -199,7 +182,7 @@ pub(super) async fn pools_that_are_switched_off_leave_nothing_behind(world: &mut
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(PATIENCE, gone).await.context("spare ports are left")??;
+    timeout(PATIENCE, gone).await.context("spare ports are left")??;
     ensure!(port_of(world, "stays").await?.id == port, "the pod lost its port");
     world.pods().delete("stays").await?;
     world.pods().gone("stays").await?;
