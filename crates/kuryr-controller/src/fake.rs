@@ -86,6 +86,13 @@ impl Neutron {
         self.state.lock().there.keys().cloned().collect()
     }
 
+    /// The security groups of a port.
+    pub(crate) fn groups(&self, port: impl ToString) -> Vec<String> {
+        let state = self.state.lock();
+        let groups = state.there.get(&port.to_string()).map(|port| port["security_groups"].clone());
+        groups.map(|groups| serde_json::from_value(groups).unwrap()).unwrap_or_default()
+    }
+
     /// The requests since the last call.
     pub(crate) fn take_log(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().log)

@@ -172,6 +172,7 @@ async fn execute(command: Command, config: Config, kubeconfig: Option<&Path>) ->
             let settings = status::Settings {
                 cluster_id: config.cluster.id.clone(),
                 services: config.services.to_config(),
+                pools_floor: config.pools.enabled.then_some(config.pools.floor),
                 pod_subnets: config.network.pod_subnets,
                 lease_namespace: config.controller.lease_namespace,
                 lease_name: config.controller.lease_name,

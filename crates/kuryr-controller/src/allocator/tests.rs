@@ -18,10 +18,13 @@ async fn allocator(neutron: &Neutron) -> Allocator {
 
 /// With a node, and pools if there are settings for them.
 async fn start(neutron: &Neutron, pools: Option<Settings>) -> Allocator {
+    start_with(neutron, pools, Arc::default()).await
+}
+
+async fn start_with(neutron: &Neutron, pools: Option<Settings>, index: Arc<Index>) -> Allocator {
     let mut config = ControllerConfig::new("ours".into(), "us".into());
     config.bulk_requests = 1;
     config.pools = pools.map(|sizes| PoolsConfig { sizes, names: false });
-    let index = Index::default();
     let node = NodeState {
         name: "node0".into(),
         host: Host::of("node0", None),
@@ -31,7 +34,7 @@ async fn start(neutron: &Neutron, pools: Option<Settings>) -> Allocator {
     };
     index.apply_node(node, Instant::now());
     let metrics = Metrics::new(&mut Registry::default());
-    let allocator = Allocator::start(neutron.cloud().await, topology(), &config, metrics, keeper(), Arc::new(index));
+    let allocator = Allocator::start(neutron.cloud().await, topology(), &config, metrics, keeper(), index);
     allocator.resynced([]);
     allocator
 }
@@ -197,4 +200,74 @@ async fn spare_ports_make_way_where_the_quota_is_used_up() {
     allocator.allocate(elsewhere).await.unwrap();
     assert_eq!(neutron.ports().len(), 4);
     assert!(neutron.take_log().contains(&"DELETE".to_owned()));
+}
+
+/// Requests that change something.
+fn writes(neutron: &Neutron) -> Vec<String> {
+    neutron.take_log().into_iter().filter(|request| request != "GET").collect()
+}
+
+#[tokio::test]
+async fn a_pod_gets_its_groups_on_the_spare_port_first_and_the_pool_gets_that_back_without_them() {
+    let neutron = Neutron::start().await;
+    let allocator = start(&neutron, Some(Settings { floor: 1, ceiling: 1, budget: 1, ..POOLS })).await;
+    filled(&neutron, &allocator, 1).await;
+    let closed = "00000000-0000-0000-0000-000000000009";
+    let isolated = || Request { groups: vec![closed.parse().unwrap()], ..request(0) };
+    let port = allocator.allocate(isolated()).await.unwrap().vif.port_id;
+    assert_eq!(neutron.groups(port), [closed]);
+    let again = allocator.allocate(isolated()).await.unwrap();
+    assert_eq!((again.vif.port_id, again.made), (port, false), "its KuryrPort may have it");
+    assert_eq!(writes(&neutron).iter().filter(|request| *request == "PUT").count(), 1, "once is enough");
+    allocator.recorded(&request(0).key, &uid(0));
+    // It may have been filled up meanwhile: then there is no room for this one.
+    let released = allocator.release(port).await.unwrap();
+    let open: Vec<String> = topology().open_groups.iter().map(ToString::to_string).collect();
+    match released {
+        Released::Kept => assert_eq!(neutron.groups(port), open),
+        Released::Deleted => assert!(!neutron.ports().contains(&port.to_string())),
+    }
+}
+
+#[tokio::test]
+async fn a_spare_port_that_a_kuryr_port_has_all_the_same_is_handed_out_to_nobody() {
+    let neutron = Neutron::start().await;
+    let index = Arc::new(Index::default());
+    let allocator =
+        start_with(&neutron, Some(Settings { floor: 1, ceiling: 1, budget: 1, ..POOLS }), index.clone()).await;
+    filled(&neutron, &allocator, 1).await;
+    let taken = neutron.ports().remove(0);
+    let held: KuryrPort = serde_json::from_value(serde_json::json!({
+        "apiVersion": "kuryr.openstack.org/v1", "kind": "KuryrPort",
+        "metadata": {"namespace": "shop", "name": "x", "uid": "k", "resourceVersion": "1"},
+        "spec": {"podUid": "other", "nodeName": "node0", "vifs": [{
+            "interface": "eth0", "portId": taken, "networkId": taken, "mac": "fa:16:3e:00:00:01", "mtu": 1442,
+            "addresses": [], "plug": {"driver": "ovs"}}]},
+    }))
+    .unwrap();
+    index.apply_port(held);
+    let port = ask(&allocator, 0..1).await.remove(0).unwrap().vif.port_id;
+    assert_ne!(port.to_string(), taken);
+}
+
+#[tokio::test]
+async fn what_is_given_back_while_pods_wait_for_room_is_deleted_for_them() {
+    let neutron = Neutron::start().await;
+    let allocator = start(&neutron, Some(Settings { floor: 1, ceiling: 1, ..POOLS })).await;
+    filled(&neutron, &allocator, 1).await;
+    let first = ask(&allocator, 0..1).await.remove(0).unwrap().vif.port_id;
+    allocator.recorded(&request(0).key, &uid(0));
+    while neutron.ports().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    neutron.set_quota(2);
+    // One takes the spare one, and the next waits.
+    let second = allocator.allocate(request(1)).await.unwrap();
+    allocator.recorded(&request(1).key, &uid(1));
+    assert_eq!(allocator.allocate(request(2)).await.unwrap_err().reason(), Reason::QuotaExceeded);
+    assert_eq!(allocator.release(first).await.unwrap(), Released::Deleted);
+    allocator.allocate(request(2)).await.unwrap();
+    allocator.recorded(&request(2).key, &uid(2));
+    allocator.relieved();
+    assert_eq!(allocator.release(second.vif.port_id).await.unwrap(), Released::Kept, "nobody waits any more");
 }

@@ -50,6 +50,8 @@ pub(crate) struct Facts {
     pub(crate) cluster: Known<ClusterId>,
     pub(crate) kubernetes: Known<Kubernetes>,
     pub(crate) cloud: Known<CloudFacts>,
+    /// Spare ports that each node has at least, as configured; none: there are no port pools.
+    pub(crate) floor: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -161,7 +163,7 @@ pub(crate) async fn collect(
         }
     };
     let (kubernetes, cloud) = futures::join!(kubernetes, openstack);
-    Facts { now: Timestamp::now(), cluster, kubernetes, cloud }
+    Facts { now: Timestamp::now(), cluster, kubernetes, cloud, floor: settings.pools_floor }
 }
 
 async fn kubernetes(settings: &Settings, client: &Client) -> Kubernetes {

@@ -11,6 +11,7 @@
 mod collect;
 mod judge;
 mod policies;
+mod pools;
 mod print;
 mod services;
 
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) pod_subnets: Vec<String>,
     /// What is configured for Services.
     pub(crate) services: ServicesConfig,
+    /// Spare ports that each node has at least; none: there are no port pools.
+    pub(crate) pools_floor: Option<usize>,
     /// The controllers' Lease.
     pub(crate) lease_namespace: String,
     /// Its name.

@@ -8,7 +8,13 @@ use kuryr_plan::{
     allocator::Shortage,
     pool::{Headroom, Shortage as PoolShortage},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// How long Neutron may take to say what it has left. Pools wait for it, and do without if it takes longer.
+const HEADROOM_WITHIN: Duration = Duration::from_secs(5);
 
 impl Shared {
     /// Deletes spare ports so that pods get what there is too little of; whether there were any.
@@ -54,7 +60,7 @@ impl Shared {
     /// What Neutron has left, as far as it says.
     pub(super) async fn headroom(&self) -> Headroom {
         let network = self.cloud.network();
-        let network = network.background();
+        let network = network.background().within(HEADROOM_WITHIN);
         let quota = match self.cloud.identity().project {
             Some(project) => network.quotas(&project).await.ok(),
             None => None,
