@@ -87,7 +87,7 @@ impl Neutron {
     }
 
     /// The security groups of a port.
-    pub(crate) fn groups(&self, port: impl ToString) -> Vec<String> {
+    pub(crate) fn groups(&self, port: &impl ToString) -> Vec<String> {
         let state = self.state.lock();
         let groups = state.there.get(&port.to_string()).map(|port| port["security_groups"].clone());
         groups.map(|groups| serde_json::from_value(groups).unwrap()).unwrap_or_default()

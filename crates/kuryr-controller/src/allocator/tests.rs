@@ -215,7 +215,7 @@ async fn a_pod_gets_its_groups_on_the_spare_port_first_and_the_pool_gets_that_ba
     let closed = "00000000-0000-0000-0000-000000000009";
     let isolated = || Request { groups: vec![closed.parse().unwrap()], ..request(0) };
     let port = allocator.allocate(isolated()).await.unwrap().vif.port_id;
-    assert_eq!(neutron.groups(port), [closed]);
+    assert_eq!(neutron.groups(&port), [closed]);
     let again = allocator.allocate(isolated()).await.unwrap();
     assert_eq!((again.vif.port_id, again.made), (port, false), "its KuryrPort may have it");
     assert_eq!(writes(&neutron).iter().filter(|request| *request == "PUT").count(), 1, "once is enough");
@@ -224,7 +224,7 @@ async fn a_pod_gets_its_groups_on_the_spare_port_first_and_the_pool_gets_that_ba
     let released = allocator.release(port).await.unwrap();
     let open: Vec<String> = topology().open_groups.iter().map(ToString::to_string).collect();
     match released {
-        Released::Kept => assert_eq!(neutron.groups(port), open),
+        Released::Kept => assert_eq!(neutron.groups(&port), open),
         Released::Deleted => assert!(!neutron.ports().contains(&port.to_string())),
     }
 }

@@ -70,7 +70,7 @@ pub(super) async fn the_controller_is_killed_while_pods_take_from_pools(world: &
         let names: Vec<String> = (0..6 * nodes).map(|n| format!("pod-{round}-{n}")).collect();
         pods.create_all(&names).await?;
         // Some have their KuryrPort by now, and some have not.
-        pods.port(&names[0], "there", PATIENCE, |port| port.is_some()).await?;
+        pods.port(&names[0], "there", PATIENCE, |port: Option<&KuryrPort>| port.is_some()).await?;
         for controller in world.kuryr.controllers() {
             world.kuryr.kill_controller(controller).await?;
         }

@@ -19,12 +19,12 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use kuryr_model::ClusterId;
 use kuryr_openstack::CloudConfig;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 use tempfile::TempDir;
@@ -313,12 +313,17 @@ impl Embedded {
     /// # Errors
     /// It cannot be written.
     pub fn configure_pools(&self, pools: &str) -> anyhow::Result<()> {
-        pools.clone_into(&mut self.pools.lock());
+        pools.clone_into(&mut self.pools.lock().unwrap_or_else(PoisonError::into_inner));
         self.configure(Lines::default())
     }
 
     fn configure(&self, lines: Lines<'_>) -> anyhow::Result<()> {
-        write_config(&self.folder.path().join("kuryr.toml"), &lines, &self.pools.lock(), &self.settings)
+        write_config(
+            &self.folder.path().join("kuryr.toml"),
+            &lines,
+            &self.pools.lock().unwrap_or_else(PoisonError::into_inner),
+            &self.settings,
+        )
     }
 
     /// Writes `kuryr.toml` anew with settings of `[openstack]`.
