@@ -46,6 +46,7 @@ struct Ports {
     made: usize,
     quota: Option<usize>,
     fates: VecDeque<Fate>,
+    refuse_lists: bool,
     late: Vec<Value>,
     /// `POST 3`, `GET`, `DELETE`.
     log: Vec<String>,
@@ -84,6 +85,11 @@ impl Neutron {
 
     pub(crate) fn ports(&self) -> Vec<String> {
         self.state.lock().there.keys().cloned().collect()
+    }
+
+    /// From now on it lists nothing.
+    pub(crate) fn refuse_lists(&self, refuse: bool) {
+        self.state.lock().refuse_lists = refuse;
     }
 
     /// The security groups of a port.
@@ -133,6 +139,9 @@ async fn serve(State(neutron): State<Neutron>, request: Request) -> Response {
     match parts.method {
         Method::GET => {
             state.log.push("GET".to_owned());
+            if state.refuse_lists {
+                return answer(409, json!({"NeutronError": {"type": "Away", "message": "", "detail": ""}}));
+            }
             let query = parts.uri.query().unwrap_or_default();
             let of = |port: &&Value| {
                 let owner = format!("device_id={}", port["device_id"].as_str().unwrap());

@@ -310,10 +310,14 @@ impl Shared {
                         }
                     }
                 }
+                // A spare port needs no look: of two ports of one pod, the one that its KuryrPort does not name is swept. And who is
+                // no suspect need not wait for those who are.
                 Err(error) => {
-                    for (_, reply) in batch {
-                        let _ = reply.send(Err(error.clone()));
-                    }
+                    let without = self.lend(batch).await;
+                    let (unsure, sure): (Vec<_>, Vec<_>) =
+                        without.into_iter().partition(|(request, _)| suspects.contains(&request.uid));
+                    fail(unsure, &error);
+                    self.make(sure).await;
                     return;
                 }
             }

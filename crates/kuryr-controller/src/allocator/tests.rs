@@ -271,3 +271,18 @@ async fn what_is_given_back_while_pods_wait_for_room_is_deleted_for_them() {
     allocator.relieved();
     assert_eq!(allocator.release(second.vif.port_id).await.unwrap(), Released::Kept, "nobody waits any more");
 }
+
+#[tokio::test]
+async fn a_suspect_gets_a_spare_port_although_nobody_can_look_for_its_own() {
+    let neutron = Neutron::start().await;
+    let allocator = start(&neutron, Some(Settings { floor: 1, ceiling: 1, budget: 1, ..POOLS })).await;
+    filled(&neutron, &allocator, 1).await;
+    allocator.suspect(&request(0).key, &uid(0));
+    neutron.refuse_lists(true);
+    let answers = ask(&allocator, 0..2).await;
+    assert!(answers[0].is_ok(), "the spare one, whosever was first");
+    assert!(answers[1].is_ok(), "and who is no suspect has one made");
+    allocator.drain_pools("node0", None).unwrap();
+    allocator.suspect(&request(2).key, &uid(2));
+    assert!(ask(&allocator, 2..3).await.remove(0).is_err(), "there may be one already");
+}

@@ -115,7 +115,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded cloud_faults::a_cloud_that_does_not_say_how_full_it_is;
     Embedded cloud_faults::neutron_is_away_for_a_while;
     Embedded pools::a_burst_larger_than_the_pools_is_made_in_bulks;
-    Embedded pools::pods_that_come_back_get_the_ports_that_were_there_without_a_call;
+    Embedded pools::pods_that_come_back_get_the_ports_that_were_there;
     Embedded pools::a_pool_that_shrinks_takes_no_port_from_a_pod;
     Embedded pools::a_drained_node_has_no_spare_ports;
     Embedded pools::a_pod_that_a_policy_isolates_gets_its_groups_before_its_port;

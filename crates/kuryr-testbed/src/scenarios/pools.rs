@@ -122,7 +122,7 @@ pub(super) async fn a_burst_larger_than_the_pools_is_made_in_bulks(world: &mut W
     let sizes: Vec<usize> = bulks.map(|call| call.items).collect();
     let made: usize = sizes.iter().sum();
     ensure!(made + ready(&report) >= PODS, "{made} ports were made for {PODS} pods");
-    ensure!(sizes.len() * 5 <= PODS, "{} requests for {PODS} pods: {sizes:?}", sizes.len());
+    ensure!(sizes.len() * 3 <= PODS, "{} requests for {PODS} pods: {sizes:?}", sizes.len());
     ensure!(apart(world).await? == PODS, "not all pods have a port");
     let after = when(world, "at rest", |report| report.pools.iter().all(|pool| pool.waiting == 0)).await?;
     let sum = |of: fn(&kuryr_controller::PoolRow) -> u64| after.pools.iter().map(of).sum::<u64>();
@@ -130,9 +130,7 @@ pub(super) async fn a_burst_larger_than_the_pools_is_made_in_bulks(world: &mut W
     Ok(())
 }
 
-pub(super) async fn pods_that_come_back_get_the_ports_that_were_there_without_a_call(
-    world: &mut World,
-) -> anyhow::Result<()> {
+pub(super) async fn pods_that_come_back_get_the_ports_that_were_there(world: &mut World) -> anyhow::Result<()> {
     const PODS: usize = 20;
     // Nothing is made beyond the floor, and what is given back is kept.
     filled(world, 2, "ceiling = 2\ncooldown = \"1s\"").await?;

@@ -54,7 +54,7 @@ async fn delete(finding: &Finding, prunable: &Prunable, cluster: Option<&Cluster
         }
         (Prunable::SparePort(id), Some(cluster)) => {
             let view = ClusterView::read(&cluster.client).await?;
-            ensure!(!wants(&view, *id, &PodUid::default()), "it is wanted by now");
+            ensure!(!wants(&view, *id, &PodUid::from("")), "it is wanted by now");
             let network = cluster.cloud.network().background();
             network.ports().delete(*id).await.map_err(|error| anyhow::anyhow!(chain(&error)))
         }
