@@ -8,12 +8,13 @@ use kuryr_testbed::{
     contract,
     dataplane::enter,
     demo,
-    scenarios::{Place, RealArgs, trials},
+    scenarios::{Place, RealArgs, at_a_time, trials, trials_apart},
     up,
     world::EmbeddedConfig,
 };
 use libtest_mimic::Arguments;
 use std::{
+    env::current_exe,
     io::{IsTerminal, stderr},
     process::ExitCode,
 };
@@ -50,6 +51,10 @@ struct ScenariosArgs {
 
     /// Only scenarios whose name has this in it
     filter: Option<String>,
+
+    /// Only the scenario of that very name, and in this process; without it each has a process of its own in the embedded world
+    #[arg(long, requires = "filter", conflicts_with = "real")]
+    exact: bool,
 }
 
 #[derive(clap::Args)]
@@ -91,12 +96,16 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn scenarios(args: ScenariosArgs) -> anyhow::Result<ExitCode> {
-    let arguments = Arguments { test_threads: Some(1), filter: args.filter, ..Arguments::default() };
+    let mut arguments =
+        Arguments { test_threads: Some(1), filter: args.filter, exact: args.exact, ..Arguments::default() };
     let conclusion = if args.real.real {
         libtest_mimic::run(&arguments, trials(&Place::Real(args.real.config()?)))
-    } else {
+    } else if args.exact {
         let inside = enter().context("the testbed's own namespaces")?;
         libtest_mimic::run(&arguments, trials(&Place::Embedded(EmbeddedConfig::new(inside.directory()))))
+    } else {
+        arguments.test_threads = Some(at_a_time());
+        libtest_mimic::run(&arguments, trials_apart(&current_exe()?))
     };
     Ok(conclusion.exit_code())
 }

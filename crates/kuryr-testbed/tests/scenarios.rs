@@ -1,17 +1,11 @@
 //! The scenarios in the embedded world, one test each.
 
-use kuryr_testbed::{
-    dataplane::enter,
-    scenarios::{Place, trials},
-    world::EmbeddedConfig,
-};
+use kuryr_testbed::scenarios::{at_a_time, trials_apart};
 use libtest_mimic::Arguments;
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
-fn main() -> anyhow::Result<ExitCode> {
-    let arguments = Arguments::from_args();
-    // First of all: only a process with one thread can enter a user namespace.
-    let inside = enter()?;
-    let config = EmbeddedConfig::new(inside.directory());
-    Ok(libtest_mimic::run(&arguments, trials(&Place::Embedded(config))).exit_code())
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert_with(at_a_time);
+    libtest_mimic::run(&arguments, trials_apart(Path::new(env!("CARGO_BIN_EXE_kuryr-testbed")))).exit_code()
 }

@@ -91,28 +91,41 @@ impl Subscription {
     /// # Errors
     /// The kernel refused.
     pub fn wait_running(self, socket: &mut Socket, index: u32, patience: Duration) -> Result<bool, Error> {
-        let failed = |source| Error::Socket { doing: "wait for a link".into(), source };
-        self.0.set_nonblocking(false).map_err(failed)?;
-        let deadline = Instant::now() + patience;
-        let mut buffer = vec![0; DATAGRAM];
-        loop {
-            match socket.link(By::Index(index))? {
-                Some(link) if link.running => return Ok(true),
-                Some(_) => {}
-                None => return Ok(false),
-            }
-            // Any event will do: the link is looked at again.
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            self.0.set_read_timeout(Some(left)).map_err(failed)?;
-            match self.0.recv(&mut buffer) {
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
-                Err(error) => return Err(failed(error)),
-            }
+        wait(&self.0, "wait for a link", patience, || {
+            Ok(match socket.link(By::Index(index))? {
+                Some(link) if link.running => Some(true),
+                Some(_) => None,
+                None => Some(false),
+            })
+        })
+    }
+}
+
+/// Blocks until `look` says how it ended; it looks again whenever `socket` has heard of anything. False after `patience`.
+pub(super) fn wait(
+    socket: &net::UnixDatagram,
+    doing: &str,
+    patience: Duration,
+    mut look: impl FnMut() -> Result<Option<bool>, Error>,
+) -> Result<bool, Error> {
+    let failed = |source| Error::Socket { doing: doing.into(), source };
+    socket.set_nonblocking(false).map_err(failed)?;
+    let deadline = Instant::now() + patience;
+    let mut buffer = vec![0; DATAGRAM];
+    loop {
+        if let Some(end) = look()? {
+            return Ok(end);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        socket.set_read_timeout(Some(left)).map_err(failed)?;
+        match socket.recv(&mut buffer) {
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
+            Err(error) => return Err(failed(error)),
         }
     }
 }

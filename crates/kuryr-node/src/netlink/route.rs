@@ -16,6 +16,9 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+/// The table of what the machine itself has (`linux/rtnetlink.h`).
+const RT_TABLE_LOCAL: u8 = 255;
+
 /// A route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Route {
@@ -131,6 +134,27 @@ impl Socket {
             }
         }
         Ok(routes)
+    }
+
+    /// The IPv6 addresses of a link that the kernel takes packets in for.
+    pub(super) fn local_v6(&mut self, link: u32) -> Result<Vec<Ipv6Addr>, Error> {
+        let mut wanted = RouteMessage::default();
+        wanted.header.address_family = netlink_packet_route::AddressFamily::Inet6;
+        let message = RouteNetlinkMessage::GetRoute(wanted);
+        let request = Request { message, flags: 0, doing: "list local addresses".into() };
+        let mut addresses = Vec::new();
+        for body in self.dump(&request)? {
+            let message = RouteMessage::parse(&body)
+                .map_err(|error| Error::Malformed { doing: request.doing.clone(), reason: error.to_string() })?;
+            if message.header.table == RT_TABLE_LOCAL
+                && message.header.kind == RouteType::Local
+                && let Some(Route { destination: IpNet::V6(address), link: on, .. }) = read(&message)
+                && on == link
+            {
+                addresses.push(address.addr());
+            }
+        }
+        Ok(addresses)
     }
 }
 

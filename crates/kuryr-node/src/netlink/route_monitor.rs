@@ -2,11 +2,11 @@
 
 use super::{
     error::Error,
-    monitor::{receive, subscribe},
+    monitor::{receive, subscribe, wait},
     route::{self, Route},
-    socket::messages,
+    socket::{Socket, messages},
 };
-use std::os::unix::net;
+use std::{net::Ipv6Addr, os::unix::net, time::Duration};
 use tokio::net::UnixDatagram;
 
 /// The groups of route events of both families, as bits.
@@ -37,6 +37,26 @@ impl RouteSubscription {
     /// The kernel gives no socket.
     pub fn open() -> Result<Self, Error> {
         Ok(Self(subscribe(RTMGRP_ROUTES, DOING)?))
+    }
+
+    /// Blocks until packets to these addresses of the link of that index are taken in. An IPv6 address that was added is
+    /// there at once; that packets to it are for this namespace, the kernel notes a little later, when it finds time, and
+    /// drops them until then. False: not within `patience`. `socket` is of the same namespace, the subscription older
+    /// than the addresses.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn wait_local(
+        self,
+        socket: &mut Socket,
+        index: u32,
+        addresses: &[Ipv6Addr],
+        patience: Duration,
+    ) -> Result<bool, Error> {
+        wait(&self.0, "wait for addresses", patience, || {
+            let local = socket.local_v6(index)?;
+            Ok(addresses.iter().all(|address| local.contains(address)).then_some(true))
+        })
     }
 }
 
@@ -95,7 +115,7 @@ mod tests {
     use super::*;
     use crate::{
         netlink::{
-            Socket,
+            address,
             link::{self, By, End},
         },
         netns::testing::isolated,
@@ -131,6 +151,28 @@ mod tests {
             });
             let expected = wanted.map(|route| [RouteEvent::Added(route), RouteEvent::Removed(route)]);
             assert_eq!(seen, expected.concat());
+        });
+    }
+
+    #[test]
+    fn an_address_counts_when_its_packets_are_taken_in() {
+        isolated("netlink::route_monitor::tests::an_address_counts_when_its_packets_are_taken_in", |_| {
+            let mut socket = Socket::open().unwrap();
+            let end = |name| End { name, mac: None, mtu: 1500 };
+            socket.run(&[link::veth(&end("a"), &end("b"), None), link::up(By::Name("b"))]).unwrap();
+            let index = socket.link(By::Name("a")).unwrap().unwrap().index;
+            let (here, elsewhere) = ("fd00::5".parse().unwrap(), "fd00::6".parse().unwrap());
+            let subscription = RouteSubscription::open().unwrap();
+            // The kernel takes nothing in before the link is on.
+            socket.run(&[address::add(index, "fd00::5/64".parse().unwrap())]).unwrap();
+            assert!(!socket.local_v6(index).unwrap().contains(&here));
+            let on = std::thread::spawn(|| Socket::open().unwrap().run(&[link::up(By::Name("a"))]).unwrap());
+            assert!(subscription.wait_local(&mut socket, index, &[here], Duration::from_secs(10)).unwrap());
+            on.join().unwrap();
+            assert!(socket.local_v6(index).unwrap().contains(&here));
+            let subscription = RouteSubscription::open().unwrap();
+            let patience = Duration::from_millis(50);
+            assert!(!subscription.wait_local(&mut socket, index, &[here, elsewhere], patience).unwrap());
         });
     }
 }

@@ -22,7 +22,11 @@ use crate::{
 };
 use kuryr_model::{Vif, vif::PlugDriver};
 use nix::errno::Errno;
-use std::{path::Path, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    path::Path,
+    time::Duration,
+};
 
 /// How long a link may take to run; it is a matter of milliseconds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -154,6 +158,7 @@ fn finish(pair: &Pair, host: &mut Socket, name: &str, bridge: Option<u32>, pod: 
 /// Switches the pod's end on and gives it its addresses and routes. `inside` and the calling thread are in the pod's namespace.
 pub(super) fn furnish(vif: &Vif, layout: &Layout, inside: &mut Socket, far: u32) -> Result<(), PlugError> {
     prepare(vif, layout)?;
+    let events = RouteSubscription::open()?;
     let mut requests = vec![link::up(By::Index(far))];
     requests.extend(layout.addresses.iter().map(|net| address::add(far, *net)));
     requests.extend(layout.neighbours.iter().map(|(ip, mac)| neighbour::permanent(far, *ip, *mac)));
@@ -163,7 +168,20 @@ pub(super) fn furnish(vif: &Vif, layout: &Layout, inside: &mut Socket, far: u32)
             None => Route::on(*destination, far),
         })
     }));
-    Ok(inside.run(&requests)?)
+    inside.run(&requests)?;
+    let v6: Vec<Ipv6Addr> = vif
+        .addresses
+        .iter()
+        .filter_map(|address| match address.ip {
+            IpAddr::V6(ip) => Some(ip),
+            IpAddr::V4(_) => None,
+        })
+        .collect();
+    if v6.is_empty() || events.wait_local(inside, far, &v6, PATIENCE)? {
+        Ok(())
+    } else {
+        Err(PlugError::Vanished { interface: vif.interface.clone() })
+    }
 }
 
 /// Settings of the pod's end that must hold before it is switched on.

@@ -35,7 +35,7 @@ use crate::world::World;
 use futures::future::BoxFuture;
 
 pub use real::RealArgs;
-pub use run::{Place, trials};
+pub use run::{Place, at_a_time, trials, trials_apart};
 
 /// One story.
 #[derive(Clone, Copy)]

@@ -64,7 +64,7 @@ async fn all_answer_within(
 }
 
 /// The same, when there are still connections to others for a moment.
-async fn come_to_answer(from: &Path, target: SocketAddr, names: &BTreeSet<String>) -> anyhow::Result<()> {
+pub(super) async fn come_to_answer(from: &Path, target: SocketAddr, names: &BTreeSet<String>) -> anyhow::Result<()> {
     let deadline = Instant::now() + SOON;
     let mut in_a_row = 0;
     while in_a_row < PROOF {

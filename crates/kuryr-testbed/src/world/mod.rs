@@ -25,7 +25,7 @@ pub use embedded::{
 pub use kuryr::{Kuryr, Settings};
 pub use pods::{NewPod, Pods, addresses};
 pub use policies::Policies;
-pub use real::{Real, RealConfig};
+pub use real::{Real, RealConfig, Vswitchd};
 pub use services::{Backend, Services, cluster_ip, node_port};
 pub use wiring::Flaw;
 
