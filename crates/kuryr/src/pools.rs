@@ -61,7 +61,7 @@ pub(crate) async fn run(args: &PoolsArgs, usual: SocketAddr, out: &mut dyn Write
         (Some(_), _) => write!(out, "{answer}")?,
         (None, Output::Json) => writeln!(out, "{answer}")?,
         (None, Output::Text) => {
-            print(&serde_json::from_str(&answer).context("the controller is of another version")?, out)?
+            print(&serde_json::from_str(&answer).context("the controller is of another version")?, out)?;
         }
     }
     Ok(())
