@@ -46,7 +46,8 @@ pub mod trunks;
 mod watch;
 mod work;
 
-pub use config::{ControllerConfig, ServiceClass, ServicesConfig};
+pub use allocator::{Allocator, PoolReport, PoolRow, UnknownPool};
+pub use config::{ControllerConfig, PoolsConfig, ServiceClass, ServicesConfig};
 pub use election::{ElectionConfig, ElectionError};
 pub use metrics::Metrics;
 pub use policy::survey as policy_survey;
