@@ -35,6 +35,10 @@ listen = "127.0.0.1:$CONTROLLER_PORT"
 # Short, so that scenarios need not wait long for a standby.
 lease_duration = "3s"
 
+# What becomes of single ports is told without pools.
+[pools]
+enabled = ${KURYR_E2E_POOLS:-false}
+
 [daemon]
 listen = "127.0.0.1:$DAEMON_PORT"
 socket = "$SHORT/$NODE/cni.sock"

@@ -2,8 +2,17 @@
 
 use crate::ElectionConfig;
 use kuryr_model::{ClusterId, vif::PlugDriver};
-use kuryr_plan::service::site::LOAD_BALANCER_CLASS;
+use kuryr_plan::{pool::Settings as PoolSettings, service::site::LOAD_BALANCER_CLASS};
 use std::{collections::BTreeMap, time::Duration};
+
+/// How spare ports are kept.
+#[derive(Clone, Debug)]
+pub struct PoolsConfig {
+    /// How many.
+    pub sizes: PoolSettings,
+    /// Ports of pools are named after their pods, in the background: one request more for each pod.
+    pub names: bool,
+}
 
 /// Configuration of a controller.
 #[derive(Clone, Debug)]
@@ -17,6 +26,8 @@ pub struct ControllerConfig {
     pub nested: Option<PlugDriver>,
     /// What becomes of Services.
     pub services: ServicesConfig,
+    /// How many spare ports are kept; `None`: there are no port pools.
+    pub pools: Option<PoolsConfig>,
     /// How the active controller is elected.
     pub election: ElectionConfig,
     /// How long a node must have been gone before the ports of its pods count as released.
@@ -88,6 +99,7 @@ impl ControllerConfig {
             pod_subnets: Vec::new(),
             nested: None,
             services: ServicesConfig::default(),
+            pools: None,
             election: ElectionConfig {
                 namespace: "kube-system".to_owned(),
                 name: "kuryr-controller".to_owned(),

@@ -46,6 +46,7 @@ struct Ports {
     made: usize,
     quota: Option<usize>,
     fates: VecDeque<Fate>,
+    refuse_lists: bool,
     late: Vec<Value>,
     /// `POST 3`, `GET`, `DELETE`.
     log: Vec<String>,
@@ -84,6 +85,18 @@ impl Neutron {
 
     pub(crate) fn ports(&self) -> Vec<String> {
         self.state.lock().there.keys().cloned().collect()
+    }
+
+    /// From now on it lists nothing.
+    pub(crate) fn refuse_lists(&self, refuse: bool) {
+        self.state.lock().refuse_lists = refuse;
+    }
+
+    /// The security groups of a port.
+    pub(crate) fn groups(&self, port: &impl ToString) -> Vec<String> {
+        let state = self.state.lock();
+        let groups = state.there.get(&port.to_string()).map(|port| port["security_groups"].clone());
+        groups.map(|groups| serde_json::from_value(groups).unwrap()).unwrap_or_default()
     }
 
     /// The requests since the last call.
@@ -126,6 +139,9 @@ async fn serve(State(neutron): State<Neutron>, request: Request) -> Response {
     match parts.method {
         Method::GET => {
             state.log.push("GET".to_owned());
+            if state.refuse_lists {
+                return answer(409, json!({"NeutronError": {"type": "Away", "message": "", "detail": ""}}));
+            }
             let query = parts.uri.query().unwrap_or_default();
             let of = |port: &&Value| {
                 let marked = |part: &str| {
@@ -156,6 +172,18 @@ async fn serve(State(neutron): State<Neutron>, request: Request) -> Response {
                     let error = json!({"type": "OverQuota", "message": message, "detail": ""});
                     answer(409, json!({"NeutronError": error}))
                 }
+            }
+        }
+        Method::PUT => {
+            state.log.push("PUT".to_owned());
+            let id = parts.uri.path().rsplit('/').next().unwrap();
+            let change = serde_json::from_slice::<Value>(&body).unwrap()["port"].clone();
+            match state.there.get_mut(id) {
+                Some(port) => {
+                    merge(port, &change);
+                    answer(200, json!({"port": port}))
+                }
+                None => answer(404, json!({"NeutronError": {"type": "PortNotFound", "message": "", "detail": ""}})),
             }
         }
         _ => {

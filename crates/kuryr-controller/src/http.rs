@@ -1,12 +1,18 @@
-//! What the controller tells over HTTP: whether it lives, whether it is ready, its metrics. Nothing secret, and nothing
-//! that asks Kubernetes or OpenStack: a scrape costs them nothing.
+//! What the controller tells over HTTP: whether it lives, whether it is ready, its metrics, its port pools. Nothing secret, and nothing
+//! that asks Kubernetes or OpenStack: a scrape costs them nothing. Pools are filled and drained from the same machine only.
 
-use crate::run::Health;
+use crate::{allocator::Allocator, run::Health};
 use axum::{
-    Router, extract::State, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get,
+    Json, Router,
+    extract::{ConnectInfo, Query, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::{get, post},
 };
+use kuryr_model::NetworkId;
 use prometheus_client::registry::Registry;
-use std::sync::Arc;
+use serde::Deserialize;
+use std::{net::SocketAddr, sync::Arc};
 use tokio::{net::TcpListener, sync::watch};
 
 /// The content type of OpenMetrics.
@@ -18,7 +24,7 @@ struct Told {
     registry: Arc<Registry>,
 }
 
-/// Serves `/healthz`, `/readyz` and `/metrics` until the listener fails.
+/// Serves `/healthz`, `/readyz`, `/metrics` and `/pools` until the listener fails.
 ///
 /// # Errors
 /// What the listener failed with.
@@ -31,8 +37,11 @@ pub async fn serve(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route("/pools", get(pools))
+        .route("/pools/fill", post(fill))
+        .route("/pools/drain", post(drain))
         .with_state(Told { health, registry });
-    axum::serve(listener, router).await
+    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
 async fn ready(State(told): State<Told>) -> impl IntoResponse {
@@ -49,5 +58,75 @@ async fn metrics(State(told): State<Told>) -> impl IntoResponse {
     match prometheus_client::encoding::text::encode(&mut text, &told.registry) {
         Ok(()) => (StatusCode::OK, [(CONTENT_TYPE, OPENMETRICS)], text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], error.to_string()),
+    }
+}
+
+/// Which pools are meant, and how many ports they are to have ready.
+#[derive(Deserialize)]
+struct Which {
+    node: String,
+    network: Option<NetworkId>,
+    #[serde(default)]
+    count: usize,
+}
+
+async fn pools(State(told): State<Told>) -> Response {
+    let report = |allocator: Allocator| match allocator.pools() {
+        Some(report) => Json(report).into_response(),
+        None => (StatusCode::NOT_FOUND, "there are no port pools: [pools] enabled is false\n").into_response(),
+    };
+    told.allocator().map_or_else(|refusal| refusal, report)
+}
+
+async fn fill(
+    State(told): State<Told>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Query(which): Query<Which>,
+) -> Response {
+    let Which { node, network, count } = which;
+    told.change(peer, |allocator| {
+        let pools = allocator.fill_pools(&node, network, count).map_err(|error| error.to_string())?;
+        tracing::info!(node, pools, count, "an operator fills pools");
+        Ok(format!(
+            "{pools} pools of node {node} are to have {count} ports ready at least, until the controller restarts\n"
+        ))
+    })
+}
+
+async fn drain(
+    State(told): State<Told>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Query(which): Query<Which>,
+) -> Response {
+    let Which { node, network, .. } = which;
+    told.change(peer, |allocator| {
+        let ports = allocator.drain_pools(&node, network).map_err(|error| error.to_string())?;
+        tracing::info!(node, ports, "an operator drains pools");
+        Ok(format!("{ports} spare ports of node {node} are deleted, and there will be none until its pools are filled or the controller restarts\n"))
+    })
+}
+
+impl Told {
+    /// Where ports come from, or that this controller does not know it.
+    #[expect(clippy::result_large_err, reason = "it is what is answered")]
+    fn allocator(&self) -> Result<Allocator, Response> {
+        let health = self.health.borrow().clone();
+        let refusal = || {
+            let text = "this controller stands by: ask the active one (the holder of the Lease)\n";
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        };
+        health.and_then(|health| health.allocator()).ok_or_else(refusal)
+    }
+
+    fn change(&self, peer: SocketAddr, change: impl FnOnce(Allocator) -> Result<String, String>) -> Response {
+        if !peer.ip().to_canonical().is_loopback() {
+            let text = "pools are changed from the controller's own machine or pod only\n";
+            return (StatusCode::FORBIDDEN, text).into_response();
+        }
+        match self.allocator().map(change) {
+            Ok(Ok(done)) => done.into_response(),
+            Ok(Err(why)) => (StatusCode::NOT_FOUND, format!("{why}\n")).into_response(),
+            Err(refusal) => refusal,
+        }
     }
 }

@@ -17,12 +17,14 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// The index. Cheap to read from many tasks.
 #[derive(Default)]
 pub(crate) struct Index {
     state: RwLock<State>,
+    /// A node came, went or changed.
+    pub(crate) nodes_changed: Notify,
     /// How pods are plugged on nodes that do not say it.
     nested: Option<PlugDriver>,
 }
@@ -55,6 +57,8 @@ struct State {
     homes: HashMap<String, Home>,
     /// When a node that has `KuryrPort`s was first found missing, or out of service.
     gone: HashMap<String, Instant>,
+    /// Nodes to which no pods are scheduled.
+    cordoned: HashSet<String>,
 }
 
 /// All that is known under one key.
@@ -97,7 +101,7 @@ impl State {
 impl Index {
     /// An empty one, where nodes that say nothing are plugged as `nested`.
     pub(crate) fn new(nested: Option<PlugDriver>) -> Self {
-        Self { state: RwLock::default(), nested }
+        Self { nested, ..Self::default() }
     }
 
     pub(crate) fn get(&self, key: &ObjectKey) -> Known {
@@ -114,6 +118,32 @@ impl Index {
 
     pub(crate) fn ports(&self) -> Vec<Arc<KuryrPort>> {
         self.state.read().ports.values().cloned().collect()
+    }
+
+    /// Every port that a `KuryrPort` has.
+    pub(crate) fn held(&self) -> HashSet<PortId> {
+        let state = self.state.read();
+        let readable = state.ports.values().flat_map(|port| port.port_ids().collect::<Vec<_>>());
+        readable.chain(state.odd.values().flat_map(|odd| odd.ports.iter().copied())).collect()
+    }
+
+    /// The pod of each port that a `KuryrPort` has.
+    pub(crate) fn holders(&self) -> HashMap<PortId, PodUid> {
+        let state = self.state.read();
+        let held = |port: &Arc<KuryrPort>| {
+            let pod = port.spec.pod_uid.clone();
+            port.port_ids().map(move |id| (id, pod.clone())).collect::<Vec<_>>()
+        };
+        state.ports.values().flat_map(held).collect()
+    }
+
+    /// The names in Neutron of the nodes to which pods are scheduled, but for virtual machines.
+    pub(crate) fn serving(&self) -> BTreeSet<String> {
+        let state = self.state.read();
+        let serves = |name: &String| !state.gone.contains_key(name) && !state.cordoned.contains(name);
+        // Ports of virtual machines' pods are bound to no host.
+        let bare = state.homes.iter().filter(|(name, home)| serves(name) && home.machine == Ok(None));
+        bare.map(|(_, home)| home.host.clone()).collect()
     }
 
     /// UIDs of the pods that should have ports and have none.
@@ -232,10 +262,16 @@ impl Index {
     /// Takes over a node, and gives the keys of the `KuryrPort`s on it if it is out of service from now on, and of pods that wait
     /// for ports if these are somewhere else now.
     pub(crate) fn apply_node(&self, node: NodeState, now: Instant) -> Vec<ObjectKey> {
-        let NodeState { name, host, said, addresses, out_of_service } = node;
+        let NodeState { name, host, said, addresses, out_of_service, cordoned } = node;
         let machine = Machine::read(&said.annotations, self.nested, said.provider_id.as_deref(), addresses);
         let home = Home { host: host.name, machine: machine.map(|machine| machine.map(Arc::new)) };
         let mut state = self.state.write();
+        self.nodes_changed.notify_one();
+        if cordoned {
+            state.cordoned.insert(name.clone());
+        } else {
+            state.cordoned.remove(&name);
+        }
         let before = state.homes.insert(name.clone(), home.clone());
         let mut keys = if before.as_ref() == Some(&home) { Vec::new() } else { state.lacking(&name) };
         if !out_of_service {
@@ -251,6 +287,8 @@ impl Index {
     pub(crate) fn remove_node(&self, name: &str, now: Instant) -> Vec<ObjectKey> {
         let mut state = self.state.write();
         state.homes.remove(name);
+        state.cordoned.remove(name);
+        self.nodes_changed.notify_one();
         state.gone.entry(name.to_owned()).or_insert(now);
         state.forget_gone();
         state.on(name)
@@ -355,7 +393,7 @@ mod tests {
 
     fn node9(out_of_service: bool) -> NodeState {
         let (name, host) = ("node9".into(), Host::of("node9", Some("compute-9")));
-        NodeState { name, host, said: Said::default(), addresses: [].into(), out_of_service }
+        NodeState { name, host, said: Said::default(), addresses: [].into(), out_of_service, cordoned: false }
     }
 
     #[test]
@@ -400,6 +438,7 @@ mod tests {
             resource_version: Some(version.into()),
             finalizers: vec![],
             deleting: false,
+            ports: vec![],
             why: why.into(),
         }
     }

@@ -12,7 +12,7 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt, api::ObjectMeta};
 use kuryr_model::{
     HOST_ANNOTATION, Host, KuryrPort, KuryrPortSpec, NESTED_ANNOTATION, ObjectKey, PARENT_PORT_ANNOTATION, PodUid,
-    kuryr_port::KuryrPortStatus,
+    PortId, kuryr_port::KuryrPortStatus,
 };
 use kuryr_plan::{
     pod::{Pod, out_of_service},
@@ -57,6 +57,8 @@ pub(crate) struct OddPort {
     pub(crate) resource_version: Option<String>,
     pub(crate) finalizers: Vec<String>,
     pub(crate) deleting: bool,
+    /// The ids of its ports, as far as they can be read.
+    pub(crate) ports: Vec<PortId>,
     /// What is wrong with it.
     pub(crate) why: String,
 }
@@ -73,6 +75,8 @@ pub(crate) struct NodeState {
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// Nothing on it will say anything any more.
     pub(crate) out_of_service: bool,
+    /// No pods are scheduled to it, so no ports need be ready for any.
+    pub(crate) cordoned: bool,
 }
 
 /// What a node says that may be a virtual machine.
@@ -89,6 +93,8 @@ pub(crate) struct NodeSpec {
     taints: Vec<Taint>,
     #[serde(rename = "providerID")]
     provider_id: Option<String>,
+    #[serde(default)]
+    unschedulable: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -260,10 +266,10 @@ impl LeanNode {
         let own = addresses.iter().filter(|address| matches!(address.kind.as_str(), "InternalIP" | "ExternalIP"));
         let addresses = own.filter_map(|address| address.address.parse().ok()).collect();
         let ready = conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True");
-        let NodeSpec { taints, provider_id } = self.spec.unwrap_or_default();
+        let NodeSpec { taints, provider_id, unschedulable: cordoned } = self.spec.unwrap_or_default();
         let out_of_service = out_of_service(ready, taints.iter().map(|taint| &*taint.key));
         let said = Said { annotations, provider_id };
-        Ok(NodeState { name, host, said, addresses, out_of_service })
+        Ok(NodeState { name, host, said, addresses, out_of_service, cordoned })
     }
 }
 
@@ -303,6 +309,12 @@ fn named_ports(spec: &PodSpec) -> Vec<NamedPort> {
     named.collect()
 }
 
+/// The ids of ports in the spec of a `KuryrPort`, where they are as they should be.
+fn some_ports(spec: &Value) -> Vec<PortId> {
+    let vifs = spec["vifs"].as_array().into_iter().flatten();
+    vifs.filter_map(|vif| vif["portId"].as_str()?.parse().ok()).collect()
+}
+
 impl LeanPort {
     /// The object, or what is known of one that cannot be read.
     ///
@@ -315,6 +327,7 @@ impl LeanPort {
             resource_version: self.metadata.resource_version.clone(),
             finalizers: self.metadata.finalizers.clone().unwrap_or_default(),
             deleting: self.metadata.deletion_timestamp.is_some(),
+            ports: self.spec.as_ref().map(some_ports).unwrap_or_default(),
             why: String::new(),
         };
         Ok(self.read().map_err(|why| {
@@ -395,7 +408,10 @@ mod tests {
         let plain = read(json!({"metadata": {"name": "n", "annotations": {"other": "x"}}}));
         let (addresses, said) = (BTreeSet::new(), Said::default());
         let host = Host::of("n", None);
-        assert_eq!(plain, NodeState { name: "n".into(), host, said, addresses, out_of_service: false });
+        assert_eq!(
+            plain,
+            NodeState { name: "n".into(), host, said, addresses, out_of_service: false, cordoned: false }
+        );
         let lost = read(json!({
             "metadata": {
                 "name": "n", "annotations": {(HOST_ANNOTATION): "compute-1", (NESTED_ANNOTATION): "vlan", "other": "x"},
@@ -410,7 +426,7 @@ mod tests {
         let host = Host::of("n", Some("compute-1"));
         let annotations = [(NESTED_ANNOTATION.to_owned(), "vlan".to_owned())].into();
         let said = Said { annotations, provider_id: Some("openstack:///srv".into()) };
-        assert_eq!(lost, NodeState { name: "n".into(), host, said, addresses, out_of_service: true });
+        assert_eq!(lost, NodeState { name: "n".into(), host, said, addresses, out_of_service: true, cordoned: false });
     }
 
     #[test]

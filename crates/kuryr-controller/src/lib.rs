@@ -45,7 +45,8 @@ mod topology;
 pub mod trunks;
 mod watch;
 
-pub use config::{ControllerConfig, ServiceClass, ServicesConfig};
+pub use allocator::{Allocator, PoolReport, PoolRow, UnknownPool};
+pub use config::{ControllerConfig, PoolsConfig, ServiceClass, ServicesConfig};
 pub use election::{ElectionConfig, ElectionError};
 pub use metrics::Metrics;
 pub use policy::survey as policy_survey;

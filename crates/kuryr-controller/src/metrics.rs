@@ -55,6 +55,38 @@ struct CallLabels {
     result: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PoolLabels {
+    place: String,
+    network: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PoolStateLabels {
+    place: String,
+    network: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PoolResultLabels {
+    place: String,
+    network: String,
+    result: &'static str,
+}
+
+/// What is told of one port pool.
+pub(crate) struct PoolNumbers {
+    pub(crate) place: String,
+    pub(crate) network: String,
+    /// Its spare ports by state.
+    pub(crate) ports: [(&'static str, usize); 3],
+    pub(crate) target: usize,
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+    pub(crate) waiting: usize,
+}
+
 /// The controller's metrics. Cheap to clone; all clones count together.
 #[derive(Clone)]
 pub struct Metrics {
@@ -77,6 +109,12 @@ pub struct Metrics {
     policy_backlog: Family<KindLabels, Gauge>,
     policy_settling: Histogram,
     pruned_groups: Counter,
+    pool_ports: Family<PoolStateLabels, Gauge>,
+    pool_target: Family<PoolLabels, Gauge>,
+    pool_requests: Family<PoolResultLabels, Counter>,
+    pool_waiting: Family<PoolLabels, Gauge>,
+    spare_ports: Gauge,
+    spare_budget: Gauge,
     calls: Family<CallLabels, Histogram, fn() -> Histogram>,
 }
 
@@ -104,6 +142,12 @@ impl Metrics {
             policy_backlog: Family::default(),
             policy_settling: seconds(),
             pruned_groups: Counter::default(),
+            pool_ports: Family::default(),
+            pool_target: Family::default(),
+            pool_requests: Family::default(),
+            pool_waiting: Family::default(),
+            spare_ports: Gauge::default(),
+            spare_budget: Gauge::default(),
             calls: Family::new_with_constructor(seconds),
         };
         let kuryr = registry.sub_registry_with_prefix("kuryr");
@@ -178,6 +222,20 @@ impl Metrics {
             "Security groups with our mark that nobody wanted, and that were deleted",
             metrics.pruned_groups.clone(),
         );
+        kuryr.register("pool_ports", "Spare ports of each pool: ready, cooling, refilling", metrics.pool_ports.clone());
+        kuryr.register("pool_target", "Ports that each pool should have ready", metrics.pool_target.clone());
+        kuryr.register(
+            "pool_requests",
+            "Pods that asked each pool for a port, by whether there was one: hit, miss",
+            metrics.pool_requests.clone(),
+        );
+        kuryr.register(
+            "pool_waiting",
+            "Pods that found no port in a pool and have none yet",
+            metrics.pool_waiting.clone(),
+        );
+        kuryr.register("spare_ports", "Spare ports of all pools, with those being made", metrics.spare_ports.clone());
+        kuryr.register("spare_ports_budget", "The most spare ports that there may be", metrics.spare_budget.clone());
         kuryr.register_with_unit(
             "openstack_request_duration",
             "Time of each OpenStack request by service, method, resource and result",
@@ -289,6 +347,30 @@ impl Metrics {
         self.services_waiting.clear();
         for (reason, count) in waiting {
             self.services_waiting.get_or_create(&ReasonTextLabels { reason: reason.to_owned() }).set(count);
+        }
+    }
+
+    /// Sets the numbers of all pools.
+    pub(crate) fn pools(&self, pools: Vec<PoolNumbers>, held: usize, budget: usize) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.spare_ports.set(number(held));
+        self.spare_budget.set(number(budget));
+        self.pool_ports.clear();
+        self.pool_target.clear();
+        self.pool_requests.clear();
+        self.pool_waiting.clear();
+        for PoolNumbers { place, network, ports, target, hits, misses, waiting } in pools {
+            for (state, count) in ports {
+                let labels = PoolStateLabels { place: place.clone(), network: network.clone(), state };
+                self.pool_ports.get_or_create(&labels).set(number(count));
+            }
+            for (result, count) in [("hit", hits), ("miss", misses)] {
+                let labels = PoolResultLabels { place: place.clone(), network: network.clone(), result };
+                self.pool_requests.get_or_create(&labels).inc_by(count);
+            }
+            let labels = PoolLabels { place, network };
+            self.pool_target.get_or_create(&labels).set(number(target));
+            self.pool_waiting.get_or_create(&labels).set(number(waiting));
         }
     }
 

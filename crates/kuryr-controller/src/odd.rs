@@ -43,6 +43,9 @@ impl Reconciler {
             return Outcome::Retry(PodError::Kubernetes(Arc::new(error)).retry_after());
         }
         tracing::info!(pod = %key, "let go a KuryrPort that cannot be read");
+        if let Some(pod) = pod {
+            self.allocator.lend_again(&pod.uid, &odd.ports);
+        }
         self.index.remove_port(key, Some(uid));
         self.queue.add(key.clone());
         Outcome::Settled
@@ -84,6 +87,7 @@ mod tests {
             resource_version: Some("7".into()),
             finalizers: vec!["theirs".into(), PORT_FINALIZER.into()],
             deleting: true,
+            ports: vec![],
             why: String::new(),
         };
         assert_eq!(

@@ -7,6 +7,7 @@ use kuryr_model::{ClusterId, KuryrPort, PodUid, neutron::Port};
 use kuryr_plan::prune::{Prune, prune};
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Time until the next try of a search that failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -24,9 +25,18 @@ pub(crate) struct Resync {
 impl Resync {
     /// Searches at once and then at every interval, for ever.
     pub(crate) async fn run(self) {
+        let mut pools = None;
         loop {
             match self.search().await {
-                Ok(()) => tokio::time::sleep(self.interval).await,
+                Ok(()) => {
+                    let allocator = self.allocator.clone();
+                    let keep = || AbortOnDropHandle::new(tokio::spawn(async move { allocator.keep_pools().await }));
+                    pools.get_or_insert_with(keep);
+                    tokio::select! {
+                        () = tokio::time::sleep(self.interval) => {}
+                        () = self.allocator.look_is_due() => {}
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(error = %error, "ports that were left behind cannot be looked for; trying again");
                     tokio::time::sleep(RETRY).await;
@@ -36,19 +46,22 @@ impl Resync {
     }
 
     async fn search(&self) -> Result<(), PodError> {
+        self.allocator.listing();
         let ports = self.allocator.list_all().await?;
         let held = self.index.ports();
         let plan = prune(&self.cluster, &ports, held.iter().map(AsRef::as_ref), &self.index.waiting());
-        let plan = if plan.delete.is_empty() { plan } else { look_twice(&self.client, &self.cluster, &ports).await? };
+        let known = plan.delete.is_empty() && !self.allocator.has_unknown(&plan.spare);
+        let plan = if known { plan } else { look_twice(&self.client, &self.cluster, &ports).await? };
         tracing::info!(
             ports = ports.len(),
             adopted = plan.adopt.len(),
             strays = plan.delete.len(),
             "looked for ports that were left behind"
         );
+        let unwanted = self.allocator.listed(&ports, plan.spare);
         let names = self.index.names(&plan.adopt.keys().collect());
         self.allocator.resynced(plan.adopt.keys().map(|uid| (uid.clone(), names.get(uid).cloned())));
-        for port in ports.iter().filter(|port| plan.delete.contains(&port.id)) {
+        for port in ports.iter().filter(|port| plan.delete.contains(&port.id) || unwanted.contains(&port.id)) {
             tracing::warn!(port = %port.id, "deleting a port that nobody wants");
             self.allocator.discard(port).await?;
             self.metrics.pruned();

@@ -57,6 +57,7 @@ pub enum RunError {
 pub struct Health {
     synced: watch::Receiver<Synced>,
     leads: watch::Receiver<bool>,
+    allocator: watch::Receiver<Option<Allocator>>,
 }
 
 impl Health {
@@ -71,6 +72,12 @@ impl Health {
         } else {
             Err(format!("not listed yet: {}", missing.join(", ")))
         }
+    }
+
+    /// Where ports come from, if this controller is the active one.
+    #[must_use]
+    pub fn allocator(&self) -> Option<Allocator> {
+        self.allocator.borrow().clone()
     }
 }
 
@@ -99,7 +106,8 @@ pub async fn run(
     let off = Synced { services: ServicesSynced::OFF, ..Synced::default() };
     let (synced, seen) = watch::channel(if services { Synced::default() } else { off });
     let (leads, leading) = watch::channel(false);
-    publish(Health { synced: seen.clone(), leads: leading });
+    let (allocators, allocator) = watch::channel(None);
+    publish(Health { synced: seen.clone(), leads: leading, allocator });
 
     let index = Arc::new(Index::new(config.nested));
     let queue = Arc::new(Queue::new());
@@ -137,8 +145,19 @@ pub async fn run(
     let services = service.map(|watches| (watches.index, watches.queue));
     let events = Events::new(client.clone(), &config.election.identity);
     let metrics_of_term = metrics.clone();
-    let term =
-        Term { config, client, cloud, metrics: metrics_of_term, events, index, queue, policies, ignored, services };
+    let term = Term {
+        config,
+        client,
+        cloud,
+        metrics: metrics_of_term,
+        events,
+        index,
+        queue,
+        policies,
+        allocators,
+        ignored,
+        services,
+    };
     let result = election
         .hold(async {
             if let Err(error) = term.serve(seen, &stop).await {
@@ -162,6 +181,8 @@ struct Term {
     index: Arc<Index>,
     queue: Arc<Queue<ObjectKey>>,
     policies: Arc<Keeper>,
+    /// Is told where ports come from.
+    allocators: watch::Sender<Option<Allocator>>,
     /// Nodes that must be told that their annotation is ignored.
     ignored: watch::Receiver<IgnoredHosts>,
     /// Index and queue of Services, if these are on.
@@ -187,6 +208,7 @@ impl Term {
         let policies = self.policy_term(topology.open_groups);
         let (metrics, policies_of, index) = (self.metrics.clone(), self.policies.clone(), self.index.clone());
         let allocator = Allocator::start(self.cloud.clone(), topology, config, metrics, policies_of, index);
+        self.allocators.send_replace(Some(allocator.clone()));
         let reconciler = Arc::new(Reconciler {
             client: self.client.clone(),
             index: self.index.clone(),
@@ -241,6 +263,7 @@ impl Term {
             metrics: self.metrics.clone(),
             keeper: self.policies.clone(),
             events: self.events.clone(),
+            index: self.index.clone(),
             pods: self.queue.clone(),
             interval: config.prune_interval,
             open,

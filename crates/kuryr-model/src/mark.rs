@@ -11,11 +11,16 @@ pub const MAX_TAG: usize = 60;
 
 const PREFIX: &str = "kuryr:";
 
+/// All pools have the same tag: whose a port is and where, its binding and the `KuryrPort`s tell.
+const POOLED: &str = "ports";
+
 /// What an OpenStack object of ours is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Purpose {
     /// The port of one pod.
     Pod(PodUid),
+    /// A port of a port pool: spare, or of the pod whose `KuryrPort` has it.
+    Pool,
     /// The load balancer of one Service and what belongs to it: listeners, listener pools, health monitors, floating IP.
     Service(ServiceUid),
     /// A security group that NetworkPolicies need. Its tag has a digest of what exactly it is for, which may be a long
@@ -56,6 +61,7 @@ impl fmt::Display for Purpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pod(uid) => write!(f, "{PREFIX}pod:{uid}"),
+            Self::Pool => write!(f, "{PREFIX}pool:{POOLED}"),
             Self::Service(uid) => write!(f, "{PREFIX}service:{uid}"),
             Self::Group(digest) => write!(f, "{PREFIX}group:{digest}"),
             Self::Base(base) => write!(f, "{PREFIX}base:{}", base.as_str()),
@@ -77,6 +83,7 @@ impl FromStr for Purpose {
                 "pod" if !id.is_empty() => Some(Self::Pod(id.into())),
                 "service" if !id.is_empty() => Some(Self::Service(id.into())),
                 "group" => GroupDigest::read(id).map(Self::Group),
+                "pool" if id == POOLED => Some(Self::Pool),
                 "base" => Base::ALL.into_iter().find(|base| base.as_str() == id).map(Self::Base),
                 _ => None,
             });
@@ -140,7 +147,7 @@ mod tests {
         let uid = PodUid::from("0d4bbd2b-6a1f-4cf2-9a5a-3d3f9b1f2c11");
         let service = ServiceUid::from(uid.as_str());
         let group = Purpose::Group(GroupDigest::of("peers:shop{app=web}"));
-        let each = [Purpose::Pod(uid), Purpose::Service(service), group];
+        let each = [Purpose::Pod(uid), Purpose::Service(service), group, Purpose::Pool];
         for purpose in Base::ALL.into_iter().map(Purpose::Base).chain(each) {
             let mark = mark(purpose);
             let mut tags = mark.tags();

@@ -11,11 +11,13 @@ pub struct Prune {
     pub adopt: BTreeMap<PodUid, PortId>,
     /// Ports for pods that are gone, and second ports for one pod.
     pub delete: BTreeSet<PortId>,
+    /// Ports of pools that no `KuryrPort` has.
+    pub spare: BTreeSet<PortId>,
 }
 
 /// Sorts `ports`. `waiting` are the UIDs of pods that want ports and have none, `held` all `KuryrPort`s.
 ///
-/// A port is only ever deleted if it carries the cluster's mark *and* says that it is for a pod.
+/// A port is only ever deleted or spare if it carries the cluster's mark *and* says that it is for a pod or a pool.
 pub fn prune<'a>(
     cluster: &ClusterId,
     ports: &[Port],
@@ -25,10 +27,18 @@ pub fn prune<'a>(
     let held: BTreeSet<PortId> = held.flat_map(KuryrPort::port_ids).collect();
     let mut plan = Prune::default();
     for port in ports {
-        let Some(Mark { purpose: Purpose::Pod(uid), .. }) = Mark::read(cluster, &port.tags) else { continue };
+        let Some(Mark { purpose, .. }) = Mark::read(cluster, &port.tags) else { continue };
         if held.contains(&port.id) {
             continue;
         }
+        let uid = match purpose {
+            Purpose::Pod(uid) => uid,
+            Purpose::Pool => {
+                plan.spare.insert(port.id);
+                continue;
+            }
+            Purpose::Service(_) | Purpose::Group(_) | Purpose::Base(_) => continue,
+        };
         if waiting.contains(&uid) && !plan.adopt.contains_key(&uid) {
             plan.adopt.insert(uid, port.id);
         } else {
@@ -75,9 +85,12 @@ mod tests {
             port(4, tags("theirs", "dead")),
             port(5, vec!["kuryr:ours".into()]),
             port(6, vec![]),
+            port(7, Mark { cluster: "ours".into(), purpose: Purpose::Pool }.tags()),
+            port(8, Mark { cluster: "theirs".into(), purpose: Purpose::Pool }.tags()),
         ];
         let plan = prune(&"ours".into(), &ports, std::iter::empty(), &[PodUid::from("waiting")].into());
         assert_eq!(plan.adopt, [(PodUid::from("waiting"), ports[1].id)].into());
         assert_eq!(plan.delete, [ports[0].id, ports[2].id].into());
+        assert_eq!(plan.spare, [ports[6].id].into());
     }
 }

@@ -3,10 +3,10 @@
 
 use crate::cloud::CloudArgs;
 use jiff::SignedDuration;
-use kuryr_controller::{ControllerConfig, ServiceClass, ServicesConfig};
+use kuryr_controller::{ControllerConfig, PoolsConfig, ServiceClass, ServicesConfig};
 use kuryr_model::{ClusterId, mark::valid_cluster_id, vif::PlugDriver};
 use kuryr_node::{DaemonConfig, config::NodePorts};
-use kuryr_plan::nested;
+use kuryr_plan::{nested, pool::Settings};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -30,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) network: Network,
     pub(crate) services: Services,
     pub(crate) controller: Controller,
+    pub(crate) pools: Pools,
     pub(crate) daemon: Daemon,
 }
 
@@ -152,6 +153,41 @@ impl Default for Controller {
             bulk_size: defaults.bulk_size,
             bulk_requests: defaults.bulk_requests,
         }
+    }
+}
+
+/// `[pools]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Pools {
+    pub(crate) enabled: bool,
+    pub(crate) floor: usize,
+    pub(crate) ceiling: usize,
+    pub(crate) budget: usize,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) cooldown: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) memory: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) shrink_after: Duration,
+    pub(crate) reserve: usize,
+    pub(crate) port_names: bool,
+}
+
+impl Default for Pools {
+    fn default() -> Self {
+        let Settings { floor, ceiling, budget, cooldown, memory, shrink_after, reserve, .. } = Settings::default();
+        Self { enabled: true, floor, ceiling, budget, cooldown, memory, shrink_after, reserve, port_names: false }
+    }
+}
+
+impl Pools {
+    /// What the controller itself is told.
+    pub(crate) fn to_config(&self, bulk_size: usize) -> Option<PoolsConfig> {
+        let Self { enabled, floor, ceiling, budget, cooldown, memory, shrink_after, reserve, port_names } = *self;
+        let more = Settings { bulk_size, ..Settings::default() };
+        let sizes = Settings { floor, ceiling, budget, cooldown, memory, shrink_after, reserve, ..more };
+        enabled.then_some(PoolsConfig { sizes, names: port_names })
     }
 }
 
@@ -280,6 +316,7 @@ impl Config {
         let mut config = self.controller.to_config(cluster, identity, self.network.pod_subnets.clone());
         config.services = self.services.to_config();
         config.nested = self.network.nested_driver();
+        config.pools = self.pools.to_config(self.controller.bulk_size);
         config
     }
 }

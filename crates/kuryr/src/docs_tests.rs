@@ -32,7 +32,7 @@ fn missing(text: &str, words: impl IntoIterator<Item = String>) -> Vec<String> {
 #[test]
 fn every_setting_is_explained() {
     let sections = offered("nonsense = 1");
-    assert_eq!(sections, ["cluster", "openstack", "network", "services", "controller", "daemon"]);
+    assert_eq!(sections, ["cluster", "openstack", "network", "services", "controller", "pools", "daemon"]);
     for section in sections {
         let (_, rest) = OPERATING.split_once(&format!("| **`[{section}]`** |")).expect("no such section");
         let part = rest.split_once("| **`[").map_or(rest, |(part, _)| part);
@@ -43,7 +43,7 @@ fn every_setting_is_explained() {
 
 #[test]
 fn the_defaults_are_those_that_are_told() {
-    let Config { services, controller, daemon, .. } = Config::default();
+    let Config { services, controller, pools, daemon, .. } = Config::default();
     let seconds = |time: std::time::Duration| format!("`{}s`", time.as_secs());
     let minutes = |time: std::time::Duration| format!("`{}m`", time.as_secs() / 60);
     let rows = [
@@ -56,6 +56,13 @@ fn the_defaults_are_those_that_are_told() {
         ("prune_interval", minutes(controller.prune_interval)),
         ("bulk_size", format!("`{}`", controller.bulk_size)),
         ("bulk_requests", format!("`{}`", controller.bulk_requests)),
+        ("enabled", format!("`{}`", pools.enabled)),
+        ("floor", format!("`{}`", pools.floor)),
+        ("ceiling", format!("`{}`", pools.ceiling)),
+        ("budget", format!("`{}`", pools.budget)),
+        ("cooldown", seconds(pools.cooldown)),
+        ("memory", minutes(pools.memory)),
+        ("shrink_after", minutes(pools.shrink_after)),
         ("listen", format!("`{}`", controller.listen)),
         ("listen", format!("`{}`", daemon.listen)),
         ("socket", format!("`{}`", daemon.socket.display())),

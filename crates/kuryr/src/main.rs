@@ -15,6 +15,7 @@ mod docs_tests;
 mod http;
 mod install;
 mod kubernetes;
+mod pools;
 mod setup;
 mod status;
 mod view;
@@ -84,6 +85,7 @@ enum Command {
     Audit(audit::AuditArgs),
     Describe(describe::DescribeArgs),
     CanReach(can_reach::CanReachArgs),
+    Pools(pools::PoolsArgs),
     Crds(crds::CrdsArgs),
     /// Put kuryr-cni and the network configuration where the runtime looks for them
     InstallCni(install::Args),
@@ -97,7 +99,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // Who only looks must tell "something is wrong" from "I could not look", as diff and grep do.
     let failed = match &cli.command {
-        Command::Status(_) | Command::Audit(_) | Command::Describe(_) | Command::CanReach(_) => ExitCode::from(2),
+        Command::Status(_) | Command::Audit(_) | Command::Describe(_) | Command::CanReach(_) | Command::Pools(_) => {
+            ExitCode::from(2)
+        }
         Command::Setup(args) if args.verify => ExitCode::from(2),
         _ => ExitCode::FAILURE,
     };
@@ -169,6 +173,7 @@ async fn execute(command: Command, config: Config, kubeconfig: Option<&Path>) ->
                 cluster_id: config.cluster.id.clone(),
                 services: config.services.to_config(),
                 nested: config.network.nested_driver(),
+                pools_floor: config.pools.enabled.then_some(config.pools.floor),
                 pod_subnets: config.network.pod_subnets,
                 lease_namespace: config.controller.lease_namespace,
                 lease_name: config.controller.lease_name,
@@ -192,6 +197,7 @@ async fn execute(command: Command, config: Config, kubeconfig: Option<&Path>) ->
             let controller = config.controller_config(cluster, String::new());
             return describe::run(&args, &controller, &cloud, &client, out).await;
         }
+        Command::Pools(args) => pools::run(&args, config.controller.listen, out).await?,
         Command::CanReach(args) if !args.from_files.is_empty() => return can_reach::from_files(&args, out),
         Command::CanReach(args) => {
             let client = kubernetes::connect(kubeconfig, "kuryr").await?;

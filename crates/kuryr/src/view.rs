@@ -73,6 +73,8 @@ pub(crate) struct NodeView {
     pub(crate) ready: bool,
     /// Why it is not ready, in its own words.
     pub(crate) why: String,
+    /// No pods are scheduled to it.
+    pub(crate) cordoned: bool,
     /// What Neutron calls it.
     pub(crate) host: Host,
     /// Where it is reached from other nodes.
@@ -96,6 +98,7 @@ impl NodeView {
             name: node.name_any(),
             ready: ready.is_some_and(|condition| condition.status == "True"),
             why: ready.and_then(|condition| condition.message.clone()).unwrap_or_default(),
+            cordoned: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false),
             host: Host::of(&node.name_any(), node.annotations().get(HOST_ANNOTATION).map(String::as_str)),
             address: internal.and_then(|address| address.address.parse().ok()),
             annotations,
@@ -236,6 +239,7 @@ pub(crate) mod tests {
             name: name.into(),
             ready: true,
             why: String::new(),
+            cordoned: false,
             host: Host::of(name, Some("host-1")),
             address: "192.0.2.1".parse().ok(),
             annotations: BTreeMap::new(),

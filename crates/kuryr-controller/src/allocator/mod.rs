@@ -6,8 +6,8 @@
 //!   sweep(pod)        ──▶ gather ──▶ one list for many pods ──▶ delete what nobody keeps
 //! ```
 //!
-//! What is asked for and what an answer means is decided in [`kuryr_plan::allocator`]; here it is done. Port pools have their
-//! place in `serve`, after the suspects and before Neutron is asked for anything: what a pool has, needs no [`Batch`].
+//! What is asked for and what an answer means is decided in [`kuryr_plan::allocator`]; here it is done. A pod whose node
+//! has a spare port gets that one without any request, see [`spare`].
 //!
 //! Invariants:
 //! - Requests that arrive together leave as one bulk create.
@@ -17,6 +17,7 @@
 
 mod look;
 mod port;
+mod spare;
 #[cfg(test)]
 mod tests;
 
@@ -43,7 +44,14 @@ use kuryr_plan::{
 };
 use look::Look;
 use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+pub(crate) use spare::Released;
+use spare::Spares;
+pub use spare::{PoolReport, PoolRow, UnknownPool};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -71,7 +79,7 @@ pub(crate) struct Request {
 pub(crate) struct Allocated {
     /// As its node plugs it.
     pub(crate) vif: Vif,
-    /// It was made just now; else it was there, and may be recorded somewhere.
+    /// It was made just now, or is one of a pool; else it was there, and may be recorded somewhere.
     pub(crate) made: bool,
 }
 
@@ -87,7 +95,7 @@ type Reply = oneshot::Sender<Result<Allocated, PodError>>;
 
 /// The handle; the work is done in tasks of its own.
 #[derive(Clone)]
-pub(crate) struct Allocator {
+pub struct Allocator {
     requests: mpsc::UnboundedSender<Arrival<(Request, Reply)>>,
     looks: mpsc::UnboundedSender<Arrival<Look>>,
     shared: Arc<Shared>,
@@ -103,6 +111,7 @@ struct Shared {
     machines: Machines,
     began: Instant,
     state: Mutex<State>,
+    spares: Option<Spares>,
 }
 
 struct State {
@@ -112,6 +121,8 @@ struct State {
     suspects: Suspects,
     /// How Neutron said that the quota is used up.
     quota: Option<PodError>,
+    /// Neutron says how full subnets are, as far as is known.
+    tells_room: bool,
 }
 
 impl State {
@@ -141,11 +152,14 @@ impl Allocator {
             let choices = topology.choices.iter().filter(on).cloned().collect();
             supplies.insert(*network, Supply::new(choices, config.bulk_size, topology.tells_room));
         }
-        let state = Mutex::new(State { supply, supplies, suspects: Suspects::default(), quota: None });
+        let tells_room = topology.tells_room;
+        let state = Mutex::new(State { supply, supplies, suspects: Suspects::default(), quota: None, tells_room });
         let (cluster, began) = (config.cluster.clone(), Instant::now());
+        let pools = config.pools.clone();
+        let spares = pools.map(|pools| Spares::new(pools.sizes, pools.names, &topology, index.clone()));
         let networks = topology.networks.keys().copied().collect();
         let machines = Machines::new(&cloud, index, networks, config.bulk_linger);
-        let shared = Arc::new(Shared { cloud, cluster, topology, metrics, policies, machines, began, state });
+        let shared = Arc::new(Shared { cloud, cluster, topology, metrics, policies, machines, began, state, spares });
         let limits =
             Limits { bulk_size: config.bulk_size, bulk_requests: config.bulk_requests, burst: config.bulk_linger };
         let serving = shared.clone();
@@ -170,9 +184,12 @@ impl Allocator {
     /// A port for a pod.
     pub(crate) async fn allocate(&self, request: Request) -> Result<Allocated, PodError> {
         let (reply, answer) = oneshot::channel();
-        let (key, uid, machine) = (request.key.clone(), request.uid.clone(), request.machine);
+        let (key, uid, host) = (request.key.clone(), request.uid.clone(), request.host.clone());
+        let machine = request.machine;
         self.requests.send(((request, reply), Instant::now())).map_err(|_| PodError::Stopping)?;
-        let mut allocated = answer.await.map_err(|_| PodError::Stopping)??;
+        let answer = answer.await;
+        self.shared.answered(&host, &uid);
+        let mut allocated = answer.map_err(|_| PodError::Stopping)??;
         if let Some(found) = machine
             && let Err(error) = self.shared.machines.settle(&found, &mut allocated.vif).await
         {
@@ -183,10 +200,14 @@ impl Allocator {
         Ok(allocated)
     }
 
-    /// Deletes the port of a VIF. That it is gone already is success.
-    pub(crate) async fn release(&self, vif: &Vif) -> Result<(), PodError> {
+    /// Gives the port of a VIF back that no sandbox can use any more: to its pool, or it is deleted. That it is gone already is success.
+    pub(crate) async fn release(&self, vif: &Vif) -> Result<Released, PodError> {
+        if self.shared.give_back(vif.port_id).await {
+            return Ok(Released::Kept);
+        }
         self.shared.machines.let_go(vif).await?;
-        self.shared.delete(vif.port_id).await
+        self.shared.delete(vif.port_id).await?;
+        Ok(Released::Deleted)
     }
 
     /// Deletes a port that no `KuryrPort` names. That it is gone already is success.
@@ -202,6 +223,69 @@ impl Allocator {
     /// Compares what pods of virtual machines have with what Neutron has, and puts it right.
     pub(crate) async fn repair(&self) -> Result<(), PodError> {
         self.shared.machines.repair().await
+    }
+
+    /// The port that was lent to this pod is in no `KuryrPort`, for sure.
+    pub(crate) fn returned(&self, uid: &PodUid) -> bool {
+        self.shared.returned(uid)
+    }
+
+    /// Keeps pools as they should be, for ever. To be begun when the first listing is through.
+    pub(crate) async fn keep_pools(&self) {
+        spare::keep(&self.shared).await;
+    }
+
+    /// All ports with our mark are about to be listed.
+    pub(crate) fn listing(&self) {
+        self.shared.listing();
+    }
+
+    /// Whether some of these are ports of pools that nobody knows of.
+    pub(crate) fn has_unknown(&self, spare: &BTreeSet<PortId>) -> bool {
+        self.shared.has_unknown(spare)
+    }
+
+    /// All ports with our mark, and those of pools that no `KuryrPort` had when they were listed. Those that are left to be deleted.
+    pub(crate) fn listed(&self, ports: &[Port], spare: BTreeSet<PortId>) -> BTreeSet<PortId> {
+        self.shared.listed(ports, spare)
+    }
+
+    /// Waits until all ports are to be listed again, because some may have been made unseen.
+    pub(crate) async fn look_is_due(&self) {
+        self.shared.look_is_due().await;
+    }
+
+    /// No pod waits for room.
+    pub(crate) fn relieved(&self) {
+        self.shared.relieved();
+    }
+
+    /// A pod has these ports, and its `KuryrPort`, which named them, was let go without being read: it gets the same when it asks again.
+    pub(crate) fn lend_again(&self, uid: &PodUid, ports: &[PortId]) {
+        self.shared.lend_again(uid, ports);
+    }
+
+    /// What pools have; none if there are no pools.
+    #[must_use]
+    pub fn pools(&self) -> Option<PoolReport> {
+        self.shared.pool_report()
+    }
+
+    /// From now until the next restart a node's pools are to have so many ports ready at least, however little is asked for; 0: as many as
+    /// demand says. How many pools that are.
+    ///
+    /// # Errors
+    /// There is no such pool.
+    pub fn fill_pools(&self, node: &str, network: Option<NetworkId>, count: usize) -> Result<usize, UnknownPool> {
+        self.shared.fill_pools(node, network, count)
+    }
+
+    /// From now until they are filled or the next restart a node's pools are to be empty. How many ports are deleted for that.
+    ///
+    /// # Errors
+    /// There is no such pool.
+    pub fn drain_pools(&self, node: &str, network: Option<NetworkId>) -> Result<usize, UnknownPool> {
+        self.shared.drain_pools(node, network)
     }
 
     /// Deletes the ports that there are for a pod, but for those to be kept; how many.
@@ -228,6 +312,7 @@ impl Allocator {
     /// The pod's port is in its `KuryrPort`.
     pub(crate) fn recorded(&self, key: &ObjectKey, uid: &PodUid) {
         self.shared.state.lock().suspects.recorded(key, uid);
+        self.shared.recorded(key, uid);
     }
 
     /// All ports with our mark were seen; the given pods have one that is recorded nowhere.
@@ -294,10 +379,14 @@ impl Shared {
                         }
                     }
                 }
+                // A spare port needs no look: of two ports of one pod, the one that its KuryrPort does not name is swept. And who is
+                // no suspect need not wait for those who are.
                 Err(error) => {
-                    for (_, reply) in batch {
-                        let _ = reply.send(Err(error.clone()));
-                    }
+                    let without = self.lend(batch).await;
+                    let (unsure, sure): (Vec<_>, Vec<_>) =
+                        without.into_iter().partition(|(request, _)| suspects.contains(&request.uid));
+                    fail(unsure, &error);
+                    self.make(sure).await;
                     return;
                 }
             }
@@ -309,6 +398,7 @@ impl Shared {
                 None => without.push((request, reply)),
             }
         }
+        let without = self.lend(without).await;
         self.make(without).await;
     }
 
@@ -332,7 +422,14 @@ impl Shared {
                 None => return,
                 Some(Next::Count(network)) => self.count(only, &mut batch, network).await,
                 Some(Next::Create(ask, pods)) => self.create(only, &mut batch, ask, pods).await,
-                Some(Next::Short(shortage, pods)) => fail(pods, &self.short(only, shortage)),
+                Some(Next::Short(shortage, pods)) => {
+                    // That is no reason to wait while ports lie about in pools.
+                    if self.make_way(shortage, pods.len()).await {
+                        batch.again(pods);
+                    } else {
+                        fail(pods, &self.short(only, shortage));
+                    }
+                }
             }
         }
     }
@@ -384,7 +481,11 @@ impl Shared {
                         self.suspect(&request.key, &request.uid, true);
                     }
                 }
-                fail(failed, &error);
+                if refusal == Refusal::Quota && self.make_way(Shortage::Quota, failed.len()).await {
+                    batch.again(failed);
+                } else {
+                    fail(failed, &error);
+                }
             }
         }
     }
@@ -440,6 +541,8 @@ impl Shared {
         let mut state = self.state.lock();
         state.supply.released(1);
         state.supplies.values_mut().for_each(|supply| supply.released(1));
+        drop(state);
+        self.deleted(id);
         Ok(())
     }
 

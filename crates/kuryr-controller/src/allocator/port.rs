@@ -1,8 +1,11 @@
 //! What a pod's port is asked to be, and what is made of it.
 
-use super::{Request, Shared};
+use super::{Request, Shared, spare};
 use crate::error::PodError;
-use kuryr_model::{DEVICE_OWNER, Mark, NetworkId, ObjectKey, PodUid, Purpose, SubnetId, Vif, neutron::Port};
+use kuryr_model::{
+    DEVICE_OWNER, Mark, NetworkId, PodUid, Purpose, SubnetId, Vif,
+    neutron::{Network, Port},
+};
 use kuryr_openstack::network::{NewFixedIp, NewPort, ip_availability::SubnetUse};
 use kuryr_plan::{
     nested::{Found, Pods, nested_vif},
@@ -25,7 +28,7 @@ impl Shared {
             Some(Pods::Pairs | Pods::Addresses) => (None, request.uid.to_string(), Some(false)),
         };
         NewPort {
-            name: name(&request.key),
+            name: spare::name_of(&request.key),
             fixed_ips: choice.subnets.iter().map(|id| NewFixedIp::from(*id)).collect(),
             security_groups: request.groups.clone(),
             host_id,
@@ -42,9 +45,7 @@ impl Shared {
         if self.owner(port).as_ref() != Some(&request.uid) {
             return Err(PodError::Untagged);
         }
-        let network = self.topology.networks.get(&port.network_id).ok_or(PodError::WrongNetwork(port.network_id))?;
-        let subnets = &self.topology.subnets;
-        let Some(found) = &request.machine else { return Ok(vif(INTERFACE, port, network, subnets)?) };
+        let Some(found) = &request.machine else { return self.plugged(port) };
         let fits = match found.pods {
             Pods::Subports(_) => port.device_id.is_empty(),
             Pods::Pairs | Pods::Addresses => port.host_id.is_empty() && port.network_id == found.network,
@@ -52,14 +53,23 @@ impl Shared {
         if !fits {
             return Err(PodError::OtherKind(port.id));
         }
-        Ok(nested_vif(INTERFACE, port, network, subnets, found)?)
+        Ok(nested_vif(INTERFACE, port, self.network(port)?, &self.topology.subnets, found)?)
+    }
+
+    /// What a node that is no virtual machine plugs for a port, whosever it is.
+    pub(super) fn plugged(&self, port: &Port) -> Result<Vif, PodError> {
+        Ok(vif(INTERFACE, port, self.network(port)?, &self.topology.subnets)?)
+    }
+
+    fn network(&self, port: &Port) -> Result<&Network, PodError> {
+        self.topology.networks.get(&port.network_id).ok_or(PodError::WrongNetwork(port.network_id))
     }
 
     /// The pod that a port is marked for.
     pub(super) fn owner(&self, port: &Port) -> Option<PodUid> {
         match Mark::read(&self.cluster, &port.tags)?.purpose {
             Purpose::Pod(uid) => Some(uid),
-            Purpose::Service(_) | Purpose::Group(_) | Purpose::Base(_) => None,
+            Purpose::Pool | Purpose::Service(_) | Purpose::Group(_) | Purpose::Base(_) => None,
         }
     }
 
@@ -84,11 +94,4 @@ impl Shared {
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 pub(super) fn free(subnet: &SubnetUse) -> u64 {
     (subnet.total_ips - subnet.used_ips as f64).max(0.0) as u64
-}
-
-/// A port's name for people: `<namespace>/<pod>`, within Neutron's 255 characters.
-fn name(key: &ObjectKey) -> String {
-    let mut name = key.to_string();
-    name.truncate(255);
-    name
 }

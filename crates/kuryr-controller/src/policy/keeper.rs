@@ -4,7 +4,7 @@ use super::{error::Failure, lean::SeenPolicy};
 use crate::index::{Index, is_newer};
 use kuryr_model::{KuryrNetworkPolicy, KuryrPort, ObjectKey, PodUid, PolicyUid, PortId, SecurityGroupId};
 use kuryr_plan::{
-    enforce::{Enforcer, Object},
+    enforce::{Enforcer, Left, Object},
     pod::Pod,
     policy::{Change, Delta, GroupKey, Labels, NamedPort, Pod as PolicyPod, Service, Settings},
 };
@@ -253,6 +253,13 @@ impl Keeper {
     pub(crate) fn port_gone(&self, port: PortId) {
         self.state.lock().enforcer.port_gone(port);
         self.changed.notify_one();
+    }
+
+    /// A port is its pod's no more, and stays: nothing changes its groups from now on. Those that it has.
+    pub(crate) fn give_up(&self, port: PortId) -> Left {
+        let left = self.state.lock().enforcer.give_up(port);
+        self.changed.notify_one();
+        left
     }
 
     /// Waits until no port of the pod has a group that it is not to have. What a policy that came meanwhile takes away is gone

@@ -1,6 +1,6 @@
 //! What policies come to and what Neutron has of it, read in one go: for those who compare, not for the controller.
 
-use super::{call::Caller, keeper::addresses, lean as policies};
+use super::{call::Caller, keeper::addresses, lean as policies, resync::owned};
 use crate::{
     config::ControllerConfig,
     lean::{LeanNode, LeanPod, LeanPort},
@@ -11,16 +11,13 @@ use crate::{
 };
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::{Api, Client};
-use kuryr_model::{ObjectKey, PodUid, PolicyUid, mark::Base};
+use kuryr_model::{KuryrPort, ObjectKey, PodUid, PolicyUid, PortId, mark::Base};
 use kuryr_openstack::{Cloud, Error as CloudError};
 use kuryr_plan::{
     enforce::{Enforcer, Step},
     policy::{Change, GroupKey, Pod, Service, Settings},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, HashMap};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -91,7 +88,7 @@ pub async fn survey(
     let caller = Caller { cloud: cloud.clone(), cluster: config.cluster.clone() };
     let (groups, ports) = (caller.look().await?, caller.ports().await?);
     let mut survey = Survey::default();
-    let mut changes = cluster(client, &mut survey).await?;
+    let (mut changes, holders) = cluster(client, &mut survey).await?;
     changes.extend(services.services.iter().filter_map(|(key, surveyed)| {
         let provider = &services.held.get(key)?.status.as_ref()?.provider;
         let service = Service::of(&surveyed.service, &surveyed.slices, provider != "ovn");
@@ -107,7 +104,7 @@ pub async fn survey(
     enforcer.apply(changes);
     let moment = enforcer.moment();
     enforcer.looked(&config.cluster, moment, &groups);
-    enforcer.listed_ports(moment, ports.into_iter());
+    enforcer.listed_ports(moment, owned(ports, &holders, |_| None).into_iter());
     let steps = enforcer.plan();
     let readable = |key: &GroupKey| key.readable(|uid| enforcer.compiler().policy(uid).cloned());
     let name = |step: Step| {
@@ -136,7 +133,8 @@ async fn open(
 }
 
 /// What of the cluster decides what policies come to, but Services.
-async fn cluster(client: &Client, survey: &mut Survey) -> Result<Vec<Change>, SurveyError> {
+/// With whose each port is that a `KuryrPort` has.
+async fn cluster(client: &Client, survey: &mut Survey) -> Result<(Vec<Change>, HashMap<PortId, PodUid>), SurveyError> {
     let refused = |what| move |error| SurveyError::Kubernetes(what, error);
     let mut changes = Vec::new();
     let namespaces = list(Api::all(client.clone()), |it| policies::namespace(it).ok());
@@ -158,16 +156,19 @@ async fn cluster(client: &Client, survey: &mut Survey) -> Result<Vec<Change>, Su
     }
     let ports = list(Api::all(client.clone()), |port: LeanPort| {
         let key = ObjectKey::of(&port);
-        let port = port.read().ok()?;
-        Some((key, (port.spec.pod_uid.clone(), addresses(&port))))
+        Some((key, port.read().ok()?))
     });
-    let ports: BTreeMap<ObjectKey, (PodUid, BTreeSet<IpAddr>)> =
-        ports.await.map_err(refused("KuryrPorts"))?.into_iter().collect();
+    let ports: BTreeMap<ObjectKey, KuryrPort> = ports.await.map_err(refused("KuryrPorts"))?.into_iter().collect();
+    let holder = |port: &KuryrPort| {
+        let pod = port.spec.pod_uid.clone();
+        port.port_ids().map(move |id| (id, pod.clone())).collect::<Vec<_>>()
+    };
+    let holders = ports.values().flat_map(holder).collect();
     let pods = list(Api::all(client.clone()), |pod: LeanPod| pod.read().ok());
     for (pod, facts) in pods.await.map_err(refused("pods"))? {
-        let own = ports.get(&pod.key).filter(|(uid, _)| *uid == pod.uid);
+        let own = ports.get(&pod.key).filter(|port| port.spec.pod_uid == pod.uid);
         changes.push(Change::Pod(Pod {
-            addresses: own.map(|(_, addresses)| addresses.clone()).unwrap_or_default(),
+            addresses: own.map(addresses).unwrap_or_default(),
             key: pod.key,
             uid: pod.uid,
             node: pod.node,
@@ -177,5 +178,5 @@ async fn cluster(client: &Client, survey: &mut Survey) -> Result<Vec<Change>, Su
             ports: facts.ports,
         }));
     }
-    Ok(changes)
+    Ok((changes, holders))
 }

@@ -5,9 +5,9 @@ use super::{
     call::Caller,
     keeper::Keeper,
     report::Reporter,
-    resync::Listed,
+    resync::{Listed, owned},
 };
-use crate::{events::Events, metrics::Metrics, queue::Queue};
+use crate::{events::Events, index::Index, metrics::Metrics, queue::Queue};
 use kube::Client;
 use kuryr_model::{ClusterId, ObjectKey, SecurityGroupId};
 use kuryr_openstack::{Cloud, Error};
@@ -42,6 +42,8 @@ pub(crate) struct PolicyTerm {
     pub(crate) metrics: Metrics,
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) events: Events,
+    /// Knows whose a port of a pool is.
+    pub(crate) index: Arc<Index>,
     /// The queue of pods, which wait for their groups.
     pub(crate) pods: Arc<Queue<ObjectKey>>,
     /// Time between two looks at all that is there.
@@ -161,7 +163,9 @@ impl Work {
                 match result {
                     Ok(listed) => {
                         tracing::info!(ports = listed.len(), "looked at the security groups of all ports");
-                        state.enforcer.listed_ports(moment, listed.into_iter());
+                        let known = |id| state.enforcer.port(id).map(|port| port.pod.clone());
+                        let owned = owned(listed, &self.term.index.holders(), known);
+                        state.enforcer.listed_ports(moment, owned.into_iter());
                         self.ports_known = true;
                     }
                     Err(error) => {

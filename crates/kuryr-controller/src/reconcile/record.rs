@@ -4,7 +4,12 @@ use super::{
     PATIENCE, Reconciler,
     objects::{condition, new_kuryr_port, status},
 };
-use crate::{allocator::Allocated, error::PodError, lean::LeanPort, resync::list_some};
+use crate::{
+    allocator::{Allocated, Released},
+    error::PodError,
+    lean::LeanPort,
+    resync::list_some,
+};
 use kube::{
     Api,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
@@ -60,6 +65,11 @@ impl Reconciler {
         let written = match port {
             // One whose write was thought to have failed. If it names another port, this one is swept.
             Some(port) if !port.spec.vifs.is_empty() => {
+                if port.port_ids().any(|id| id == port_id) {
+                    self.allocator.recorded(&pod.key, &pod.uid);
+                } else {
+                    self.allocator.returned(&pod.uid);
+                }
                 self.allocator.suspect(&pod.key, &pod.uid);
                 return Ok(());
             }
@@ -99,8 +109,11 @@ impl Reconciler {
             self.allocator.suspect(&pod.key, &pod.uid);
             return Ok(());
         }
+        if self.allocator.returned(&pod.uid) {
+            return Ok(());
+        }
         match self.allocator.release(vif).await {
-            Ok(()) => {
+            Ok(_) => {
                 self.wake(1);
                 Ok(())
             }
@@ -163,16 +176,16 @@ impl Reconciler {
     pub(super) async fn release(&self, port: &KuryrPort) -> Result<(), PodError> {
         let key = port.key();
         let started = Instant::now();
-        let mut freed = 0;
+        let (mut freed, mut some) = (0, false);
         for vif in &port.spec.vifs {
-            self.allocator.release(vif).await?;
-            freed += 1;
+            freed += usize::from(self.allocator.release(vif).await? == Released::Deleted);
+            some = true;
             tracing::info!(pod = %key, uid = %port.spec.pod_uid, port = %vif.port_id, "released");
             if vif.plug.driver.is_nested() {
                 self.wake_on(&port.spec.node_name);
             }
         }
-        if freed == 0 {
+        if !some {
             // Perhaps one was made and could not be recorded.
             let sweep = Sweep { uid: port.spec.pod_uid.clone(), keep: [].into() };
             freed = self.allocator.sweep(&sweep).await?;
@@ -206,6 +219,9 @@ impl Reconciler {
             return Ok(());
         }
         let deleted = self.allocator.sweep(sweep).await?;
+        if sweep.keep.is_empty() {
+            self.allocator.returned(&sweep.uid);
+        }
         self.allocator.swept(key, &sweep.uid, begun);
         self.wake(deleted);
         Ok(())

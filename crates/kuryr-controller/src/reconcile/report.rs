@@ -82,6 +82,9 @@ impl Reconciler {
         if waiting.remove(key) {
             self.metrics.waiting(waiting.reasons());
         }
+        if waiting.first_for_room(1).is_empty() {
+            self.allocator.relieved();
+        }
     }
 
     /// There is room for so many more ports: as many of those that wait for it need not wait for their next try.

@@ -60,7 +60,8 @@ impl<R> Batch<R> {
         batch
     }
 
-    fn again(&mut self, pods: Vec<R>) {
+    /// These are to be asked for again, before the others.
+    pub fn again(&mut self, pods: Vec<R>) {
         if !pods.is_empty() {
             self.pieces.push_front(pods);
         }

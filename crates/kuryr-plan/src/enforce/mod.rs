@@ -32,7 +32,7 @@ mod plan;
 mod seen;
 mod step;
 
-pub use outcome::digest;
+pub use outcome::{Left, digest};
 pub use seen::{SeenGroup, SeenPort};
 pub use step::{GroupStep, Hold, Object, Order, Step};
 

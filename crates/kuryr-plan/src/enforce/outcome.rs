@@ -12,6 +12,17 @@ use kuryr_model::{
 };
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+/// The groups of a port that was [given up](Enforcer::give_up).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Just these.
+    With(BTreeSet<SecurityGroupId>),
+    /// That is not known, and nothing changes them.
+    Unknown,
+    /// A request that changes them is under way.
+    Changing,
+}
+
 impl Enforcer {
     /// A step's request is on its way: nothing else is done with its objects until [`end`](Self::end).
     pub fn begin(&mut self, step: &Step) {
@@ -149,6 +160,21 @@ impl Enforcer {
         self.held.remove(&Object::Port(port));
     }
 
+    /// A port is its pod's no more, and stays: no step of a plan that is made from now on changes it, nor may one that was made
+    /// before. What groups it has.
+    pub fn give_up(&mut self, port: PortId) -> Left {
+        let known = self.seen.port(port).cloned();
+        let busy = self.busy_ports.contains_key(&port);
+        self.port_gone(port);
+        // A plan of before may change it yet.
+        self.wanted = self.tick();
+        match known {
+            _ if busy => Left::Changing,
+            Some(known) if !known.unsure => Left::With(known.groups),
+            Some(_) | None => Left::Unknown,
+        }
+    }
+
     /// Before a list is asked for: what [`looked`](Self::looked) and [`listed_ports`](Self::listed_ports) are given.
     pub fn moment(&mut self) -> u64 {
         self.tick()
@@ -226,7 +252,8 @@ impl Enforcer {
             found.insert(id);
             let known = self.seen.port(id);
             let newer = known.is_some_and(|known| known.at > moment) || self.busy_ports.contains_key(&id);
-            if newer || known.is_some_and(|known| !known.unsure && known.groups == groups) {
+            let same = |known: &SeenPort| !known.unsure && known.pod == pod && known.groups == groups;
+            if newer || known.is_some_and(same) {
                 continue;
             }
             self.pods.entry(pod.clone()).or_insert(Dirty { since: at, own: true });

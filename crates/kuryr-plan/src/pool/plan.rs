@@ -59,8 +59,11 @@ pub struct Plan {
     pub short: bool,
 }
 
-/// Time between two plans while pools are larger than they are at rest.
+/// Time between two plans while pools are larger than they are at rest, unless they are to shrink sooner.
 const TICK: Duration = Duration::from_secs(15);
+
+/// The least of it.
+const QUICK_TICK: Duration = Duration::from_secs(1);
 
 /// Time between two plans while nothing can be made, as far as is known.
 const SLOW_TICK: Duration = Duration::from_secs(60);
@@ -211,7 +214,7 @@ impl Pools {
             self.breakers.values().chain([&self.quota, &self.cloud]).filter_map(|breaker| Breaker::until(*breaker));
         let mut next: Vec<Duration> = cooling.map(|until| until.saturating_sub(now)).collect();
         if self.stores.values().any(restless) {
-            next.push(TICK);
+            next.push(TICK.min(self.settings.shrink_after).max(QUICK_TICK));
         }
         if stuck {
             next.extend(breakers.filter(|until| *until > now).map(|until| until - now));

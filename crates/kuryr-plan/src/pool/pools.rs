@@ -181,9 +181,9 @@ impl Pools {
         }
     }
 
-    /// The port that was lent to this pod is in its `KuryrPort`: from now on that tells whose it is.
-    pub fn recorded(&mut self, owner: &PodUid) {
-        self.lent.remove(owner);
+    /// The port that was lent to this pod, if one was, is in its `KuryrPort`: from now on that tells whose it is.
+    pub fn recorded(&mut self, owner: &PodUid) -> Option<PortId> {
+        self.lent.remove(owner).map(|(_, port)| port.id)
     }
 
     /// The port that was lent to this pod is, for sure, in no `KuryrPort`: nobody has used it.
@@ -224,12 +224,37 @@ impl Pools {
         Back::Kept
     }
 
-    /// Whether there is room for one more spare port in this pool. A place that is not there has none.
+    /// Whether there is room for one more spare port in this pool, and no pod waits for what it has.
     fn keeps(&mut self, key: &PoolKey, port: &Port) -> bool {
+        self.has_room(key) && !self.pays_for_a_pod(port)
+    }
+
+    /// Whether there is room for one more spare port in this pool. A place that is not there has none.
+    #[must_use]
+    pub fn has_room(&self, key: &PoolKey) -> bool {
         let drained = self.stores.get(key).is_some_and(|store| store.closed || store.drained);
         let open = self.places.contains_key(&key.place) && !drained;
         let known = self.choices.iter().any(|choice| choice.network == key.network);
-        open && known && !self.pays_for_a_pod(port) && self.held() < self.settings.budget
+        open && known && self.held() < self.settings.budget
+    }
+
+    /// Whether a port is lent to this pod.
+    #[must_use]
+    pub fn lends_to(&self, owner: &PodUid) -> bool {
+        self.lent.contains_key(owner)
+    }
+
+    /// A pod has this port, although no `KuryrPort` says so any more: it gets the same one when it asks.
+    pub fn lend(&mut self, owner: &PodUid, place: &Place, port: Port) {
+        let key = PoolKey { place: place.clone(), network: port.network_id };
+        self.claim(port.id);
+        self.lent.entry(owner.clone()).or_insert((key, port));
+    }
+
+    /// The ids of all spare ports.
+    #[must_use]
+    pub fn spare(&self) -> Vec<PortId> {
+        self.index.keys().copied().collect()
     }
 
     /// Spare ports, with those that are being made.
@@ -255,6 +280,15 @@ impl Pools {
             store.remove(id);
         }
         true
+    }
+
+    /// This spare port is not fit to be one: it is to be deleted. Whether it was spare.
+    pub fn withdraw(&mut self, id: PortId) -> bool {
+        let spare = self.claim(id);
+        if spare {
+            self.leaving.insert(id);
+        }
+        spare
     }
 
     /// A port that was to be deleted is gone.

@@ -122,7 +122,7 @@ pub struct Gathered {
 pub fn gather(cluster: &ClusterId, listed: &Listed) -> Gathered {
     let owner = |tags: &[String]| match Mark::read(cluster, tags)?.purpose {
         Purpose::Service(uid) => Some(uid),
-        Purpose::Pod(_) | Purpose::Group(_) | Purpose::Base(_) => None,
+        Purpose::Pod(_) | Purpose::Pool | Purpose::Group(_) | Purpose::Base(_) => None,
     };
     let Listed { load_balancers, listeners, pools, monitors, floating } = listed;
     // Which Services have something in which load balancer.

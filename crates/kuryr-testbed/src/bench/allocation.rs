@@ -62,9 +62,9 @@ async fn without_latency(world: &World, scale: &Scale) -> anyhow::Result<Vec<Fig
             .calls(single_calls)
             .original("1600 ms, pool hit")
             .note(
-                "stands in for a pool hit until there are pools: instead of a pool's lock it has one HTTP request to a cloud that \
-                 answers at once, and the moment that the allocator waits for more requests to join it; from before the request \
-                 that makes the bound pod until our own watch shows the KuryrPort; one pod at a time",
+                "without pools: one HTTP request to a cloud that answers at once, and the moment that the allocator waits for more \
+                 requests to join it; from before the request that makes the bound pod until our own watch shows the KuryrPort; one \
+                 pod at a time",
             ),
         Figure::new(GROUP, "the same, 50 pods at once, each", Unit::Milliseconds, each).calls(burst_calls.clone()),
         Figure::new(GROUP, "the same, 50 pods at once, the last", Unit::Milliseconds, last).calls(burst_calls),

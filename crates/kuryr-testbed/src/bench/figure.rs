@@ -9,6 +9,7 @@ pub(super) enum Unit {
     Seconds,
     Mebibytes,
     Calls,
+    Percent,
 }
 
 impl Unit {
@@ -18,6 +19,7 @@ impl Unit {
             Self::Seconds => "s",
             Self::Mebibytes => "MiB",
             Self::Calls => "calls",
+            Self::Percent => "%",
         }
     }
 }

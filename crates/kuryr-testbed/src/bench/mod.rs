@@ -4,6 +4,7 @@
 //!  cni         the real kuryr-cni against the real daemon, a hundred pods on a node without kubelet
 //!  allocation  bound pod to KuryrPort, with a quick cloud and with one as slow as a real one
 //!  pods        whole pods with the testbed's kubelet: times, calls, memory, sizes
+//!  pools       port pools with a slow cloud: hits, bursts, churn
 //!  idle        nothing changes: nothing should be asked
 //!  restart     the controller in a cluster of ten thousand pods
 //!  services    Service to first answer, endpoints to effect, a thousand Services: times, calls, memory
@@ -22,6 +23,7 @@ mod machine;
 mod metrics;
 mod pods;
 mod policies;
+mod pools;
 mod preload;
 mod report;
 mod restart;
@@ -74,6 +76,7 @@ enum Group {
     Cni,
     Allocation,
     Pods,
+    Pools,
     Idle,
     Restart,
     Services,
@@ -113,6 +116,7 @@ fn name(group: Group) -> &'static str {
         Group::Cni => cni::GROUP,
         Group::Allocation => allocation::GROUP,
         Group::Pods => pods::GROUP,
+        Group::Pools => pools::GROUP,
         Group::Idle => idle::GROUP,
         Group::Restart => restart::GROUP,
         Group::Services => services::GROUP,
@@ -125,6 +129,7 @@ async fn measure(group: Group, scale: &Scale) -> anyhow::Result<Vec<figure::Figu
         Group::Cni => cni::measure(scale).await,
         Group::Allocation => allocation::measure(scale).await,
         Group::Pods => pods::measure(scale).await,
+        Group::Pools => pools::measure(scale).await,
         Group::Idle => idle::measure(scale).await,
         Group::Restart => restart::measure(scale).await,
         Group::Services => services::measure(scale).await,

@@ -85,7 +85,7 @@ fn cells(figure: &Figure) -> [String; 8] {
 
 fn number(unit: Unit, value: f64) -> String {
     match unit {
-        Unit::Calls => format!("{value:.0}"),
+        Unit::Calls | Unit::Percent => format!("{value:.0}"),
         _ if value >= 100.0 => format!("{value:.0} {}", unit.name()),
         _ if value >= 10.0 => format!("{value:.1} {}", unit.name()),
         _ => format!("{value:.2} {}", unit.name()),

@@ -337,6 +337,15 @@ impl World {
         self.renew_controllers().await
     }
 
+    /// Gives the controller port pools of these settings.
+    ///
+    /// # Errors
+    /// This is the real world, or it does not start with them.
+    pub async fn use_pools(&mut self, lines: &str) -> anyhow::Result<()> {
+        self.inside()?.configure_pools(lines)?;
+        self.renew_controllers().await
+    }
+
     /// Gives the controller these settings of `[openstack]`.
     ///
     /// # Errors

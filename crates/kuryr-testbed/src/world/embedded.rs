@@ -25,6 +25,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 use tempfile::TempDir;
@@ -114,6 +115,8 @@ pub struct Embedded {
     /// Where the API server listens.
     pub api_server: ServerHandle,
     settings: String,
+    /// Settings of `[pools]`.
+    pools: Mutex<String>,
     netns: PathBuf,
     // In the order in which they are to end.
     _scheduler: Scheduler,
@@ -163,7 +166,7 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
     kubeconfig["users"][0]["user"]["token"] = secret().into();
     fs::write(at("kubeconfig"), kubeconfig.to_string())?;
     fs::write(at("clouds.yaml"), cloud_server.clouds_yaml())?;
-    write_config(&at("kuryr.toml"), &Lines::default(), &config.settings)?;
+    write_config(&at("kuryr.toml"), &Lines::default(), NO_POOLS, &config.settings)?;
     let settings = Settings {
         folder: folder.path().to_owned(),
         config: at("kuryr.toml"),
@@ -220,6 +223,7 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
         cloud_server,
         api_server,
         settings: config.settings,
+        pools: Mutex::new(NO_POOLS.to_owned()),
         netns: config.netns,
         _scheduler: scheduler,
         _endpoints: endpoints,
@@ -270,13 +274,17 @@ struct Lines<'a> {
     controller: &'a str,
 }
 
-/// A short lease, so that scenarios need not wait long for a standby.
-fn write_config(path: &Path, lines: &Lines<'_>, more: &str) -> anyhow::Result<()> {
+/// What becomes of single ports is told without pools, which make and keep some of their own accord.
+const NO_POOLS: &str = "enabled = false";
+
+/// A short lease, so that scenarios need not wait long for a standby. `more` may have a section of pools of its own.
+fn write_config(path: &Path, lines: &Lines<'_>, pools: &str, more: &str) -> anyhow::Result<()> {
     let Lines { openstack, sections, controller } = lines;
     let text = format!(
         "[openstack]\ncloud = \"kuryr\"\n{openstack}\n{sections}\n[controller]\nlease_duration = \"3s\"\nnode_cooldown = \"3s\"\n{controller}\n\
          [daemon]\nadd_timeout = \"20s\"\n{more}"
     );
+    let text = if more.contains("[pools]") { text } else { format!("{text}\n[pools]\n{pools}\n") };
     Ok(fs::write(path, text)?)
 }
 
@@ -304,8 +312,25 @@ impl Embedded {
     /// # Errors
     /// It cannot be written.
     pub fn configure_network(&self, network: &str) -> anyhow::Result<()> {
-        let lines = Lines { sections: network, ..Lines::default() };
-        write_config(&self.folder.path().join("kuryr.toml"), &lines, &self.settings)
+        self.configure(Lines { sections: network, ..Lines::default() })
+    }
+
+    /// Writes `kuryr.toml` anew with port pools of these settings, which it has from now on.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn configure_pools(&self, pools: &str) -> anyhow::Result<()> {
+        pools.clone_into(&mut self.pools.lock().unwrap_or_else(PoisonError::into_inner));
+        self.configure(Lines::default())
+    }
+
+    fn configure(&self, lines: Lines<'_>) -> anyhow::Result<()> {
+        write_config(
+            &self.folder.path().join("kuryr.toml"),
+            &lines,
+            &self.pools.lock().unwrap_or_else(PoisonError::into_inner),
+            &self.settings,
+        )
     }
 
     /// Writes `kuryr.toml` anew with settings of `[openstack]`.
@@ -313,8 +338,7 @@ impl Embedded {
     /// # Errors
     /// It cannot be written.
     pub fn configure_openstack(&self, openstack: &str) -> anyhow::Result<()> {
-        let lines = Lines { openstack, ..Lines::default() };
-        write_config(&self.folder.path().join("kuryr.toml"), &lines, &self.settings)
+        self.configure(Lines { openstack, ..Lines::default() })
     }
 
     /// Writes `kuryr.toml` anew with settings of the controller.
@@ -322,8 +346,7 @@ impl Embedded {
     /// # Errors
     /// It cannot be written.
     pub fn configure_controller(&self, controller: &str) -> anyhow::Result<()> {
-        let lines = Lines { controller, ..Lines::default() };
-        write_config(&self.folder.path().join("kuryr.toml"), &lines, &self.settings)
+        self.configure(Lines { controller, ..Lines::default() })
     }
 
     /// A quota of Kuryr's project in Octavia, such as `load_balancer`; -1 for no limit.

@@ -3,6 +3,7 @@
 use super::process::{Process, Program, executable, get};
 use anyhow::{Context, bail, ensure};
 use futures::future::select_all;
+use kuryr_controller::PoolReport;
 use kuryr_node::{attachments::Attachment, netns};
 use std::{
     collections::BTreeMap,
@@ -148,6 +149,25 @@ impl Kuryr {
     pub async fn controller_metrics(&self, number: usize) -> anyhow::Result<String> {
         let (_, listen) = self.controllers.get(&number).context("no such controller")?;
         Ok(get(&format!("http://{listen}/metrics")).await?.1)
+    }
+
+    /// Where a controller serves health, metrics and pools.
+    #[must_use]
+    pub fn controller_address(&self, number: usize) -> Option<SocketAddr> {
+        self.controllers.get(&number).map(|(_, listen)| *listen)
+    }
+
+    /// What the pools of the active controller have; none while there is no active one, or if it has none.
+    ///
+    /// # Errors
+    /// A controller does not answer.
+    pub async fn pools(&self) -> anyhow::Result<Option<PoolReport>> {
+        for (_, listen) in self.controllers.values() {
+            if let (200, body) = get(&format!("http://{listen}/pools")).await? {
+                return Ok(Some(serde_json::from_str(&body)?));
+            }
+        }
+        Ok(None)
     }
 
     /// The metrics page of a node's daemon.

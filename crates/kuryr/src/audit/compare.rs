@@ -70,6 +70,8 @@ pub(crate) struct Finding {
 pub(crate) enum Prunable {
     /// Of the pod with this UID.
     Port(PortId, PodUid),
+    /// Of a pool, and there are none.
+    SparePort(PortId),
     /// With all that is on it.
     Network(NetworkId),
     Router(RouterId),
@@ -89,6 +91,8 @@ pub(crate) enum Prunable {
 pub(crate) struct World {
     pub(crate) cluster: ClusterId,
     pub(crate) now: Timestamp,
+    /// There are port pools.
+    pub(crate) pools: bool,
     pub(crate) view: ClusterView,
     /// Those with our tag, and those that `KuryrPort`s name.
     pub(crate) ports: Vec<Port>,
@@ -238,14 +242,19 @@ fn differences(cluster: &ClusterId, uid: &PodUid, host: Option<&str>, vif: &Vif,
     }
     differ("the addresses", &wanted, &found);
     differ("the network", &vif.network_id.to_string(), &port.network_id.to_string());
-    // What has a device comes to no trunk.
-    differ("device_id", if vif.plug.driver == PlugDriver::Vlan { "" } else { uid.as_str() }, &port.device_id);
+    // One of a pool says nothing of pods: its KuryrPort alone tells whose it is. What has a device comes to no trunk.
+    let of_pool = Mark::read(cluster, &port.tags).is_some_and(|mark| mark.purpose == Purpose::Pool);
+    if !of_pool {
+        differ("device_id", if vif.plug.driver == PlugDriver::Vlan { "" } else { uid.as_str() }, &port.device_id);
+    }
     if let Some(host) = host.filter(|_| !vif.plug.driver.is_nested()) {
         differ("binding:host_id", host, &port.host_id);
     }
     let mark = Mark { cluster: cluster.clone(), purpose: Purpose::Pod(uid.clone()) };
     let tags = Mark::read(cluster, &port.tags).map_or_else(|| port.tags.join(" "), |mark| mark.tags().join(" "));
-    differ("its mark", &mark.tags().join(" "), &tags);
+    if !of_pool {
+        differ("its mark", &mark.tags().join(" "), &tags);
+    }
     all
 }
 
@@ -253,7 +262,14 @@ fn differences(cluster: &ClusterId, uid: &PodUid, host: Option<&str>, vif: &Vif,
 fn strays(world: &World, findings: &mut Vec<Finding>) {
     let held: BTreeSet<_> = world.view.kuryr_ports.iter().flat_map(KuryrPort::port_ids).collect();
     for port in world.ports.iter().filter(|port| !held.contains(&port.id)) {
-        let Some(Mark { purpose: Purpose::Pod(uid), .. }) = Mark::read(&world.cluster, &port.tags) else { continue };
+        let uid = match Mark::read(&world.cluster, &port.tags).map(|mark| mark.purpose) {
+            Some(Purpose::Pod(uid)) => uid,
+            Some(Purpose::Pool) => {
+                findings.extend(spare(world, port));
+                continue;
+            }
+            Some(Purpose::Service(_) | Purpose::Group(_) | Purpose::Base(_)) | None => continue,
+        };
         // Ports are named like their pods: this one may be in what cannot be read.
         if world.view.unreadable.iter().any(|unreadable| unreadable.key.to_string() == port.name) {
             continue;
@@ -271,6 +287,41 @@ fn strays(world: &World, findings: &mut Vec<Finding>) {
         finding.prune = Some(Prunable::Port(port.id, uid));
         findings.push(finding);
     }
+}
+
+/// A port of a pool that no readable `KuryrPort` has.
+fn spare(world: &World, port: &Port) -> Option<Finding> {
+    // What cannot be read may have it.
+    if !world.view.unreadable.is_empty() {
+        return None;
+    }
+    if !world.pools {
+        let what = "made for a port pool, and [pools] enabled is false".to_owned();
+        let mut finding = finding(Kind::Stray, "port", &port.id, what, "prune it: kuryr audit --fix");
+        finding.prune = Some(Prunable::SparePort(port.id));
+        return Some(finding);
+    }
+    if world.view.nodes.iter().all(|node| *node.host.name != port.host_id) {
+        let what = format!("made for the port pool of node {:?}, which is not there", port.host_id);
+        return Some(finding(
+            Kind::Stray,
+            "port",
+            &port.id,
+            what,
+            "the controller deletes it; if it does not: kuryr status",
+        ));
+    }
+    let role = |group: &&SecurityGroup| {
+        let mark = Mark::read(&world.cluster, &group.tags);
+        mark.is_some_and(|mark| matches!(mark.purpose, Purpose::Base(Base::IngressOpen | Base::EgressOpen)))
+    };
+    let open: BTreeSet<SecurityGroupId> = world.groups.iter().filter(role).map(|group| group.id).collect();
+    if port.security_groups.iter().copied().collect::<BTreeSet<_>>() != open {
+        let what = "is spare and has other security groups than kuryr-ingress-open and kuryr-egress-open".to_owned();
+        let fix = "somebody changed it: delete it, the controller makes another";
+        return Some(finding(Kind::Mismatch, "port", &port.id, what, fix));
+    }
+    None
 }
 
 fn groups(world: &World, findings: &mut Vec<Finding>) {

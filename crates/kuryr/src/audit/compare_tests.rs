@@ -42,6 +42,7 @@ fn world() -> World {
     World {
         cluster: "c1".into(),
         now: "2026-01-01T00:10:00Z".parse().unwrap(),
+        pools: true,
         view: ClusterView {
             pods: vec![web, pod("db"), host, done, unbound],
             nodes: vec![node("n1")],
@@ -72,6 +73,46 @@ fn deleted(port: &mut KuryrPort, at: &str) {
 #[test]
 fn a_world_in_order_has_no_findings() {
     assert_eq!(compare(&world()), []);
+}
+
+/// A spare port on this host.
+fn spare(n: u8, host: &str) -> Port {
+    let mark = Mark { cluster: "c1".into(), purpose: Purpose::Pool };
+    let groups = vec![network_id().parse().unwrap(); 2];
+    let (device_id, name) = (String::new(), "kuryr-pool".into());
+    Port { device_id, name, host_id: host.into(), tags: mark.tags(), security_groups: groups, ..port("spare", n) }
+}
+
+#[test]
+fn a_spare_port_is_nobodys_business_while_there_are_pools_and_its_node() {
+    assert_eq!(after(|world| world.ports.push(spare(9, "host-1"))), [""; 0]);
+    let stray = [format!("stray port {}", port_id(9))];
+    assert_eq!(after(|world| world.ports.push(spare(9, "host-of-nobody"))), stray);
+    let off = |world: &mut World| {
+        world.pools = false;
+        world.ports.push(spare(9, "host-1"));
+    };
+    assert_eq!(after(off), stray);
+    let mut world = world();
+    off(&mut world);
+    assert_eq!(compare(&world)[0].prune, Some(Prunable::SparePort(port_id(9).parse().unwrap())));
+    let wide = |world: &mut World| {
+        let other = port_id(77).parse().unwrap();
+        world.ports.push(Port { security_groups: vec![other], ..spare(9, "host-1") });
+    };
+    assert_eq!(after(wide), [format!("mismatch port {}", port_id(9))]);
+}
+
+#[test]
+fn a_port_of_a_pool_is_its_pods_when_the_kuryr_port_says_so() {
+    assert_eq!(
+        after(|world| world.ports[1] = Port {
+            mac_address: world.ports[1].mac_address,
+            fixed_ips: world.ports[1].fixed_ips.clone(),
+            ..spare(2, "host-1")
+        }),
+        [""; 0]
+    );
 }
 
 #[test]

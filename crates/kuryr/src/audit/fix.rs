@@ -51,6 +51,12 @@ async fn delete(finding: &Finding, prunable: &Prunable, cluster: Option<&Cluster
             ensure!(!is_wanted(cluster, *id, uid).await?, "it is wanted by now");
             delete_port(cluster, *id).await.map_err(|error| anyhow::anyhow!(chain(&error)))
         }
+        (Prunable::SparePort(id), Some(cluster)) => {
+            let view = ClusterView::read(&cluster.client).await?;
+            ensure!(!wants(&view, *id, &PodUid::from("")), "it is wanted by now");
+            let network = cluster.cloud.network().background();
+            network.ports().delete(*id).await.map_err(|error| anyhow::anyhow!(chain(&error)))
+        }
         // Neutron itself refuses to delete what is used.
         (Prunable::Network(id), Some(cluster)) => {
             let unused = base_of(cluster).await?.unused_network(&cluster.config.cluster, *id);

@@ -164,8 +164,8 @@ async fn look(cluster: &Cluster) -> anyhow::Result<World> {
             Err(error) => return Err(error.into()),
         }
     }
-    let now = Timestamp::now();
-    Ok(World { cluster: id.clone(), now, view, ports, groups, trunks, pairs, marked, services, policies })
+    let (now, pools) = (Timestamp::now(), config.pools.is_some());
+    Ok(World { cluster: id.clone(), now, pools, view, ports, groups, trunks, pairs, marked, services, policies })
 }
 
 /// What has our mark, but ports of pods, security groups and load balancers.

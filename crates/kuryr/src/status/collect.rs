@@ -53,6 +53,8 @@ pub(crate) struct Facts {
     pub(crate) cloud: Known<CloudFacts>,
     /// Nodes that are virtual machines; none where nodes or Neutron cannot be asked.
     pub(crate) machines: Known<Vec<MachineFacts>>,
+    /// Spare ports that each node has at least, as configured; none: there are no port pools.
+    pub(crate) floor: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -169,7 +171,7 @@ pub(crate) async fn collect(
         (Some(view), Ok(cloud)) => machines::find(&view.nodes, settings.nested, cloud).await,
         _ => Ok(Vec::new()),
     };
-    Facts { now: Timestamp::now(), cluster, kubernetes, cloud: facts, machines }
+    Facts { now: Timestamp::now(), cluster, kubernetes, cloud: facts, machines, floor: settings.pools_floor }
 }
 
 async fn kubernetes(settings: &Settings, client: &Client) -> Kubernetes {
@@ -327,7 +329,7 @@ async fn openstack(settings: &Settings, cluster: &Known<ClusterId>, cloud: &Clou
     };
     let role = |group: SecurityGroup| match Mark::read(cluster.as_ref().ok()?, &group.tags)?.purpose {
         Purpose::Base(base) => Some((base, group)),
-        Purpose::Pod(_) | Purpose::Service(_) | Purpose::Group(_) => None,
+        Purpose::Pod(_) | Purpose::Pool | Purpose::Service(_) | Purpose::Group(_) => None,
     };
     CloudFacts {
         auth_url: cloud.url(Service::Identity).unwrap_or_default(),

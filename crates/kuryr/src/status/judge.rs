@@ -2,7 +2,7 @@
 
 use super::{
     collect::{CloudFacts, Daemon, Facts, Known, Kubernetes, LeaseFacts, SubnetFacts},
-    machines, policies, services,
+    machines, policies, pools, services,
 };
 use crate::{
     kubernetes::OLDEST_MINOR,
@@ -95,6 +95,9 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Check> {
         pods(facts.now, view, &mut checks);
         if let Some(ports) = cloud.and_then(|cloud| cloud.ports.as_ref().ok()) {
             down(view, ports, &mut checks);
+            if let Ok(cluster) = &facts.cluster {
+                checks.extend(pools::pools(cluster, facts.floor, view, ports));
+            }
         }
     }
     if let Ok(kubernetes) = &facts.kubernetes {

@@ -79,6 +79,7 @@ fn facts() -> Facts {
             services: Ok(None),
         }),
         machines: Ok(vec![]),
+        floor: None,
     }
 }
 

@@ -12,6 +12,7 @@ mod collect;
 mod judge;
 mod machines;
 mod policies;
+mod pools;
 mod print;
 mod services;
 
@@ -43,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) nested: Option<PlugDriver>,
     /// What is configured for Services.
     pub(crate) services: ServicesConfig,
+    /// Spare ports that each node has at least; none: there are no port pools.
+    pub(crate) pools_floor: Option<usize>,
     /// The controllers' Lease.
     pub(crate) lease_namespace: String,
     /// Its name.

@@ -1,0 +1,96 @@
+//! Takes ports back.
+
+use super::{Groups, Spares};
+use crate::allocator::Shared;
+use kuryr_model::{PodUid, PortId};
+use kuryr_openstack::network::PortUpdate;
+use kuryr_plan::{
+    enforce::Left,
+    pool::{Back, Place, PoolKey},
+};
+
+impl Shared {
+    /// Whether a port was lent to this pod, which is in no `KuryrPort` for sure: it is spare again.
+    pub(in crate::allocator) fn returned(&self, uid: &PodUid) -> bool {
+        let Some(spares) = &self.spares else { return false };
+        let mut state = spares.state.lock();
+        let Some((id, back)) = state.pools.returned(uid, self.now()) else { return false };
+        let groups = state.out.remove(&id).map(|out| out.groups);
+        let plain = match groups {
+            Some(Groups::Plain) => true,
+            Some(Groups::Handed) => matches!(self.policies.give_up(id), Left::With(groups) if self.is_plain(&groups)),
+            Some(Groups::Unsure) | None => false,
+        };
+        if back == Back::Delete || !plain && state.pools.withdraw(id) {
+            state.delete.push(id);
+        }
+        spares.changed.notify_one();
+        true
+    }
+
+    /// Gives a port back to its pool, if it is of one and that keeps it.
+    pub(in crate::allocator) async fn give_back(&self, id: PortId) -> bool {
+        let Some(spares) = &self.spares else { return false };
+        let (mut port, old_name) = {
+            let mut state = spares.state.lock();
+            let Some(out) = state.out.remove(&id) else { return false };
+            let key = PoolKey { place: Place::Host(out.port.host_id.clone()), network: out.port.network_id };
+            if !state.pools.has_room(&key) {
+                return false;
+            }
+            (out.port, state.rename.remove(&id))
+        };
+        if !self.is_plain_again(id).await {
+            return false;
+        }
+        port.security_groups = self.plain();
+        let mut state = spares.state.lock();
+        let renamed = old_name.is_none() && spares.names;
+        let kept = state.give_back(port, self.now()) == Back::Kept;
+        if kept && renamed {
+            spares.call(&mut state, id, super::NAME.to_owned());
+        }
+        spares.changed.notify_one();
+        kept
+    }
+
+    /// Whether a port that is its pod's no more has the groups of spare ports, in the end.
+    async fn is_plain_again(&self, id: PortId) -> bool {
+        match self.policies.give_up(id) {
+            // That request may be carried out after any other.
+            Left::Changing => return false,
+            Left::With(groups) if self.is_plain(&groups) => return true,
+            Left::With(_) | Left::Unknown => {}
+        }
+        let change = PortUpdate { security_groups: Some(self.plain()), ..PortUpdate::default() };
+        match self.cloud.network().background().ports().update(id, &change, None).await {
+            Ok(port) => self.is_plain(&port.security_groups),
+            Err(error) => {
+                tracing::info!(port = %id, reason = %error, "the port does not get the groups of spare ports, and is deleted");
+                false
+            }
+        }
+    }
+
+    /// A port was deleted.
+    pub(in crate::allocator) fn deleted(&self, id: PortId) {
+        if let Some(spares) = &self.spares {
+            let mut state = spares.state.lock();
+            state.gone.insert(id);
+            state.out.remove(&id);
+            state.rename.remove(&id);
+            state.pools.deleted(id, self.now());
+            spares.changed.notify_one();
+        }
+    }
+}
+
+impl Spares {
+    /// A port is to be called so, if ports have names.
+    pub(super) fn call(&self, state: &mut super::State, id: PortId, name: String) {
+        if self.names {
+            state.rename.insert(id, name);
+            self.changed.notify_one();
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Keeps pools as they should be.
+
+use super::{Spares, refill::Answer};
+use crate::allocator::Shared;
+use futures::{
+    FutureExt,
+    future::BoxFuture,
+    stream::{FuturesUnordered, StreamExt},
+};
+use kuryr_model::PortId;
+use kuryr_plan::pool::{BulkId, Headroom, Plan};
+use std::{collections::HashSet, sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// So many ports are deleted at once.
+const DELETES: usize = 4;
+
+/// So many ports are named at once.
+const NAMINGS: usize = 2;
+
+/// Time between two tries to delete ports.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// How long it is relied on what Neutron said that it has left.
+const HEADROOM_FOR: Duration = Duration::from_secs(60);
+
+/// How often numbers are published, at most.
+const PUBLISH: Duration = Duration::from_millis(500);
+
+/// What is under way.
+#[derive(Default)]
+struct Work<'a> {
+    bulks: FuturesUnordered<BoxFuture<'a, (BulkId, Answer)>>,
+    deletes: FuturesUnordered<BoxFuture<'a, Option<PortId>>>,
+    namings: FuturesUnordered<BoxFuture<'a, PortId>>,
+    /// The ports of these.
+    named: HashSet<PortId>,
+    question: FuturesUnordered<BoxFuture<'a, Headroom>>,
+    /// What Neutron has left, and until when that is relied on.
+    headroom: Option<(Headroom, Instant)>,
+}
+
+/// Makes, deletes and names spare ports as planned, for ever.
+pub(in crate::allocator) async fn keep(shared: &Arc<Shared>) {
+    let Some(spares) = &shared.spares else { return };
+    let mut work = Work::default();
+    let mut publish = Some(Instant::now());
+    loop {
+        let again = work.begin(shared, spares);
+        tokio::select! {
+            Some((id, answer)) = work.bulks.next() => shared.arrived(spares, id, answer),
+            Some(failed) = work.deletes.next() => spares.state.lock().delete.extend(failed),
+            Some(id) = work.namings.next() => drop(work.named.remove(&id)),
+            Some(headroom) = work.question.next() => work.headroom = Some((headroom, Instant::now() + HEADROOM_FOR)),
+            () = spares.changed.notified() => {}
+            () = spares.index.nodes_changed.notified() => {}
+            () = at(again.map(|time| Instant::now() + time)) => {}
+            () = at(publish) => {
+                shared.publish(spares);
+                publish = None;
+                continue;
+            }
+        }
+        publish.get_or_insert_with(|| Instant::now() + PUBLISH);
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl<'a> Work<'a> {
+    /// Begins what is to be done now; after which time to look again, whatever happens.
+    fn begin(&mut self, shared: &'a Arc<Shared>, spares: &Spares) -> Option<Duration> {
+        let now = shared.now();
+        let mut state = spares.state.lock();
+        state.follow(spares.index.serving(), now);
+        let lacks = state.pools.lacks(now);
+        let known = self.headroom.as_ref().filter(|(_, until)| Instant::now() < *until);
+        if lacks && known.is_none() && self.question.is_empty() {
+            self.question.push(shared.headroom().boxed());
+        }
+        // Nothing is made before it is known how much may be.
+        let mut headroom = match known {
+            Some((headroom, _)) => headroom.clone(),
+            None => Headroom { quota: Some(0), ..Headroom::default() },
+        };
+        let Plan { bulks, delete, again, short: _ } = state.pools.plan(now, &headroom);
+        state.delete.extend(delete);
+        for bulk in bulks {
+            let count: usize = bulk.parts.iter().map(|(_, count)| count).sum();
+            let less = |left: &mut usize| *left = left.saturating_sub(count);
+            headroom.quota.iter_mut().for_each(less);
+            let choice = &bulk.choice.subnets;
+            headroom.subnets.iter_mut().filter(|(id, _)| choice.contains(id)).for_each(|(_, left)| less(left));
+            self.bulks.push(shared.refill(bulk).boxed());
+        }
+        if let Some((known, _)) = &mut self.headroom {
+            *known = headroom;
+        }
+        let count = state.delete.len().min(DELETES.saturating_sub(self.deletes.len()));
+        for id in state.delete.drain(..count) {
+            self.deletes.push(shared.discard(id).boxed());
+        }
+        let count = NAMINGS.saturating_sub(self.namings.len());
+        let free = state.rename.keys().filter(|id| !self.named.contains(*id)).take(count).copied();
+        for id in free.collect::<Vec<_>>() {
+            if let Some(name) = state.rename.remove(&id) {
+                self.named.insert(id);
+                self.namings.push(
+                    async move {
+                        shared.rename(id, name).await;
+                        id
+                    }
+                    .boxed(),
+                );
+            }
+        }
+        let unfit = state.unfit.values().min().map(|until| until.saturating_sub(now));
+        again.into_iter().chain(unfit).min()
+    }
+}
+
+impl Shared {
+    /// Deletes a port; if that fails, it is to be tried again when this ends.
+    async fn discard(&self, id: PortId) -> Option<PortId> {
+        let error = self.delete(id).await.err()?;
+        tracing::info!(port = %id, reason = %error, "a spare port was not deleted; trying again");
+        sleep(RETRY).await;
+        Some(id)
+    }
+}

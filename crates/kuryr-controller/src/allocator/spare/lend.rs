@@ -1,0 +1,152 @@
+//! Hands spare ports out.
+
+use super::{Groups, Out, Spares, State};
+use crate::{
+    allocator::{Allocated, Reply, Request, Shared},
+    error::PodError,
+};
+use futures::future::join_all;
+use kuryr_model::{ObjectKey, PodUid, PortId, SecurityGroupId, neutron::Port};
+use kuryr_openstack::network::PortUpdate;
+use kuryr_plan::pool::PoolKey;
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
+
+/// A port that a pod is to get.
+struct Lent {
+    port: Port,
+    groups: Groups,
+    /// It was lent to this pod before, so its `KuryrPort` may have it.
+    before: bool,
+}
+
+impl Shared {
+    /// Answers those whose nodes have spare ports; the others are left.
+    pub(in crate::allocator) async fn lend(&self, pods: Vec<(Request, Reply)>) -> Vec<(Request, Reply)> {
+        let Some(spares) = &self.spares else { return pods };
+        let (mut lent, mut without) = (Vec::new(), Vec::new());
+        {
+            let mut state = spares.state.lock();
+            let mut held = None;
+            for (request, reply) in pods {
+                // Those of virtual machines' pods are bound to no host.
+                let key = spares.key(&request.host).filter(|_| request.machine.is_none());
+                let port = key.and_then(|key| state.take(spares, &key, &request.uid, self.now(), &mut held));
+                match port {
+                    Some(port) => lent.push((request, reply, port)),
+                    None => without.push((request, reply)),
+                }
+            }
+        }
+        spares.changed.notify_one();
+        join_all(lent.into_iter().map(|(request, reply, port)| self.hand_out(spares, request, reply, port))).await;
+        without
+    }
+
+    /// Gives a port the groups that the pod is to have, and then to the pod.
+    async fn hand_out(&self, spares: &Spares, request: Request, reply: Reply, lent: Lent) {
+        let Lent { port, groups, before } = lent;
+        let result = match groups {
+            Groups::Handed => {
+                // Its groups are looked after since it was handed out first.
+                self.policies.ungrant(&request.uid);
+                Ok(())
+            }
+            Groups::Plain if self.is_plain(&request.groups) => Ok(()),
+            Groups::Plain | Groups::Unsure => self.regroup(spares, port.id, request.groups.clone()).await,
+        };
+        let result = result.and_then(|()| self.plugged(&port)).map(|vif| Allocated { vif, made: !before });
+        if result.is_ok() && groups != Groups::Handed {
+            self.policies.has(port.id, &request.uid, &request.groups);
+            if let Some(out) = spares.state.lock().out.get_mut(&port.id) {
+                out.groups = Groups::Handed;
+            }
+        }
+        // It stays lent, so that this pod gets the same one at its next try, unless it is wanted no more.
+        if reply.send(result).is_err() {
+            self.suspect(&request.key, &request.uid, false);
+        }
+    }
+
+    async fn regroup(&self, spares: &Spares, id: PortId, groups: Vec<SecurityGroupId>) -> Result<(), PodError> {
+        let wanted: BTreeSet<SecurityGroupId> = groups.iter().copied().collect();
+        let change = PortUpdate { security_groups: Some(groups), ..PortUpdate::default() };
+        let changed = self.cloud.network().ports().update(id, &change, None).await;
+        let done =
+            changed.as_ref().is_ok_and(|port| port.security_groups.iter().copied().collect::<BTreeSet<_>>() == wanted);
+        if !done && let Some(out) = spares.state.lock().out.get_mut(&id) {
+            out.groups = Groups::Unsure;
+        }
+        match changed {
+            Ok(_) if done => Ok(()),
+            Ok(_) => Err(PodError::WiderThanPolicies),
+            Err(error) => {
+                if error.is_not_found() {
+                    self.look_soon(Duration::ZERO);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// A pod that found no spare port has its answer.
+    pub(in crate::allocator) fn answered(&self, host: &str, uid: &PodUid) {
+        if let Some(spares) = &self.spares
+            && let Some(key) = spares.key(host)
+        {
+            spares.state.lock().pools.waits_no_more(&key, uid);
+        }
+    }
+
+    /// The port that was lent to this pod, if one was, is in its `KuryrPort`.
+    pub(in crate::allocator) fn recorded(&self, key: &ObjectKey, uid: &PodUid) {
+        let Some(spares) = &self.spares else { return };
+        let mut state = spares.state.lock();
+        if let Some(id) = state.pools.recorded(uid) {
+            spares.call(&mut state, id, super::names::of(key));
+        }
+    }
+
+    /// A pod has these ports, and its `KuryrPort`, which named them, was let go: it gets the same when it asks again.
+    pub(in crate::allocator) fn lend_again(&self, uid: &PodUid, ports: &[PortId]) {
+        let Some(spares) = &self.spares else { return };
+        let mut state = spares.state.lock();
+        for id in ports {
+            if let Some(out) = state.out.get(id) {
+                let port = out.port.clone();
+                let place = kuryr_plan::pool::Place::Host(port.host_id.clone());
+                state.pools.lend(uid, &place, port);
+            }
+        }
+    }
+}
+
+impl State {
+    /// A port for a pod. What a `KuryrPort` has all the same, as one that a controller of before has written just now, is no
+    /// spare port: `held` is read from the index once it is needed.
+    fn take(
+        &mut self,
+        spares: &Spares,
+        key: &PoolKey,
+        uid: &PodUid,
+        now: Duration,
+        held: &mut Option<HashSet<PortId>>,
+    ) -> Option<Lent> {
+        let before = self.pools.lends_to(uid);
+        loop {
+            let port = self.pools.take(key, uid, now)?;
+            if let Some(out) = self.out.get(&port.id).filter(|_| before) {
+                return Some(Lent { port, groups: out.groups, before });
+            }
+            let known = held.get_or_insert_with(|| spares.index.held()).contains(&port.id);
+            let groups = if known { Groups::Handed } else { Groups::Plain };
+            self.out.insert(port.id, Out { port: port.clone(), groups });
+            if !known {
+                return Some(Lent { port, groups, before });
+            }
+            self.pools.recorded(uid);
+        }
+    }
+}

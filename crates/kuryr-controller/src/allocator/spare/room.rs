@@ -1,0 +1,89 @@
+//! Sees to it that pods find room before pools do.
+
+use crate::allocator::{Shared, port};
+use futures::future::join_all;
+use kuryr_model::NetworkId;
+use kuryr_openstack::{Class, Waits};
+use kuryr_plan::{
+    allocator::Shortage,
+    pool::{Headroom, Shortage as PoolShortage},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// How long Neutron may take to say what it has left. Pools wait for it, and do without if it takes longer.
+const HEADROOM_WITHIN: Duration = Duration::from_secs(5);
+
+impl Shared {
+    /// Deletes spare ports so that pods get what there is too little of; whether there were any.
+    pub(in crate::allocator) async fn make_way(&self, shortage: Shortage, pods: usize) -> bool {
+        let Some(spares) = &self.spares else { return false };
+        let shortages = match shortage {
+            Shortage::Quota => vec![PoolShortage::Quota],
+            Shortage::Addresses => spares.choices.iter().cloned().map(PoolShortage::Subnets).collect(),
+        };
+        let mut victims = Vec::new();
+        {
+            let mut state = spares.state.lock();
+            for shortage in &shortages {
+                let left = pods - victims.len();
+                victims.extend(state.pools.starved(shortage, left, self.now()));
+            }
+            // Until nobody waits any more, what comes free is for those who do.
+            state.short = true;
+        }
+        if !victims.is_empty() {
+            tracing::info!(pods, ports = victims.len(), ?shortage, "spare ports make way for pods");
+        }
+        let deleted = join_all(victims.iter().map(|id| self.delete(*id))).await;
+        let failed = victims.iter().zip(&deleted).filter(|(_, deleted)| deleted.is_err()).map(|(id, _)| *id);
+        spares.state.lock().delete.extend(failed);
+        spares.changed.notify_one();
+        deleted.iter().any(Result::is_ok)
+    }
+
+    /// No pod waits for room any more: pools may grow again.
+    pub(in crate::allocator) fn relieved(&self) {
+        let Some(spares) = &self.spares else { return };
+        let mut state = spares.state.lock();
+        if std::mem::take(&mut state.short) {
+            let all = spares.choices.iter().cloned().map(PoolShortage::Subnets);
+            for shortage in all.chain([PoolShortage::Quota]) {
+                state.pools.starved(&shortage, 0, self.now());
+            }
+            spares.changed.notify_one();
+        }
+    }
+
+    /// What Neutron has left, as far as it says.
+    pub(super) async fn headroom(&self) -> Headroom {
+        let network = self.cloud.network();
+        let network = network.background().within(HEADROOM_WITHIN);
+        let quota = match self.cloud.identity().project {
+            Some(project) => network.quotas(&project).await.ok(),
+            None => None,
+        };
+        let quota = quota.and_then(|quotas| quotas.get("port")?.free());
+        let quota = quota.map(|free| usize::try_from(free).unwrap_or(usize::MAX));
+        let mut subnets = BTreeMap::new();
+        let networks: BTreeSet<NetworkId> = self.topology.choices.iter().map(|choice| choice.network).collect();
+        for id in networks {
+            if !self.state.lock().tells_room {
+                break;
+            }
+            match network.ip_availability(id).await {
+                Ok(used) => {
+                    let free = used.iter().map(|subnet| (subnet.subnet_id, port::free(subnet)));
+                    subnets.extend(free.map(|(id, free)| (id, usize::try_from(free).unwrap_or(usize::MAX))));
+                }
+                Err(error) if error.is_not_found() || error.class() == Class::Operator(Waits::Forbidden) => {
+                    self.state.lock().tells_room = false;
+                }
+                Err(_) => {}
+            }
+        }
+        Headroom { quota, subnets }
+    }
+}
