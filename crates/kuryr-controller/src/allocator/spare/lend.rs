@@ -31,9 +31,9 @@ impl Shared {
             let mut state = spares.state.lock();
             let mut held = None;
             for (request, reply) in pods {
-                let port = spares
-                    .key(&request.host)
-                    .and_then(|key| state.take(spares, &key, &request.uid, self.now(), &mut held));
+                // Those of virtual machines' pods are bound to no host.
+                let key = spares.key(&request.host).filter(|_| request.machine.is_none());
+                let port = key.and_then(|key| state.take(spares, &key, &request.uid, self.now(), &mut held));
                 match port {
                     Some(port) => lent.push((request, reply, port)),
                     None => without.push((request, reply)),
