@@ -7,6 +7,7 @@ mod bad_input;
 mod cloud_faults;
 mod connectivity;
 mod lifecycle;
+mod nested;
 mod node_faults;
 mod policies;
 mod policies_exec;
@@ -207,4 +208,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded tools::secrets_stay_out_of_logs_that_tell_everything;
     Embedded tools::what_setup_left_behind_is_listed_and_goes_if_nothing_uses_it;
     Both tools::an_audit_that_cannot_look_does_not_say_that_something_is_wrong;
+    Real nested::pods_in_virtual_machines_and_all_others_reach_each_other;
+    Real nested::services_lead_to_and_from_pods_in_virtual_machines;
+    Real nested::policies_hold_between_pods_of_one_virtual_machine;
 };

@@ -10,6 +10,7 @@
 mod actions;
 mod embedded;
 mod kuryr;
+pub mod machines;
 pub mod pods;
 pub mod policies;
 pub mod process;
@@ -23,6 +24,7 @@ pub use embedded::{
     AVAILABILITY_ZONE, EXTERNAL, Embedded, EmbeddedConfig, FLAVOR, SERVICE_CIDR, SERVICE_CIDR_V6, set_up,
 };
 pub use kuryr::{Kuryr, Settings};
+pub use machines::{Asker, Machine};
 pub use pods::{NewPod, Pods, addresses};
 pub use policies::Policies;
 pub use real::{Real, RealConfig};
