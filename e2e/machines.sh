@@ -4,6 +4,7 @@
 #
 #   e2e/machines.sh up NAME...                starts those that do not run, waits until they are ready nodes, prints JSON about them
 #   e2e/machines.sh ask NAME SECONDS COMMAND  runs a shell command in one
+#   e2e/machines.sh reboot NAME               switches it off and on; it forgets all that it had written. Waits until it answers
 #   e2e/machines.sh down|status               down takes all of them away, with all that was made for them in cloud and cluster
 #
 # A machine has two interfaces. One is its port's, and has nothing but the cloud. By the other one, of qemu's user-mode network, it
@@ -23,7 +24,6 @@ MACHINES=$STATE/machines
 SHORT=$RUN/machines
 KURYR_BIN=${KURYR_BIN:-$ROOT/target/release/kuryr}
 KURYR_TESTBED=${KURYR_TESTBED:-$KURYR_BIN-testbed}
-KURYR_CNI=${KURYR_CNI:-$(find "$ROOT/target/cni" -path '*/cni/kuryr-cni' -type f 2>/dev/null | head -n 1)}
 MACHINE_CIDR=${KURYR_E2E_MACHINE_CIDR:-10.140.0.0/24}
 CLOUD=${KURYR_E2E_CLOUD:-kuryr}
 TAINT=kuryr.test/machine
@@ -39,9 +39,10 @@ in_cloud() { /usr/bin/python3 "$E2E/guest/cloud.py" --cloud "$CLOUD" "$@"; }
 
 # make_image: what all machines have, if it is not newer than what is put into it.
 make_image() {
-  local image=$MACHINES/image stripped=$MACHINES/stripped file
+  local image=$MACHINES/image stripped=$MACHINES/stripped file cni
+  cni=${KURYR_CNI:-$(find "$ROOT/target/cni" -path '*/cni/kuryr-cni' -type f | head -n 1)}
   if [ -e "$image" ]; then
-    for file in "$KURYR_BIN" "$KURYR_TESTBED" "$KURYR_CNI" "$GUEST"/*; do [ "$image" -nt "$file" ] || break; done
+    for file in "$KURYR_BIN" "$KURYR_TESTBED" "$cni" "$GUEST"/*; do [ "$image" -nt "$file" ] || break; done
     [ ! "$image" -nt "$file" ] || return 0
   fi
   guest_kernel
@@ -50,7 +51,7 @@ make_image() {
   local first=$!
   strip -o "$stripped/kuryr-testbed" "$KURYR_TESTBED"
   join "$first"
-  guest_image "$image" "$stripped/kuryr=/bin/kuryr" "$stripped/kuryr-testbed=/bin/kuryr-testbed" "$KURYR_CNI=/opt/cni/bin/kuryr-cni" \
+  guest_image "$image" "$stripped/kuryr=/bin/kuryr" "$stripped/kuryr-testbed=/bin/kuryr-testbed" "$cni=/opt/cni/bin/kuryr-cni" \
     "$(command -v nft)=/bin/nft" "$ROOT/deploy/10-kuryr.conflist=/etc/cni/net.d/10-kuryr.conflist" "$GUEST/machine=/etc/start"
   rm -rf "$stripped"
 }
@@ -61,6 +62,9 @@ registered() {
     metadata: {name: $name, annotations: {"kuryr.openstack.org/nested": "vlan"}}, spec: {taints: [{key: $taint, effect: "NoSchedule"}]}}' |
     kubectl apply --filename - >>"$LOGS/machines.log"
 }
+
+# facts_of NAME: what the cloud has said of it, as JSON.
+facts_of() { jq --arg name "$1" '.[] | select(.name == $name)' "$MACHINES/facts.json"; }
 
 # own_files NAME FACTS: an archive with what only this machine has; the kernel unpacks it after the image.
 own_files() {
@@ -114,18 +118,20 @@ boot() {
 }
 
 up() {
-  local name facts all
+  local name facts image all
   [ $# -gt 0 ] || die "which machines?"
   prepare
   locked machines
   mkdir -p "$MACHINES/taps" "$SHORT"
   guest_packages >>"$LOGS/machines.log"
   make_image &
-  local image=$!
-  all=$(in_cloud up --host "$NODE" --router kuryr-pods --cidr "$MACHINE_CIDR" "$@")
+  image=$!
+  # Also those that are there already: one that is started later does not take their place.
+  mapfile -t all < <({ printf '%s\n' "$@" && machines; } | sort --unique)
+  in_cloud up --host "$NODE" --router kuryr-pods --cidr "$MACHINE_CIDR" "${all[@]}" >"$MACHINES/facts.json"
   for name in "$@"; do
     alive "machine-$name" && continue
-    facts=$(jq --arg name "$name" '.[] | select(.name == $name)' <<<"$all")
+    facts=$(facts_of "$name")
     registered "$name"
     own_files "$name" "$facts"
     plug "$facts"
@@ -133,12 +139,22 @@ up() {
   join "$image"
   guest_kernel
   for name in "$@"; do
-    alive "machine-$name" || boot "$(jq --arg name "$name" '.[] | select(.name == $name)' <<<"$all")"
+    alive "machine-$name" || boot "$(facts_of "$name")"
   done
   for name in "$@"; do
     await "machine-$name" 120 "become a ready node (its console: $LOGS/machine-$name.console.log)" ready "$name"
   done
-  jq -c --arg logs "$LOGS" 'map(. + {console: "\($logs)/machine-\(.name).console.log"})' <<<"$all"
+  jq -c --arg logs "$LOGS" 'map(select(IN(.name; $ARGS.positional[])) + {console: "\($logs)/machine-\(.name).console.log"})' \
+    "$MACHINES/facts.json" --args "$@"
+}
+
+reboot() {
+  prepare
+  locked machines
+  stop "machine-$1" 5
+  guest_kernel
+  boot "$(facts_of "$1")"
+  ask "$1" 120 "" || die "$1 does not boot: see $LOGS/machine-$1.console.log"
 }
 
 # ready NAME: it is, and has no taint of a node that is not.
@@ -172,7 +188,7 @@ down() {
     (run_logged machines in_cloud down) || failed=1
   fi
   rm -rf "$SHORT"
-  [ "$failed" != 0 ] || rm -rf "$MACHINES"/*.{files,image} "$MACHINES/taps"
+  [ "$failed" != 0 ] || rm -rf "$MACHINES"/{*.files,*.image,facts.json,taps}
   return "$failed"
 }
 
@@ -180,6 +196,7 @@ verb=${1:-help}
 case $verb in
   up) up "${@:2}" ;;
   ask) ask "$2" "$3" "$4" ;;
+  reboot) reboot "$2" ;;
   down)
     prepare
     locked machines
