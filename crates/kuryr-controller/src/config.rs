@@ -1,7 +1,7 @@
 //! What a controller must be told.
 
 use crate::ElectionConfig;
-use kuryr_model::ClusterId;
+use kuryr_model::{ClusterId, vif::PlugDriver};
 use kuryr_plan::service::site::LOAD_BALANCER_CLASS;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,6 +13,8 @@ pub struct ControllerConfig {
     /// Names or ids of the subnets that pods are on, in the order in which they are tried. Empty: those that
     /// `kuryr setup` made.
     pub pod_subnets: Vec<String>,
+    /// How pods are plugged on nodes that do not say it themselves: these are virtual machines.
+    pub nested: Option<PlugDriver>,
     /// What becomes of Services.
     pub services: ServicesConfig,
     /// How the active controller is elected.
@@ -84,6 +86,7 @@ impl ControllerConfig {
         Self {
             cluster,
             pod_subnets: Vec::new(),
+            nested: None,
             services: ServicesConfig::default(),
             election: ElectionConfig {
                 namespace: "kube-system".to_owned(),

@@ -1,9 +1,13 @@
 //! Why a pod has no ports yet, for programs and for people.
 
-use crate::policy::Waits;
-use kuryr_model::{NetworkId, ObjectKey};
+use crate::{policy::Waits, trunks::TrunkError};
+use kuryr_model::{NetworkId, ObjectKey, PortId, TrunkId};
 use kuryr_openstack::{Class, Error as CloudError};
-use kuryr_plan::vif::VifError;
+use kuryr_plan::{
+    nested::{MachineError, ParentError},
+    trunk::Trouble,
+    vif::VifError,
+};
 use std::{sync::Arc, time::Duration};
 
 /// The ports of a pod could not be made or recorded.
@@ -21,6 +25,33 @@ pub(crate) enum PodError {
     /// No pod subnet has an address left.
     #[error("{} no free address", list(.0))]
     SubnetsFull(Vec<String>),
+    /// What its node says of itself cannot be.
+    #[error("node {node}: {error}")]
+    Machine {
+        /// The node.
+        node: String,
+        /// What is wrong.
+        error: MachineError,
+    },
+    /// The port of its node, a virtual machine, is not known.
+    #[error(transparent)]
+    Parent(#[from] ParentError),
+    /// Somebody has deleted the trunk of its node.
+    #[error(
+        "trunk {0} is gone; make one of the node's port again: openstack network trunk create --parent-port PORT NAME"
+    )]
+    TrunkGone(TrunkId),
+    /// The trunk of its node has no place for its port.
+    #[error("{0}")]
+    Trunk(Trouble),
+    /// The port of its node may use no more addresses.
+    #[error(
+        "Neutron allows port {0} of the node no further address: raise max_allowed_address_pair in its configuration, or use kind vlan"
+    )]
+    PairsFull(PortId),
+    /// A port that was found for it is for a node of another kind.
+    #[error("its port {0} was made for a node of another kind; it gets another one")]
+    OtherKind(PortId),
     /// Security groups that it is to start with are not all there.
     #[error("{0}")]
     Policies(#[from] Waits),
@@ -56,6 +87,17 @@ pub(crate) enum PodError {
     /// The allocator is being stopped.
     #[error("the controller is stopping")]
     Stopping,
+}
+
+impl From<TrunkError> for PodError {
+    fn from(error: TrunkError) -> Self {
+        match error {
+            TrunkError::Cloud(error) => Self::Cloud(error),
+            TrunkError::Trouble(trouble) => Self::Trunk(trouble),
+            TrunkError::Gone(trunk) => Self::TrunkGone(trunk),
+            TrunkError::Stopping => Self::Stopping,
+        }
+    }
 }
 
 fn list(names: &[String]) -> String {
@@ -106,6 +148,11 @@ pub(crate) fn cloud_reason(error: &CloudError) -> Reason {
 }
 
 impl PodError {
+    /// An address pair could not be had.
+    pub(crate) fn pair(error: CloudError, parent: PortId) -> Self {
+        if error.is_pairs_exhausted() { Self::PairsFull(parent) } else { Self::Cloud(error) }
+    }
+
     /// What can be done about it.
     pub(crate) fn remedy(&self) -> Remedy {
         match self {
@@ -117,11 +164,19 @@ impl PodError {
             | Self::Refused { .. }
             | Self::SubnetsFull(_)
             | Self::Vif(_)
+            | Self::Machine { .. }
+            | Self::Parent(_)
+            | Self::TrunkGone(_)
+            | Self::Trunk(_)
+            | Self::PairsFull(_)
             | Self::Untagged
             | Self::WrongNetwork(_) => Remedy::Operator,
-            Self::WiderThanPolicies | Self::Slow | Self::Kubernetes(_) | Self::LeftOut(_) | Self::Stopping => {
-                Remedy::Time(Duration::ZERO)
-            }
+            Self::OtherKind(_)
+            | Self::WiderThanPolicies
+            | Self::Slow
+            | Self::Kubernetes(_)
+            | Self::LeftOut(_)
+            | Self::Stopping => Remedy::Time(Duration::ZERO),
         }
     }
 
@@ -146,8 +201,12 @@ impl PodError {
             Self::Policies(_) | Self::WiderThanPolicies => Reason::PolicyNotReady,
             Self::QuotaUsedUp => Reason::QuotaExceeded,
             Self::SubnetsFull(_) => Reason::SubnetsFull,
+            Self::Trunk(Trouble::Full) | Self::PairsFull(_) => Reason::NodeFull,
+            Self::TrunkGone(_) | Self::Parent(ParentError::NoTrunk(_)) => Reason::TrunkMissing,
+            Self::Machine { .. } | Self::Parent(_) => Reason::MachineUnknown,
+            Self::Trunk(_) => Reason::TrunkRefused,
             Self::Vif(VifError::BindingFailed { .. } | VifError::NotBound { .. }) => Reason::HostUnknown,
-            Self::Vif(_) | Self::LeftOut(_) | Self::WrongNetwork(_) => Reason::PortUnusable,
+            Self::Vif(_) | Self::LeftOut(_) | Self::WrongNetwork(_) | Self::OtherKind(_) => Reason::PortUnusable,
             Self::Untagged => Reason::TagsDropped,
             Self::Kubernetes(_) | Self::Refused { .. } => Reason::KubernetesRefused,
             Self::Stopping => Reason::Stopping,
@@ -185,6 +244,10 @@ pub(crate) enum Reason {
     SubnetsFull,
     PolicyNotReady,
     HostUnknown,
+    MachineUnknown,
+    TrunkMissing,
+    TrunkRefused,
+    NodeFull,
     PortUnusable,
     TagsDropped,
     KubernetesRefused,
@@ -202,6 +265,10 @@ impl Reason {
             Self::SubnetsFull => "SubnetsFull",
             Self::PolicyNotReady => "PolicyNotReady",
             Self::HostUnknown => "HostUnknown",
+            Self::MachineUnknown => "MachineUnknown",
+            Self::TrunkMissing => "TrunkMissing",
+            Self::TrunkRefused => "TrunkRefused",
+            Self::NodeFull => "NodeFull",
             Self::PortUnusable => "PortUnusable",
             Self::TagsDropped => "TagsDropped",
             Self::KubernetesRefused => "KubernetesRefused",

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use kube::client::Body;
-use kuryr_model::{NetworkId, neutron};
+use kuryr_model::{NetworkId, Vif, neutron};
 use kuryr_openstack::{Cloud, CloudConfig};
 use kuryr_plan::{policy::Settings, subnets::choices};
 use parking_lot::Mutex;
@@ -128,8 +128,11 @@ async fn serve(State(neutron): State<Neutron>, request: Request) -> Response {
             state.log.push("GET".to_owned());
             let query = parts.uri.query().unwrap_or_default();
             let of = |port: &&Value| {
-                let owner = format!("device_id={}", port["device_id"].as_str().unwrap());
-                query.split('&').any(|part| part == owner) || !query.contains("device_id=")
+                let marked = |part: &str| {
+                    let tags = port["tags"].as_array().into_iter().flatten();
+                    part.strip_prefix("tags-any=").is_some_and(|mark| tags.into_iter().any(|tag| tag == mark))
+                };
+                query.split('&').any(marked) || !query.contains("tags-any=")
             };
             let ports: Vec<&Value> = state.there.values().filter(of).collect();
             answer(200, json!({"ports": ports}))
@@ -191,6 +194,15 @@ pub(crate) fn topology() -> Topology {
     let networks = [(NETWORK.parse::<NetworkId>().unwrap(), network)].into();
     let open_groups = OPEN_GROUPS.map(|id| id.parse().unwrap());
     Topology { choices: choices(&subnets), subnets, networks, open_groups, tells_room: false }
+}
+
+/// The VIF of a port.
+pub(crate) fn vif(port: &str) -> Vif {
+    serde_json::from_value(json!({
+        "interface": "eth0", "portId": port, "networkId": NETWORK, "mac": "fa:16:3e:00:00:01", "mtu": 1442,
+        "addresses": [], "plug": {"driver": "ovs"},
+    }))
+    .unwrap()
 }
 
 /// What is known of policies: nothing, so that every pod is open.

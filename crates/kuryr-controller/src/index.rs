@@ -4,8 +4,14 @@
 
 use crate::lean::{NodeState, OddPort};
 use kube::Resource;
-use kuryr_model::{KuryrPort, ObjectKey, PodUid};
-use kuryr_plan::pod::{Node, Pod};
+use kuryr_model::{
+    KuryrPort, ObjectKey, PodUid, PortId, SegmentationId, Vif, kuryr_port::AttachmentState, vif::PlugDriver,
+};
+use kuryr_plan::{
+    nested::{Machine, MachineError, pairs_of},
+    pairs::Used,
+    pod::{Node, Pod},
+};
 use parking_lot::RwLock;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -17,6 +23,26 @@ use tokio::time::Instant;
 #[derive(Default)]
 pub(crate) struct Index {
     state: RwLock<State>,
+    /// How pods are plugged on nodes that do not say it.
+    nested: Option<PlugDriver>,
+}
+
+/// Where the ports of a node's pods are in Neutron.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Home {
+    /// The node's name there.
+    pub(crate) host: String,
+    /// It is a virtual machine; or what it says of itself cannot be.
+    pub(crate) machine: Result<Option<Arc<Machine>>, MachineError>,
+}
+
+/// What pods have of a virtual machine's port.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Carried {
+    /// Their ids on its trunk.
+    pub(crate) ids: Vec<(PortId, SegmentationId)>,
+    /// The addresses that it must be allowed.
+    pub(crate) pairs: BTreeSet<Used>,
 }
 
 #[derive(Default)]
@@ -25,8 +51,8 @@ struct State {
     ports: HashMap<ObjectKey, Arc<KuryrPort>>,
     /// Those that cannot be read. No key is in both.
     odd: HashMap<ObjectKey, Arc<OddPort>>,
-    /// Name in Neutron of each node.
-    hosts: HashMap<String, String>,
+    /// The nodes.
+    homes: HashMap<String, Home>,
     /// When a node that has `KuryrPort`s was first found missing, or out of service.
     gone: HashMap<String, Instant>,
 }
@@ -43,18 +69,37 @@ pub(crate) struct Known {
 impl State {
     /// Forgets nodes that are gone when nothing is left of them: there may be ever new ones.
     fn forget_gone(&mut self) {
-        let Self { ports, hosts, gone, .. } = self;
+        let Self { ports, homes, gone, .. } = self;
         let used: HashSet<&str> = ports.values().map(|port| &*port.spec.node_name).collect();
-        gone.retain(|node, _| hosts.contains_key(node) || used.contains(&**node));
+        gone.retain(|node, _| homes.contains_key(node) || used.contains(&**node));
     }
 
     /// The keys of the `KuryrPort`s on a node.
     fn on(&self, node: &str) -> Vec<ObjectKey> {
         self.ports.iter().filter(|(_, port)| port.spec.node_name == node).map(|(key, _)| key.clone()).collect()
     }
+
+    /// The interfaces of pods that are virtual machines' ones, but for those that their nodes have released.
+    fn nested(&self) -> impl Iterator<Item = &Vif> {
+        let released = |port: &KuryrPort| port.deleting() && port.attachment_state() == Some(AttachmentState::Released);
+        let vifs = self.ports.values().filter(move |port| !released(port)).flat_map(|port| &port.spec.vifs);
+        vifs.filter(|vif| vif.plug.driver.is_nested())
+    }
+
+    /// The keys of the pods on a node that lack ports.
+    fn lacking(&self, node: &str) -> Vec<ObjectKey> {
+        let on = self.pods.values().filter(|pod| pod.node.as_deref() == Some(node));
+        let lacking = on.filter(|pod| pod.lacks_ports(self.ports.get(&pod.key).map(AsRef::as_ref)));
+        lacking.map(|pod| pod.key.clone()).collect()
+    }
 }
 
 impl Index {
+    /// An empty one, where nodes that say nothing are plugged as `nested`.
+    pub(crate) fn new(nested: Option<PlugDriver>) -> Self {
+        Self { state: RwLock::default(), nested }
+    }
+
     pub(crate) fn get(&self, key: &ObjectKey) -> Known {
         let state = self.state.read();
         let (pod, port, odd) = (state.pods.get(key), state.ports.get(key), state.odd.get(key));
@@ -85,15 +130,35 @@ impl Index {
         pods.map(|pod| (pod.uid.clone(), pod.key.clone())).collect()
     }
 
-    /// The node's name in Neutron: its annotation, else its own name.
-    pub(crate) fn host(&self, node: &str) -> String {
-        self.state.read().hosts.get(node).cloned().unwrap_or_else(|| node.to_owned())
+    /// Where the ports of a node's pods are. Its name in Neutron is what its annotation says, else its own one.
+    pub(crate) fn home(&self, node: &str) -> Home {
+        let known = self.state.read().homes.get(node).cloned();
+        known.unwrap_or_else(|| Home { host: node.to_owned(), machine: Ok(None) })
+    }
+
+    /// What pods have of virtual machines' ports.
+    pub(crate) fn nested(&self) -> HashMap<PortId, Carried> {
+        let mut all: HashMap<PortId, Carried> = HashMap::new();
+        for vif in self.state.read().nested() {
+            let Some(parent) = vif.plug.parent else { continue };
+            let carried = all.entry(parent.port_id).or_default();
+            carried.ids.extend(vif.plug.vlan.map(|id| (vif.port_id, id)));
+            carried.pairs.extend(pairs_of(vif));
+        }
+        all
+    }
+
+    /// The ids that pods have of the trunk with this parent.
+    pub(crate) fn ids_on(&self, parent: PortId) -> Vec<(PortId, SegmentationId)> {
+        let state = self.state.read();
+        let vifs = state.nested().filter(|vif| vif.plug.parent.is_some_and(|known| known.port_id == parent));
+        vifs.filter_map(|vif| Some((vif.port_id, vif.plug.vlan?))).collect()
     }
 
     /// Whether `node` is there, or since when it is known to be missing or out of service.
     pub(crate) fn node(&self, node: &str, now: Instant) -> Node {
         let state = self.state.read();
-        if state.hosts.contains_key(node) && !state.gone.contains_key(node) {
+        if state.homes.contains_key(node) && !state.gone.contains_key(node) {
             return Node::Present;
         }
         drop(state);
@@ -157,24 +222,30 @@ impl Index {
         }
     }
 
-    /// Takes over a node, and gives the keys of the `KuryrPort`s on it if it is out of service from now on.
+    /// Takes over a node, and gives the keys of the `KuryrPort`s on it if it is out of service from now on, and of pods that wait
+    /// for ports if these are somewhere else now.
     pub(crate) fn apply_node(&self, node: NodeState, now: Instant) -> Vec<ObjectKey> {
-        let NodeState { name, host, addresses: _, out_of_service } = node;
+        let NodeState { name, host, said, addresses, out_of_service } = node;
+        let machine = Machine::read(&said.annotations, self.nested, said.provider_id.as_deref(), addresses);
+        let home = Home { host: host.name, machine: machine.map(|machine| machine.map(Arc::new)) };
         let mut state = self.state.write();
-        state.hosts.insert(name.clone(), host.name);
+        let mut keys = match state.homes.insert(name.clone(), home.clone()) {
+            Some(before) if before != home => state.lacking(&name),
+            _ => Vec::new(),
+        };
         if !out_of_service {
             state.gone.remove(&name);
         } else if !state.gone.contains_key(&name) {
             state.gone.insert(name.clone(), now);
-            return state.on(&name);
+            keys.extend(state.on(&name));
         }
-        Vec::new()
+        keys
     }
 
     /// Forgets a node and gives the keys of the `KuryrPort`s that were on it.
     pub(crate) fn remove_node(&self, name: &str, now: Instant) -> Vec<ObjectKey> {
         let mut state = self.state.write();
-        state.hosts.remove(name);
+        state.homes.remove(name);
         state.gone.entry(name.to_owned()).or_insert(now);
         state.forget_gone();
         state.on(name)
@@ -195,7 +266,7 @@ impl Index {
 
     /// The nodes that are known.
     pub(crate) fn nodes(&self) -> Vec<String> {
-        self.state.read().hosts.keys().cloned().collect()
+        self.state.read().homes.keys().cloned().collect()
     }
 }
 
@@ -231,8 +302,8 @@ fn number(version: Option<&str>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lean::LeanPod;
-    use kuryr_model::Host;
+    use crate::lean::{LeanPod, Said};
+    use kuryr_model::{Host, NESTED_ANNOTATION};
     use serde_json::json;
     use std::time::Duration;
 
@@ -279,7 +350,7 @@ mod tests {
 
     fn node9(out_of_service: bool) -> NodeState {
         let (name, host) = ("node9".into(), Host::of("node9", Some("compute-9")));
-        NodeState { name, host, addresses: [].into(), out_of_service }
+        NodeState { name, host, said: Said::default(), addresses: [].into(), out_of_service }
     }
 
     #[test]
@@ -296,7 +367,7 @@ mod tests {
         assert_eq!(woken, [ObjectKey::new("a", "x")]);
         assert_eq!(index.apply_node(node9(true), at(2)), [], "known already");
         assert_eq!(
-            (index.node("node9", at(4)), &*index.host("node9")),
+            (index.node("node9", at(4)), &*index.home("node9").host),
             (Node::Gone(Duration::from_secs(3)), "compute-9")
         );
         // Deleting the Node as well does not begin the wait anew.
@@ -314,7 +385,7 @@ mod tests {
         let later = start + Duration::from_secs(5);
         assert_eq!(index.node("node9", later), Node::Gone(Duration::from_secs(5)));
         index.apply_node(node9(false), later);
-        assert_eq!((index.node("node9", later), index.host("node9").as_str()), (Node::Present, "compute-9"));
+        assert_eq!((index.node("node9", later), index.home("node9").host.as_str()), (Node::Present, "compute-9"));
     }
 
     fn odd(version: &str, why: &str) -> OddPort {
@@ -364,7 +435,7 @@ mod tests {
         for number in 0..100 {
             let name = format!("spot-{number}");
             let host = Host::of(&name, None);
-            index.apply_node(NodeState { name: name.clone(), host, addresses: [].into(), out_of_service: false }, now);
+            index.apply_node(NodeState { name: name.clone(), host, ..node9(false) }, now);
             index.remove_node(&name, now);
         }
         let gone = || index.state.read().gone.keys().cloned().collect::<Vec<_>>();
@@ -372,5 +443,51 @@ mod tests {
         index.remove_port(&ObjectKey::new("a", "x"), Some("u"));
         index.remove_node("spot-7", now);
         assert_eq!(gone(), [""; 0]);
+    }
+
+    #[test]
+    fn pods_that_wait_on_a_node_are_looked_at_when_it_says_something_else() {
+        let (index, now) = (Index::new(None), Instant::now());
+        index.apply_node(node9(false), now);
+        let waits = json!({"metadata": {"namespace": "a", "name": "x", "uid": "p"}, "spec": {"nodeName": "node9"}});
+        index.apply_pod(pod(waits));
+        assert_eq!(index.apply_node(node9(false), now), [], "no news");
+        let mut nested = node9(false);
+        nested.said.annotations.insert(NESTED_ANNOTATION.into(), "vlan".into());
+        assert_eq!(index.apply_node(nested.clone(), now), [ObjectKey::new("a", "x")]);
+        let machine = index.home("node9").machine.unwrap().unwrap();
+        assert_eq!(machine.driver, PlugDriver::Vlan);
+        nested.addresses = ["192.0.2.7".parse().unwrap()].into();
+        assert_eq!(index.apply_node(nested, now), [ObjectKey::new("a", "x")], "it can be found by that");
+    }
+
+    #[test]
+    fn the_ids_of_a_trunk_are_those_that_pods_may_use() {
+        let index = Index::default();
+        let nested = |n: u8, parent: u8, state: &str| -> KuryrPort {
+            let id = |n: u8| format!("00000000-0000-0000-0000-0000000000{n:02x}");
+            let deletion = (!state.is_empty()).then_some("2026-01-01T00:00:00Z");
+            serde_json::from_value(json!({
+                "apiVersion": "kuryr.openstack.org/v1", "kind": "KuryrPort",
+                "metadata": {"namespace": "a", "name": format!("p{n}"), "deletionTimestamp": deletion},
+                "spec": {"podUid": "p", "nodeName": "n", "vifs": [{
+                    "interface": "eth0", "portId": id(n), "networkId": id(1), "mac": "fa:16:3e:00:00:01", "mtu": 1442,
+                    "addresses": [],
+                    "plug": {"driver": "vlan", "vlan": n, "parent": {"portId": id(parent), "mac": "fa:16:3e:00:00:09"}},
+                }]},
+                "status": deletion.map(|since| json!({"attachment": {"state": state, "since": since}})),
+            }))
+            .unwrap()
+        };
+        for port in [nested(2, 90, ""), nested(3, 90, "Attached"), nested(4, 90, "Released"), nested(5, 91, "")] {
+            index.apply_port(port);
+        }
+        let mut ids: Vec<u16> = index
+            .ids_on("00000000-0000-0000-0000-00000000005a".parse().unwrap())
+            .into_iter()
+            .map(|(_, id)| id.get())
+            .collect();
+        ids.sort_unstable();
+        assert_eq!(ids, [2, 3]);
     }
 }

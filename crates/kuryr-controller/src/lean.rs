@@ -10,7 +10,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{Resource, ResourceExt, api::ObjectMeta};
-use kuryr_model::{HOST_ANNOTATION, Host, KuryrPort, KuryrPortSpec, ObjectKey, PodUid, kuryr_port::KuryrPortStatus};
+use kuryr_model::{
+    HOST_ANNOTATION, Host, KuryrPort, KuryrPortSpec, NESTED_ANNOTATION, ObjectKey, PARENT_PORT_ANNOTATION, PodUid,
+    kuryr_port::KuryrPortStatus,
+};
 use kuryr_plan::{
     pod::{Pod, out_of_service},
     policy::{NamedPort, Protocol},
@@ -64,16 +67,28 @@ pub(crate) struct NodeState {
     pub(crate) name: String,
     /// What Neutron calls it.
     pub(crate) host: Host,
+    /// What it says of itself as a virtual machine.
+    pub(crate) said: Said,
     /// The addresses from which it speaks to its pods.
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// Nothing on it will say anything any more.
     pub(crate) out_of_service: bool,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+/// What a node says that may be a virtual machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// What its cloud calls it.
+    pub(crate) provider_id: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct NodeSpec {
     #[serde(default)]
     taints: Vec<Taint>,
+    #[serde(rename = "providerID")]
+    provider_id: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -155,6 +170,10 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
     struct Annotations {
         #[serde(rename = "kuryr.openstack.org/host")]
         host: Option<String>,
+        #[serde(rename = "kuryr.openstack.org/nested")]
+        nested: Option<String>,
+        #[serde(rename = "kuryr.openstack.org/parent-port")]
+        parent_port: Option<String>,
     }
     let Metadata {
         name,
@@ -167,8 +186,11 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         labels,
         annotations,
     } = Metadata::deserialize(deserializer)?;
-    let host = annotations.and_then(|annotations| annotations.host);
-    let annotations = host.map(|host| [(HOST_ANNOTATION.to_owned(), host)].into());
+    let annotations = annotations.map(|Annotations { host, nested, parent_port }| {
+        let all = [(HOST_ANNOTATION, host), (NESTED_ANNOTATION, nested), (PARENT_PORT_ANNOTATION, parent_port)];
+        all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+    });
+    let annotations = annotations.filter(|annotations: &BTreeMap<_, _>| !annotations.is_empty());
     let rest = ObjectMeta { annotations, ..ObjectMeta::default() };
     Ok(ObjectMeta {
         name,
@@ -229,17 +251,19 @@ impl LeanNode {
     ///
     /// # Errors
     /// None: a node always has a name.
-    pub(crate) fn read(self) -> Result<NodeState, String> {
+    pub(crate) fn read(mut self) -> Result<NodeState, String> {
         let name = self.name_any();
-        let host = Host::of(&name, self.annotations().get(HOST_ANNOTATION).map(String::as_str));
+        let mut annotations = self.metadata.annotations.take().unwrap_or_default();
+        let host = Host::of(&name, annotations.remove(HOST_ANNOTATION).as_deref());
         let (conditions, addresses) =
             self.status.map(|status| (status.conditions, status.addresses)).unwrap_or_default();
         let own = addresses.iter().filter(|address| matches!(address.kind.as_str(), "InternalIP" | "ExternalIP"));
         let addresses = own.filter_map(|address| address.address.parse().ok()).collect();
         let ready = conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True");
-        let taints = self.spec.map(|spec| spec.taints).unwrap_or_default();
+        let NodeSpec { taints, provider_id } = self.spec.unwrap_or_default();
         let out_of_service = out_of_service(ready, taints.iter().map(|taint| &*taint.key));
-        Ok(NodeState { name, host, addresses, out_of_service })
+        let said = Said { annotations, provider_id };
+        Ok(NodeState { name, host, said, addresses, out_of_service })
     }
 }
 
@@ -369,11 +393,14 @@ mod tests {
     fn a_node_has_its_host_and_may_be_out_of_service() {
         let read = |value: Value| serde_json::from_value::<LeanNode>(value).unwrap().read().unwrap();
         let plain = read(json!({"metadata": {"name": "n", "annotations": {"other": "x"}}}));
-        let addresses = BTreeSet::new();
-        assert_eq!(plain, NodeState { name: "n".into(), host: Host::of("n", None), addresses, out_of_service: false });
+        let (addresses, said) = (BTreeSet::new(), Said::default());
+        let host = Host::of("n", None);
+        assert_eq!(plain, NodeState { name: "n".into(), host, said, addresses, out_of_service: false });
         let lost = read(json!({
-            "metadata": {"name": "n", "annotations": {(HOST_ANNOTATION): "compute-1", "other": "x"}},
-            "spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]},
+            "metadata": {
+                "name": "n", "annotations": {(HOST_ANNOTATION): "compute-1", (NESTED_ANNOTATION): "vlan", "other": "x"},
+            },
+            "spec": {"providerID": "openstack:///srv", "taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]},
             "status": {
                 "conditions": [{"type": "Ready", "status": "Unknown"}],
                 "addresses": [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "192.0.2.7"}],
@@ -381,7 +408,9 @@ mod tests {
         }));
         let addresses = ["192.0.2.7".parse().unwrap()].into();
         let host = Host::of("n", Some("compute-1"));
-        assert_eq!(lost, NodeState { name: "n".into(), host, addresses, out_of_service: true });
+        let annotations = [(NESTED_ANNOTATION.to_owned(), "vlan".to_owned())].into();
+        let said = Said { annotations, provider_id: Some("openstack:///srv".into()) };
+        assert_eq!(lost, NodeState { name: "n".into(), host, said, addresses, out_of_service: true });
     }
 
     #[test]

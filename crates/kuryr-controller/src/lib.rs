@@ -29,6 +29,7 @@ mod gather;
 pub mod http;
 mod index;
 mod lean;
+mod machines;
 mod metrics;
 mod odd;
 mod own;

@@ -48,12 +48,12 @@ impl Resync {
         );
         let names = self.index.names(&plan.adopt.keys().collect());
         self.allocator.resynced(plan.adopt.keys().map(|uid| (uid.clone(), names.get(uid).cloned())));
-        for id in plan.delete {
-            tracing::warn!(port = %id, "deleting a port that nobody wants");
-            self.allocator.release(id).await?;
+        for port in ports.iter().filter(|port| plan.delete.contains(&port.id)) {
+            tracing::warn!(port = %port.id, "deleting a port that nobody wants");
+            self.allocator.discard(port).await?;
             self.metrics.pruned();
         }
-        Ok(())
+        self.allocator.repair().await
     }
 }
 

@@ -101,7 +101,7 @@ pub async fn run(
     let (leads, leading) = watch::channel(false);
     publish(Health { synced: seen.clone(), leads: leading });
 
-    let index = Arc::new(Index::default());
+    let index = Arc::new(Index::new(config.nested));
     let queue = Arc::new(Queue::new());
     let _stop_watches = stop.clone().drop_guard();
     let service = services.then(|| {
@@ -185,8 +185,8 @@ impl Term {
             None => None,
         };
         let policies = self.policy_term(topology.open_groups);
-        let allocator =
-            Allocator::start(self.cloud.clone(), topology, config, self.metrics.clone(), self.policies.clone());
+        let (metrics, policies_of, index) = (self.metrics.clone(), self.policies.clone(), self.index.clone());
+        let allocator = Allocator::start(self.cloud.clone(), topology, config, metrics, policies_of, index);
         let reconciler = Arc::new(Reconciler {
             client: self.client.clone(),
             index: self.index.clone(),
@@ -200,6 +200,7 @@ impl Term {
             refusals: Mutex::default(),
             began: Instant::now(),
         });
+        let revive = allocator.clone().revive();
         let resync = Resync {
             client: self.client.clone(),
             cluster: config.cluster.clone(),
@@ -211,6 +212,7 @@ impl Term {
         // They end with this, be it cut off because the Lease is lost.
         let mut background = JoinSet::new();
         background.spawn(resync.run());
+        background.spawn(revive);
         background.spawn(self.events.clone().run());
         background.spawn(tell_nodes(self.ignored.clone(), self.events.clone()));
         for key in self.index.keys() {

@@ -363,13 +363,13 @@ mod tests {
         watches.node(node("n", Some("compute-1")));
         assert!(!ignored.has_changed().unwrap());
         watches.node(node("n", Some(" ")));
-        assert_eq!(watches.index.host("n"), "n");
+        assert_eq!(watches.index.home("n").host, "n");
         assert!(ignored.borrow_and_update()["n"].contains("blank"));
         watches.node(node("n", Some(" ")));
         assert!(!ignored.has_changed().unwrap(), "no news");
         watches.node(node("m", Some("two words")));
         watches.node(node("n", Some("compute-2")));
-        assert_eq!(watches.index.host("n"), "compute-2");
+        assert_eq!(watches.index.home("n").host, "compute-2");
         assert_eq!(ignored.borrow_and_update().keys().collect::<Vec<_>>(), ["m"]);
         watches.node(Seen::Delete(ObjectKey::new("", "m")));
         assert!(ignored.borrow_and_update().is_empty());

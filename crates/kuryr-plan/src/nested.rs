@@ -5,13 +5,19 @@
 //!                                                                       └── parent ◀── ports, trunks ── Neutron
 //! ```
 
-use crate::vif::{VifError, describe};
+use crate::{
+    pairs::Used,
+    vif::{VifError, describe},
+};
 use kuryr_model::{
-    NESTED_ANNOTATION, PARENT_PORT_ANNOTATION, Parent, Plug, PortId, SegmentationId, TrunkId, Vif,
+    NESTED_ANNOTATION, NetworkId, PARENT_PORT_ANNOTATION, Parent, Plug, PortId, TrunkId, Vif,
     neutron::{Network, Port, Subnet, Trunk},
     vif::PlugDriver,
 };
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// What a node that is a virtual machine says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +37,7 @@ pub struct Machine {
 pub enum MachineError {
     /// There is no such kind of nested pod.
     #[error(
-        "annotation {NESTED_ANNOTATION} is {0:?}; use vlan, macvlan or ipvlan, or remove it if the node is no virtual machine"
+        "annotation {NESTED_ANNOTATION} is {0:?}; use vlan, macvlan or ipvlan, or none if the node is no virtual machine"
     )]
     Driver(String),
     /// That is no id.
@@ -66,6 +72,19 @@ pub enum ParentError {
     /// None of its ports is a trunk's parent.
     #[error("none of the node's ports ({}) is the parent of a trunk; make one: openstack network trunk create --parent-port {} NAME", list(.0), .0.first().map_or_else(String::new, ToString::to_string))]
     NoTrunk(Vec<PortId>),
+    /// The pods of such a machine are on its own port's network, and there is no pod subnet.
+    #[error(
+        "pods of kind {} are on the network of the node's port {port}, and no pod subnet is on that ({network}); add one to [network] pod_subnets, or use kind vlan",
+        .driver.as_str()
+    )]
+    NoSubnet {
+        /// How its pods are plugged.
+        driver: PlugDriver,
+        /// Its port.
+        port: PortId,
+        /// The port's network.
+        network: NetworkId,
+    },
     /// Several ports fit.
     #[error("the node has several ports that could carry its pods ({}); set annotation {PARENT_PORT_ANNOTATION} to one of them", list(.0))]
     Several(Vec<PortId>),
@@ -75,29 +94,46 @@ fn list(ports: &[PortId]) -> String {
     ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The port through which a machine reaches its network, and its trunk, if it has one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The port through which a machine reaches its network, and what its pods are on there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The port.
     pub parent: Parent,
-    /// Its trunk; driver `vlan` has one.
-    pub trunk: Option<TrunkId>,
+    /// Its network.
+    pub network: NetworkId,
+    /// What its pods are.
+    pub pods: Pods,
+}
+
+/// What the pods of a machine are in Neutron.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pods {
+    /// Subports of this trunk.
+    Subports(TrunkId),
+    /// Addresses that the machine's port may use, each with an Ethernet address of its own (`macvlan`).
+    Pairs,
+    /// The same with the machine's Ethernet address (`ipvlan`).
+    Addresses,
 }
 
 impl Machine {
-    /// Reads what a Node says; `None` if it does not say that it is a virtual machine whose pods are nested.
+    /// Reads what a Node says, where one that says nothing is plugged as `default`; `None` if it is no virtual machine whose pods
+    /// are nested.
     ///
     /// # Errors
     /// It says something that cannot be.
     pub fn read(
         annotations: &BTreeMap<String, String>,
+        default: Option<PlugDriver>,
         provider_id: Option<&str>,
         addresses: impl IntoIterator<Item = IpAddr>,
     ) -> Result<Option<Self>, MachineError> {
-        let Some(kind) = annotations.get(NESTED_ANNOTATION) else { return Ok(None) };
-        let drivers = [PlugDriver::Vlan, PlugDriver::Macvlan, PlugDriver::Ipvlan];
-        let driver = drivers.into_iter().find(|driver| driver.as_str() == kind);
-        let driver = driver.ok_or_else(|| MachineError::Driver(kind.clone()))?;
+        let driver = match annotations.get(NESTED_ANNOTATION) {
+            None => default,
+            Some(kind) if kind == "none" => None,
+            Some(kind) => Some(driver(kind).ok_or_else(|| MachineError::Driver(kind.clone()))?),
+        };
+        let Some(driver) = driver else { return Ok(None) };
         let said = annotations
             .get(PARENT_PORT_ANNOTATION)
             .map(|text| text.parse().map_err(|_| MachineError::Port(text.clone())))
@@ -142,7 +178,16 @@ impl Machine {
             fitting.retain(has_address);
         }
         match *fitting {
-            [port] => Ok(Found { parent: Parent { port_id: port.id, mac: port.mac_address }, trunk: trunk_of(port) }),
+            [port] => {
+                let pods = match (self.driver, trunk_of(port)) {
+                    (PlugDriver::Macvlan, _) => Pods::Pairs,
+                    (PlugDriver::Ipvlan, _) => Pods::Addresses,
+                    (_, Some(trunk)) => Pods::Subports(trunk),
+                    (_, None) => return Err(ParentError::NoTrunk(vec![port.id])),
+                };
+                let parent = Parent { port_id: port.id, mac: port.mac_address };
+                Ok(Found { parent, network: port.network_id, pods })
+            }
             _ => Err(ParentError::Several(fitting.iter().map(|port| port.id).collect())),
         }
     }
@@ -173,33 +218,56 @@ impl Machine {
     }
 }
 
+/// The driver of that name, if it is one of nested pods.
+#[must_use]
+pub fn driver(name: &str) -> Option<PlugDriver> {
+    [PlugDriver::Vlan, PlugDriver::Macvlan, PlugDriver::Ipvlan].into_iter().find(|driver| driver.as_str() == name)
+}
+
 /// Nova's id in a Node's provider id: `openstack:///<id>`, or `openstack://<region>/<id>`.
 fn server_of(provider_id: &str) -> Option<String> {
     let (_, id) = provider_id.strip_prefix("openstack://")?.rsplit_once('/')?;
     (!id.is_empty()).then(|| id.to_owned())
 }
 
-/// The VIF named `interface` for a port that is a subport of `parent`'s trunk with that id.
+/// The VIF named `interface` for the port of a pod on a machine. A subport's id is to be added when the port is on its trunk.
 ///
 /// # Errors
-/// [`VifError`] if the port has no usable address. How it is bound does not matter: its parent is.
-pub fn subport_vif(
+/// [`VifError`] if the port has no usable address. How it is bound does not matter: the machine's port is.
+pub fn nested_vif(
     interface: &str,
     port: &Port,
     network: &Network,
     subnets: &[Subnet],
-    parent: Parent,
-    id: SegmentationId,
+    found: &Found,
 ) -> Result<Vif, VifError> {
-    let plug = Plug { driver: PlugDriver::Vlan, bridge: None, parent: Some(parent), vlan: Some(id) };
-    describe(interface, port, network, subnets, plug)
+    let driver = match found.pods {
+        Pods::Subports(_) => PlugDriver::Vlan,
+        Pods::Pairs => PlugDriver::Macvlan,
+        Pods::Addresses => PlugDriver::Ipvlan,
+    };
+    let plug = Plug { driver, bridge: None, parent: Some(found.parent), vlan: None };
+    let mut vif = describe(interface, port, network, subnets, plug)?;
+    if found.pods == Pods::Addresses {
+        vif.mac = found.parent.mac;
+    }
+    Ok(vif)
+}
+
+/// What the machine's port must be allowed for a VIF that shares it; nothing for others.
+#[must_use]
+pub fn pairs_of(vif: &Vif) -> BTreeSet<Used> {
+    match vif.plug.driver {
+        PlugDriver::Macvlan | PlugDriver::Ipvlan => vif.addresses.iter().map(|address| (address.ip, vif.mac)).collect(),
+        PlugDriver::Ovs | PlugDriver::Bridge | PlugDriver::Tap | PlugDriver::Vlan => BTreeSet::new(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use kuryr_model::{
-        MacAddress, NetworkId, SubnetId,
+        MacAddress, SubnetId,
         neutron::{FixedIp, PortStatus, TrunkStatus, VifDetails},
     };
     use uuid::Uuid;
@@ -238,7 +306,7 @@ mod tests {
     fn machine(annotations: &[(&str, &str)], provider: Option<&str>, addresses: &[&str]) -> Machine {
         let annotations = [&[(NESTED_ANNOTATION, "vlan")], annotations].concat();
         let annotations = annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Machine::read(&annotations, provider, addresses.iter().map(|a| a.parse().unwrap())).unwrap().unwrap()
+        Machine::read(&annotations, None, provider, addresses.iter().map(|a| a.parse().unwrap())).unwrap().unwrap()
     }
 
     fn found(machine: &Machine, ports: &[Port], trunks: &[Trunk]) -> Result<u128, ParentError> {
@@ -247,14 +315,17 @@ mod tests {
 
     #[test]
     fn a_node_is_a_machine_if_it_says_so() {
-        assert_eq!(Machine::read(&BTreeMap::new(), Some("openstack:///x"), []), Ok(None));
+        assert_eq!(Machine::read(&BTreeMap::new(), None, Some("openstack:///x"), []), Ok(None));
         let said = |kind: &str| [(NESTED_ANNOTATION.to_owned(), kind.to_owned())].into();
-        assert_eq!(Machine::read(&said("ipvlan"), None, []).unwrap().unwrap().driver, PlugDriver::Ipvlan);
-        let wrong = Machine::read(&said("tap"), None, []).unwrap_err();
+        assert_eq!(Machine::read(&said("ipvlan"), None, None, []).unwrap().unwrap().driver, PlugDriver::Ipvlan);
+        let all = Some(PlugDriver::Vlan);
+        assert_eq!(Machine::read(&BTreeMap::new(), all, None, []).unwrap().unwrap().driver, PlugDriver::Vlan);
+        assert_eq!(Machine::read(&said("none"), all, None, []), Ok(None));
+        let wrong = Machine::read(&said("tap"), None, None, []).unwrap_err();
         assert!(wrong.to_string().contains("use vlan, macvlan or ipvlan"), "{wrong}");
         let mut bad: BTreeMap<String, String> = said("vlan");
         bad.insert(PARENT_PORT_ANNOTATION.to_owned(), "ens3".to_owned());
-        assert!(matches!(Machine::read(&bad, None, []), Err(MachineError::Port(text)) if text == "ens3"));
+        assert!(matches!(Machine::read(&bad, None, None, []), Err(MachineError::Port(text)) if text == "ens3"));
     }
 
     #[test]
@@ -308,34 +379,32 @@ mod tests {
         assert!(error.to_string().contains(&format!("--parent-port {}", ports[0].id)), "{error}");
         machine.driver = PlugDriver::Macvlan;
         let parent = Parent { port_id: ports[0].id, mac: ports[0].mac_address };
-        assert_eq!(machine.parent(&ports, &[]), Ok(Found { parent, trunk: None }));
+        let expected = Found { parent, network: ports[0].network_id, pods: Pods::Pairs };
+        assert_eq!(machine.parent(&ports, &[]), Ok(expected));
     }
 
     #[test]
-    fn a_subport_becomes_a_vif_however_it_is_bound() {
-        let subnet = Subnet {
-            id: SubnetId(Uuid::nil()),
-            network_id: NetworkId(Uuid::nil()),
-            name: String::new(),
-            cidr: "10.0.0.0/24".parse().unwrap(),
-            gateway_ip: None,
-            host_routes: vec![],
-            subnetpool_id: None,
-            tags: vec![],
-        };
-        let network = Network {
-            id: NetworkId(Uuid::nil()),
-            name: String::new(),
-            mtu: 1442,
-            tags: vec![],
-            project_id: None,
-            external: false,
-        };
+    fn a_pods_port_becomes_a_vif_however_it_is_bound() {
+        let id = NetworkId(Uuid::nil());
+        let subnet = serde_json::json!({
+            "id": SubnetId(Uuid::nil()), "network_id": id, "name": "", "cidr": "10.0.0.0/24",
+        });
+        let subnets: Vec<Subnet> = vec![serde_json::from_value(subnet).unwrap()];
+        let network: Network = serde_json::from_value(serde_json::json!({"id": id, "mtu": 1442})).unwrap();
         let parent = Parent { port_id: PortId(Uuid::from_u128(9)), mac: MacAddress([9; 6]) };
-        let id = 7.try_into().unwrap();
-        let subport = port(1, "", "10.0.0.5");
-        let vif = subport_vif("eth0", &subport, &network, std::slice::from_ref(&subnet), parent, id).unwrap();
-        assert_eq!((vif.mac, vif.mtu, vif.addresses.len()), (subport.mac_address, 1442, 1));
-        assert_eq!(vif.plug, Plug { driver: PlugDriver::Vlan, bridge: None, parent: Some(parent), vlan: Some(id) });
+        let own = port(1, "pod", "10.0.0.5");
+        let trunk = Pods::Subports(TrunkId(Uuid::from_u128(109)));
+        for (pods, driver, mac) in [
+            (trunk, PlugDriver::Vlan, own.mac_address),
+            (Pods::Pairs, PlugDriver::Macvlan, own.mac_address),
+            (Pods::Addresses, PlugDriver::Ipvlan, parent.mac),
+        ] {
+            let found = Found { parent, network: id, pods };
+            let vif = nested_vif("eth0", &own, &network, &subnets, &found).unwrap();
+            assert_eq!((vif.mac, vif.mtu, vif.addresses.len()), (mac, 1442, 1));
+            assert_eq!(vif.plug, Plug { driver, bridge: None, parent: Some(parent), vlan: None });
+            let pairs = if pods == trunk { [].into() } else { [("10.0.0.5".parse().unwrap(), mac)].into() };
+            assert_eq!(pairs_of(&vif), pairs);
+        }
     }
 }

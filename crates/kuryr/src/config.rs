@@ -4,8 +4,9 @@
 use crate::cloud::CloudArgs;
 use jiff::SignedDuration;
 use kuryr_controller::{ControllerConfig, ServiceClass, ServicesConfig};
-use kuryr_model::{ClusterId, mark::valid_cluster_id};
+use kuryr_model::{ClusterId, mark::valid_cluster_id, vif::PlugDriver};
 use kuryr_node::{DaemonConfig, config::NodePorts};
+use kuryr_plan::nested;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -46,6 +47,15 @@ pub(crate) struct Cluster {
 pub(crate) struct Network {
     /// Names or ids of the subnets for pods, in the order in which they are tried; by default those that `kuryr setup` made.
     pub(crate) pod_subnets: Vec<String>,
+    /// How pods are plugged on nodes that do not say it themselves, where nodes are virtual machines.
+    pub(crate) nested: Option<String>,
+}
+
+impl Network {
+    /// How pods are plugged on nodes that do not say it themselves.
+    pub(crate) fn nested_driver(&self) -> Option<PlugDriver> {
+        self.nested.as_deref().and_then(nested::driver)
+    }
 }
 
 /// `[services]`
@@ -243,6 +253,10 @@ impl Config {
         if let Some(timeout) = self.openstack.request_timeout.filter(|timeout| *timeout < Duration::from_secs(1)) {
             return wrong("openstack", "request_timeout", format!("{timeout:?}"), "use 1s or more");
         }
+        if let Some(kind) = self.network.nested.as_ref().filter(|kind| nested::driver(kind).is_none()) {
+            let fix = "use vlan, macvlan or ipvlan, or leave it out where nodes are no virtual machines";
+            return wrong("network", "nested", format!("{kind:?}"), fix);
+        }
         let controller = &self.controller;
         if controller.lease_duration < Duration::from_secs(3) {
             return wrong("controller", "lease_duration", format!("{:?}", controller.lease_duration), "use 3s or more");
@@ -265,6 +279,7 @@ impl Config {
     pub(crate) fn controller_config(&self, cluster: ClusterId, identity: String) -> ControllerConfig {
         let mut config = self.controller.to_config(cluster, identity, self.network.pod_subnets.clone());
         config.services = self.services.to_config();
+        config.nested = self.network.nested_driver();
         config
     }
 }
@@ -327,6 +342,7 @@ mod tests {
             ("[openstack]\nrequest_timeout = \"0s\"\n", "[openstack] request_timeout"),
             ("[controller]\nbulk_size = 0\n", "[controller] bulk_size"),
             ("[cluster]\nid = \"a,b\"\n", "[cluster] id"),
+            ("[network]\nnested = \"tap\"\n", "[network] nested"),
             ("[controller]\nlisten = \"here\"\n", "line 2"),
         ] {
             let error = parse(text).unwrap_err().to_string();

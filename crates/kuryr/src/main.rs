@@ -168,6 +168,7 @@ async fn execute(command: Command, config: Config, kubeconfig: Option<&Path>) ->
             let settings = status::Settings {
                 cluster_id: config.cluster.id.clone(),
                 services: config.services.to_config(),
+                nested: config.network.nested_driver(),
                 pod_subnets: config.network.pod_subnets,
                 lease_namespace: config.controller.lease_namespace,
                 lease_name: config.controller.lease_name,

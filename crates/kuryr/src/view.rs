@@ -4,9 +4,10 @@ use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, Resource, ResourceExt as _, api::ListParams, core::DeserializeGuard};
-use kuryr_model::{HOST_ANNOTATION, Host, KuryrPort, ObjectKey, PodUid, kuryr_port::AttachmentState};
+use kuryr_model::{HOST_ANNOTATION, Host, KuryrPort, ObjectKey, PodUid, kuryr_port::AttachmentState, vif::PlugDriver};
+use kuryr_plan::nested::{Machine, MachineError};
 use serde::de::DeserializeOwned;
-use std::{fmt::Debug, net::IpAddr};
+use std::{collections::BTreeMap, fmt::Debug, net::IpAddr};
 
 /// For how long a `KuryrPort` may be on its way out: its node has to say that the port is free. The same for a
 /// `KuryrLoadBalancer`, whose load balancer has to go first.
@@ -76,21 +77,34 @@ pub(crate) struct NodeView {
     pub(crate) host: Host,
     /// Where it is reached from other nodes.
     pub(crate) address: Option<IpAddr>,
+    /// What it says of itself as a virtual machine, what its cloud calls it, and its addresses.
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) provider_id: Option<String>,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 impl NodeView {
     fn read(node: &Node) -> Self {
         let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let ready = conditions.rfind(|condition| condition.type_ == "Ready");
-        let mut addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-        let internal = addresses.find(|address| address.type_ == "InternalIP");
+        let addresses = || node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+        let internal = addresses().find(|address| address.type_ == "InternalIP");
+        let own = addresses().filter(|address| matches!(&*address.type_, "InternalIP" | "ExternalIP"));
         Self {
             name: node.name_any(),
             ready: ready.is_some_and(|condition| condition.status == "True"),
             why: ready.and_then(|condition| condition.message.clone()).unwrap_or_default(),
             host: Host::of(&node.name_any(), node.annotations().get(HOST_ANNOTATION).map(String::as_str)),
             address: internal.and_then(|address| address.address.parse().ok()),
+            annotations: node.annotations().clone(),
+            provider_id: node.spec.as_ref().and_then(|spec| spec.provider_id.clone()),
+            addresses: own.filter_map(|address| address.address.parse().ok()).collect(),
         }
+    }
+
+    /// The virtual machine that it is, where those that say nothing are plugged as `default`.
+    pub(crate) fn machine(&self, default: Option<PlugDriver>) -> Result<Option<Machine>, MachineError> {
+        Machine::read(&self.annotations, default, self.provider_id.as_deref(), self.addresses.iter().copied())
     }
 }
 
@@ -222,6 +236,9 @@ pub(crate) mod tests {
             why: String::new(),
             host: Host::of(name, Some("host-1")),
             address: "192.0.2.1".parse().ok(),
+            annotations: BTreeMap::new(),
+            provider_id: None,
+            addresses: Vec::new(),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   allocate(request) ──▶ gather ──batch──▶ look up suspects ──▶ Supply: what next? ──▶ count, bulk create ──▶ replies
+//!                                                            └─ of a node that is a virtual machine: then settled on its port
 //!   sweep(pod)        ──▶ gather ──▶ one list for many pods ──▶ delete what nobody keeps
 //! ```
 //!
@@ -23,18 +24,22 @@ use crate::{
     config::ControllerConfig,
     error::PodError,
     gather::{Arrival, Limits, gather},
+    index::{Home, Index},
+    machines::Machines,
     metrics::Metrics,
     policy::Keeper,
     topology::Topology,
 };
 use kuryr_model::{
-    ClusterId, DEVICE_OWNER, KuryrPort, NetworkId, ObjectKey, PodUid, PortId, SecurityGroupId, Vif, mark::cluster_tag,
+    ClusterId, KuryrPort, NetworkId, ObjectKey, PodUid, PortId, Purpose, SecurityGroupId, Vif, mark::cluster_tag,
     neutron::Port,
 };
 use kuryr_openstack::{Class, Cloud, Error as CloudError, Filter, Waits, network::NewPort};
 use kuryr_plan::{
     allocator::{Ask, Batch, Counted, Next, Refusal, Shortage, Supply, Suspects, Sweep},
+    nested::{Found, Pods},
     pod::Pod,
+    subnets::Choice,
 };
 use look::Look;
 use parking_lot::Mutex;
@@ -54,6 +59,8 @@ pub(crate) struct Request {
     pub(crate) uid: PodUid,
     /// The node's name in Neutron.
     pub(crate) host: String,
+    /// The node is a virtual machine: its port.
+    pub(crate) machine: Option<Found>,
     /// All security groups that the port has from its first moment on, as [`Keeper::grant`] gave them. There is no other
     /// place where they are chosen.
     pub(crate) groups: Vec<SecurityGroupId>,
@@ -66,6 +73,14 @@ pub(crate) struct Allocated {
     pub(crate) vif: Vif,
     /// It was made just now; else it was there, and may be recorded somewhere.
     pub(crate) made: bool,
+}
+
+impl Request {
+    /// The only network on which its port may be, if there is one: where it shares its node's port.
+    fn only(&self) -> Option<NetworkId> {
+        let shares = |found: &&Found| matches!(found.pods, Pods::Pairs | Pods::Addresses);
+        self.machine.as_ref().filter(shares).map(|found| found.network)
+    }
 }
 
 type Reply = oneshot::Sender<Result<Allocated, PodError>>;
@@ -85,15 +100,27 @@ struct Shared {
     metrics: Metrics,
     /// Is told which ports there are, and with which groups.
     policies: Arc<Keeper>,
+    machines: Machines,
     began: Instant,
     state: Mutex<State>,
 }
 
 struct State {
     supply: Supply,
+    /// The same for one network, where pods may be on several: some must be on their node's.
+    supplies: HashMap<NetworkId, Supply>,
     suspects: Suspects,
     /// How Neutron said that the quota is used up.
     quota: Option<PodError>,
+}
+
+impl State {
+    fn supply(&mut self, only: Option<NetworkId>) -> &mut Supply {
+        match only {
+            Some(network) => self.supplies.get_mut(&network).unwrap_or(&mut self.supply),
+            None => &mut self.supply,
+        }
+    }
 }
 
 impl Allocator {
@@ -103,13 +130,22 @@ impl Allocator {
         config: &ControllerConfig,
         metrics: Metrics,
         policies: Arc<Keeper>,
+        index: Arc<Index>,
     ) -> Self {
         let (requests, arrivals) = mpsc::unbounded_channel();
         let (looks, looked) = mpsc::unbounded_channel();
         let supply = Supply::new(topology.choices.clone(), config.bulk_size, topology.tells_room);
-        let state = Mutex::new(State { supply, suspects: Suspects::default(), quota: None });
+        let mut supplies = HashMap::new();
+        for network in topology.networks.keys().filter(|_| topology.networks.len() > 1) {
+            let on = |choice: &&Choice| choice.network == *network;
+            let choices = topology.choices.iter().filter(on).cloned().collect();
+            supplies.insert(*network, Supply::new(choices, config.bulk_size, topology.tells_room));
+        }
+        let state = Mutex::new(State { supply, supplies, suspects: Suspects::default(), quota: None });
         let (cluster, began) = (config.cluster.clone(), Instant::now());
-        let shared = Arc::new(Shared { cloud, cluster, topology, metrics, policies, began, state });
+        let networks = topology.networks.keys().copied().collect();
+        let machines = Machines::new(cloud.network(), index, networks, config.bulk_linger);
+        let shared = Arc::new(Shared { cloud, cluster, topology, metrics, policies, machines, began, state });
         let limits =
             Limits { bulk_size: config.bulk_size, bulk_requests: config.bulk_requests, burst: config.bulk_linger };
         let serving = shared.clone();
@@ -122,16 +158,50 @@ impl Allocator {
         Self { requests, looks, shared }
     }
 
+    /// The port of a node that is a virtual machine; `None`: it is none.
+    pub(crate) async fn machine(&self, node: &str, home: &Home) -> Result<Option<Found>, PodError> {
+        let wrong = |error| PodError::Machine { node: node.to_owned(), error };
+        match home.machine.as_ref().map_err(|error| wrong(error.clone()))? {
+            Some(machine) => Ok(Some(self.shared.machines.find(node, machine).await?)),
+            None => Ok(None),
+        }
+    }
+
     /// A port for a pod.
     pub(crate) async fn allocate(&self, request: Request) -> Result<Allocated, PodError> {
         let (reply, answer) = oneshot::channel();
+        let (key, uid, machine) = (request.key.clone(), request.uid.clone(), request.machine);
         self.requests.send(((request, reply), Instant::now())).map_err(|_| PodError::Stopping)?;
-        answer.await.map_err(|_| PodError::Stopping)?
+        let mut allocated = answer.await.map_err(|_| PodError::Stopping)??;
+        if let Some(found) = machine
+            && let Err(error) = self.shared.machines.settle(&found, &mut allocated.vif).await
+        {
+            // It stays the pod's, and is found at the next try.
+            self.shared.suspect(&key, &uid, false);
+            return Err(error);
+        }
+        Ok(allocated)
     }
 
-    /// Deletes a port. That it is gone already is success.
-    pub(crate) async fn release(&self, id: PortId) -> Result<(), PodError> {
-        self.shared.delete(id).await
+    /// Deletes the port of a VIF. That it is gone already is success.
+    pub(crate) async fn release(&self, vif: &Vif) -> Result<(), PodError> {
+        self.shared.machines.let_go(vif).await?;
+        self.shared.delete(vif.port_id).await
+    }
+
+    /// Deletes a port that no `KuryrPort` names. That it is gone already is success.
+    pub(crate) async fn discard(&self, port: &Port) -> Result<(), PodError> {
+        self.shared.discard(port).await
+    }
+
+    /// Looks after the ports of pods of virtual machines for ever.
+    pub(crate) async fn revive(self) {
+        self.shared.machines.revive(&self.shared.cluster).await;
+    }
+
+    /// Compares what pods of virtual machines have with what Neutron has, and puts it right.
+    pub(crate) async fn repair(&self) -> Result<(), PodError> {
+        self.shared.machines.repair().await
     }
 
     /// Deletes the ports that there are for a pod, but for those to be kept; how many.
@@ -143,7 +213,7 @@ impl Allocator {
         for port in found.await.map_err(|_| PodError::Stopping)?? {
             if !sweep.keep.contains(&port.id) {
                 tracing::info!(uid = %sweep.uid, port = %port.id, "deleting a port of which the answer was lost");
-                self.shared.delete(port.id).await?;
+                self.shared.discard(&port).await?;
                 deleted += 1;
             }
         }
@@ -187,9 +257,9 @@ impl Allocator {
         self.shared.state.lock().suspects.look_after(key, self.shared.now())
     }
 
-    /// All ports that carry our mark and are for pods.
+    /// All ports that carry our mark. Their owner tells nothing: it changes as a port comes to a trunk and leaves it.
     pub(crate) async fn list_all(&self) -> Result<Vec<Port>, PodError> {
-        let ours = Filter::new().tags([cluster_tag(&self.shared.cluster)]).with("device_owner", DEVICE_OWNER);
+        let ours = Filter::new().tags([cluster_tag(&self.shared.cluster)]);
         Ok(self.shared.cloud.network().background().ports().list(&ours).await?)
     }
 }
@@ -244,30 +314,48 @@ impl Shared {
 
     /// Makes ports for those that have none.
     async fn make(&self, pods: Vec<(Request, Reply)>) {
+        let mut on: HashMap<Option<NetworkId>, Vec<(Request, Reply)>> = HashMap::new();
+        for (request, reply) in pods {
+            on.entry(request.only()).or_default().push((request, reply));
+        }
+        for (only, pods) in on {
+            self.make_on(only, pods).await;
+        }
+    }
+
+    /// The same for those that may be on any network, or only on that one.
+    async fn make_on(&self, only: Option<NetworkId>, pods: Vec<(Request, Reply)>) {
         let mut batch = Batch::new(pods);
         loop {
-            let next = self.state.lock().supply.next(&mut batch, self.now());
+            let next = self.state.lock().supply(only).next(&mut batch, self.now());
             match next {
                 None => return,
-                Some(Next::Count(network)) => self.count(&mut batch, network).await,
-                Some(Next::Create(ask, pods)) => self.create(&mut batch, ask, pods).await,
-                Some(Next::Short(shortage, pods)) => fail(pods, &self.short(shortage)),
+                Some(Next::Count(network)) => self.count(only, &mut batch, network).await,
+                Some(Next::Create(ask, pods)) => self.create(only, &mut batch, ask, pods).await,
+                Some(Next::Short(shortage, pods)) => fail(pods, &self.short(only, shortage)),
             }
         }
     }
 
     /// Asks Neutron for ports in one request.
-    async fn create(&self, batch: &mut Batch<(Request, Reply)>, ask: Ask, pods: Vec<(Request, Reply)>) {
+    async fn create(
+        &self,
+        only: Option<NetworkId>,
+        batch: &mut Batch<(Request, Reply)>,
+        ask: Ask,
+        pods: Vec<(Request, Reply)>,
+    ) {
         let wanted: Vec<NewPort> = pods.iter().map(|(request, _)| self.new_port(request, &ask.choice)).collect();
         self.metrics.bulk(pods.len());
         match self.cloud.network().ports().create_many(&wanted).await {
             Ok(ports) => {
-                self.state.lock().supply.made(&ask);
-                // By device_id, not by the mark: whether Neutron kept the mark is looked at when it is answered.
-                let mut made: HashMap<String, Port> =
-                    ports.into_iter().map(|port| (port.device_id.clone(), port)).collect();
-                for (request, reply) in pods {
-                    match made.remove(request.uid.as_str()) {
+                self.state.lock().supply(only).made(&ask);
+                // Not by the mark: whether Neutron kept the mark is looked at when it is answered. The port of a virtual machine's
+                // pod says only by its name whose it is.
+                let mut made: HashMap<(String, String), Port> =
+                    ports.into_iter().map(|port| ((port.device_id.clone(), port.name.clone()), port)).collect();
+                for ((request, reply), asked) in pods.into_iter().zip(wanted) {
+                    match made.remove(&(asked.device_id, asked.name)) {
                         Some(port) => self.answer(&request, reply, port, true).await,
                         None => {
                             self.suspect(&request.key, &request.uid, false);
@@ -289,7 +377,7 @@ impl Shared {
                     if refusal == Refusal::Quota {
                         state.quota = Some(error.clone());
                     }
-                    state.supply.refused(batch, &ask, pods, refusal, now)
+                    state.supply(only).refused(batch, &ask, pods, refusal, now)
                 };
                 if refusal == Refusal::Unknown {
                     for (request, _) in &failed {
@@ -302,8 +390,8 @@ impl Shared {
     }
 
     /// Asks Neutron how full the subnets of a network are.
-    async fn count<R>(&self, batch: &mut Batch<R>, network: NetworkId) {
-        let question = self.state.lock().supply.question();
+    async fn count<R>(&self, only: Option<NetworkId>, batch: &mut Batch<R>, network: NetworkId) {
+        let question = self.state.lock().supply(only).question();
         let answer = match self.cloud.network().within(COUNT_WITHIN).ip_availability(network).await {
             Ok(subnets) => Counted::Free(subnets.iter().map(|subnet| (subnet.subnet_id, port::free(subnet))).collect()),
             Err(error) if error.is_not_found() || error.class() == Class::Operator(Waits::Forbidden) => {
@@ -319,12 +407,12 @@ impl Shared {
                 Counted::NotNow
             }
         };
-        self.state.lock().supply.counted(batch, network, &question, answer, self.now());
+        self.state.lock().supply(only).counted(batch, network, &question, answer, self.now());
     }
 
-    fn short(&self, shortage: Shortage) -> PodError {
+    fn short(&self, only: Option<NetworkId>, shortage: Shortage) -> PodError {
         match shortage {
-            Shortage::Addresses => self.all_full(),
+            Shortage::Addresses => self.all_full(only),
             Shortage::Quota => self.state.lock().quota.clone().unwrap_or(PodError::QuotaUsedUp),
         }
     }
@@ -339,7 +427,7 @@ impl Shared {
         }
         if reply.send(result).is_err() || unusable {
             // One that was found and is unusable is in no KuryrPort: it would have been unusable then, too.
-            let deleted = (made || unusable) && self.delete(id).await.is_ok();
+            let deleted = (made || unusable) && self.discard(&port).await.is_ok();
             if !deleted {
                 self.suspect(&request.key, &request.uid, false);
             }
@@ -349,13 +437,30 @@ impl Shared {
     async fn delete(&self, id: PortId) -> Result<(), PodError> {
         self.cloud.network().background().ports().delete(id).await?;
         self.policies.port_gone(id);
-        self.state.lock().supply.released(1);
+        let mut state = self.state.lock();
+        state.supply.released(1);
+        state.supplies.values_mut().for_each(|supply| supply.released(1));
         Ok(())
+    }
+
+    /// Deletes a port of which it is not known where it is: perhaps a virtual machine carries it.
+    async fn discard(&self, port: &Port) -> Result<(), PodError> {
+        match self.delete(port.id).await {
+            Err(PodError::Cloud(error)) if error.is_subport_in_use() => {
+                self.machines.take_off(port.id).await?;
+                self.delete(port.id).await?;
+            }
+            deleted => deleted?,
+        }
+        let used = port.fixed_ips.iter().map(|fixed| (fixed.ip_address, port.mac_address)).collect();
+        self.machines.forget(port.id, &used).await
     }
 
     /// The ports that are there for these pods.
     async fn find(&self, uids: &[PodUid], background: bool) -> Result<Vec<Port>, PodError> {
-        let ours = Filter::new().tags([cluster_tag(&self.cluster)]).any("device_id", uids);
+        // By their mark: a subport must not have a device.
+        let marks = uids.iter().map(|uid| Purpose::Pod(uid.clone()));
+        let ours = Filter::new().tags([cluster_tag(&self.cluster)]).any("tags-any", marks);
         let network = self.cloud.network();
         let network = if background { network.background() } else { network };
         Ok(network.ports().list(&ours).await?)

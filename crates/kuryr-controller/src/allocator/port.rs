@@ -2,9 +2,13 @@
 
 use super::{Request, Shared};
 use crate::error::PodError;
-use kuryr_model::{DEVICE_OWNER, Mark, ObjectKey, PodUid, Purpose, SubnetId, Vif, neutron::Port};
+use kuryr_model::{DEVICE_OWNER, Mark, NetworkId, ObjectKey, PodUid, Purpose, SubnetId, Vif, neutron::Port};
 use kuryr_openstack::network::{NewFixedIp, NewPort, ip_availability::SubnetUse};
-use kuryr_plan::{subnets::Choice, vif::vif};
+use kuryr_plan::{
+    nested::{Found, Pods, nested_vif},
+    subnets::Choice,
+    vif::vif,
+};
 use std::collections::HashSet;
 
 /// The name that the interface of a pod's first port has.
@@ -13,13 +17,21 @@ const INTERFACE: &str = "eth0";
 impl Shared {
     pub(super) fn new_port(&self, request: &Request, choice: &Choice) -> NewPort {
         let mark = Mark { cluster: self.cluster.clone(), purpose: Purpose::Pod(request.uid.clone()) };
+        let pods = request.machine.as_ref().map(|found: &Found| found.pods);
+        // What has a device comes to no trunk. What only holds an address must be off, or OVN would lead its packets to it.
+        let (host_id, device_id, admin_state_up) = match pods {
+            None => (Some(request.host.clone()), request.uid.to_string(), None),
+            Some(Pods::Subports(_)) => (None, String::new(), None),
+            Some(Pods::Pairs | Pods::Addresses) => (None, request.uid.to_string(), Some(false)),
+        };
         NewPort {
             name: name(&request.key),
             fixed_ips: choice.subnets.iter().map(|id| NewFixedIp::from(*id)).collect(),
             security_groups: request.groups.clone(),
-            host_id: Some(request.host.clone()),
+            host_id,
             device_owner: DEVICE_OWNER.to_owned(),
-            device_id: request.uid.to_string(),
+            device_id,
+            admin_state_up,
             tags: mark.tags(),
             ..NewPort::new(choice.network)
         }
@@ -31,7 +43,16 @@ impl Shared {
             return Err(PodError::Untagged);
         }
         let network = self.topology.networks.get(&port.network_id).ok_or(PodError::WrongNetwork(port.network_id))?;
-        Ok(vif(INTERFACE, port, network, &self.topology.subnets)?)
+        let subnets = &self.topology.subnets;
+        let Some(found) = &request.machine else { return Ok(vif(INTERFACE, port, network, subnets)?) };
+        let fits = match found.pods {
+            Pods::Subports(_) => port.device_id.is_empty(),
+            Pods::Pairs | Pods::Addresses => port.host_id.is_empty() && port.network_id == found.network,
+        };
+        if !fits {
+            return Err(PodError::OtherKind(port.id));
+        }
+        Ok(nested_vif(INTERFACE, port, network, subnets, found)?)
     }
 
     /// The pod that a port is marked for.
@@ -42,9 +63,10 @@ impl Shared {
         }
     }
 
-    pub(super) fn all_full(&self) -> PodError {
+    pub(super) fn all_full(&self, only: Option<NetworkId>) -> PodError {
         let mut seen = HashSet::new();
-        let subnets = self.topology.choices.iter().flat_map(|choice| &choice.subnets);
+        let choices = self.topology.choices.iter().filter(|choice| only.is_none_or(|only| choice.network == only));
+        let subnets = choices.flat_map(|choice| &choice.subnets);
         let subnets: Vec<SubnetId> = subnets.copied().filter(|id| seen.insert(*id)).collect();
         PodError::SubnetsFull(self.names(&subnets))
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     error::Reason,
-    fake::{Fate, Neutron, keeper, topology},
+    fake::{Fate, Neutron, keeper, topology, vif},
 };
 use futures::future::join_all;
 use prometheus_client::registry::Registry;
@@ -12,14 +12,14 @@ async fn allocator(neutron: &Neutron) -> Allocator {
     let mut config = ControllerConfig::new("ours".into(), "us".into());
     config.bulk_requests = 1;
     let metrics = Metrics::new(&mut Registry::default());
-    let allocator = Allocator::start(neutron.cloud().await, topology(), &config, metrics, keeper());
+    let allocator = Allocator::start(neutron.cloud().await, topology(), &config, metrics, keeper(), Arc::default());
     allocator.resynced([]);
     allocator
 }
 
 fn request(n: usize) -> Request {
     let (key, uid) = (ObjectKey::new("shop", format!("pod-{n}")), PodUid(format!("u{n}")));
-    Request { key, uid, host: "node0".into(), groups: topology().open_groups.to_vec() }
+    Request { key, uid, host: "node0".into(), machine: None, groups: topology().open_groups.to_vec() }
 }
 
 async fn ask(allocator: &Allocator, pods: std::ops::Range<usize>) -> Vec<Result<Allocated, PodError>> {
@@ -66,7 +66,7 @@ async fn a_quota_that_is_used_up_is_not_asked_for_again_and_again() {
     // Two ports are deleted, so two are asked for.
     neutron.set_quota(2);
     for _ in 0..2 {
-        allocator.release("00000000-0000-0000-0001-000000009999".parse().unwrap()).await.unwrap();
+        allocator.release(&vif("00000000-0000-0000-0001-000000009999")).await.unwrap();
     }
     neutron.take_log();
     let answers = ask(&allocator, 0..5).await;

@@ -1,7 +1,7 @@
 //! All ports of pods, with their groups.
 
 use super::call::Caller;
-use kuryr_model::{DEVICE_OWNER, Mark, PodUid, PortId, Purpose, SecurityGroupId, mark::cluster_tag, neutron::Port};
+use kuryr_model::{Mark, PodUid, PortId, Purpose, SecurityGroupId, mark::cluster_tag, neutron::Port};
 use kuryr_openstack::{Error, Filter};
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ pub(super) type Listed = (PortId, PodUid, BTreeSet<SecurityGroupId>);
 impl Caller {
     /// All ports that are for pods.
     pub(super) async fn ports(&self) -> Result<Vec<Listed>, Error> {
-        let ours = Filter::new().tags([cluster_tag(&self.cluster)]).with("device_owner", DEVICE_OWNER);
+        let ours = Filter::new().tags([cluster_tag(&self.cluster)]);
         let ports = self.cloud.network().ports().list(&ours).await?;
         let owner = |port: &Port| match Mark::read(&self.cluster, &port.tags)?.purpose {
             Purpose::Pod(uid) => Some(uid),

@@ -153,8 +153,12 @@ impl Reconciler {
     async fn allocate_and_record(&self, pod: &Pod, node: &str) -> Result<(), PodError> {
         let started = Instant::now();
         let groups = self.policies.grant(&pod.key, &pod.uid)?;
-        let request = Request { key: pod.key.clone(), uid: pod.uid.clone(), host: self.index.host(node), groups };
-        let mut allocation = std::pin::pin!(self.allocator.allocate(request));
+        let home = self.index.home(node);
+        let mut allocation = std::pin::pin!(async {
+            let machine = self.allocator.machine(node, &home).await?;
+            let (key, uid, host) = (pod.key.clone(), pod.uid.clone(), home.host.clone());
+            self.allocator.allocate(Request { key, uid, host, machine, groups }).await
+        });
         let allocated = match timeout(PATIENCE, &mut allocation).await {
             Ok(allocated) => allocated?,
             Err(_) => {

@@ -9,7 +9,7 @@ use kube::{
     Api,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
-use kuryr_model::{KuryrPort, ObjectKey, PORT_FINALIZER, PodUid, PortId, Vif};
+use kuryr_model::{KuryrPort, ObjectKey, PORT_FINALIZER, PodUid, Vif};
 use kuryr_plan::{
     allocator::{Admission, Sweep},
     pod::Pod,
@@ -47,7 +47,7 @@ impl Reconciler {
         let port_id = vif.port_id;
         if !self.still_wanted(pod) {
             tracing::info!(pod = %pod.key, uid = %pod.uid, port = %port_id, "the pod went away while its port was made");
-            return self.give_back(pod, port_id, made).await;
+            return self.give_back(pod, &vif, made).await;
         }
         // A policy may have come while Neutron took its time.
         if timeout(PATIENCE, self.policies.closed_enough(&pod.uid)).await.is_err() {
@@ -63,8 +63,11 @@ impl Reconciler {
                 self.allocator.suspect(&pod.key, &pod.uid);
                 return Ok(());
             }
-            Some(port) => self.fill(&port, vif).await,
-            None => self.api(&pod.key).create(&PostParams::default(), &new_kuryr_port(pod, node, vec![vif])).await,
+            Some(port) => self.fill(&port, &vif).await,
+            None => {
+                let port = new_kuryr_port(pod, node, vec![vif.clone()]);
+                self.api(&pod.key).create(&PostParams::default(), &port).await
+            }
         };
         match written.map_err(kubernetes) {
             Ok(written) => {
@@ -78,7 +81,7 @@ impl Reconciler {
             Err(error) if error.refuses_kuryr_ports() => {
                 tracing::warn!(pod = %pod.key, uid = %pod.uid, port = %port_id, error = %error, "the KuryrPort was refused");
                 self.note_refusal(&pod.key.namespace, &error);
-                self.give_back(pod, port_id, made).await?;
+                self.give_back(pod, &vif, made).await?;
                 Err(error)
             }
             Err(error) => {
@@ -90,13 +93,13 @@ impl Reconciler {
 
     /// Deletes a port that was made and cannot be recorded. What was found, or is recorded, a sandbox may be using: that is
     /// looked into when this step is done.
-    async fn give_back(&self, pod: &Pod, port: PortId, made: bool) -> Result<(), PodError> {
-        let named = self.index.get(&pod.key).port.is_some_and(|known| known.port_ids().any(|id| id == port));
+    async fn give_back(&self, pod: &Pod, vif: &Vif, made: bool) -> Result<(), PodError> {
+        let named = self.index.get(&pod.key).port.is_some_and(|known| known.port_ids().any(|id| id == vif.port_id));
         if !made || named {
             self.allocator.suspect(&pod.key, &pod.uid);
             return Ok(());
         }
-        match self.allocator.release(port).await {
+        match self.allocator.release(vif).await {
             Ok(()) => {
                 self.wake(1);
                 Ok(())
@@ -109,7 +112,7 @@ impl Reconciler {
     }
 
     /// Writes the VIF into a `KuryrPort` that had to be made without one.
-    async fn fill(&self, port: &KuryrPort, vif: Vif) -> Result<KuryrPort, kube::Error> {
+    async fn fill(&self, port: &KuryrPort, vif: &Vif) -> Result<KuryrPort, kube::Error> {
         let key = port.key();
         let body = json!({
             "metadata": {"uid": port.metadata.uid, "resourceVersion": port.metadata.resource_version},
@@ -161,10 +164,13 @@ impl Reconciler {
         let key = port.key();
         let started = Instant::now();
         let mut freed = 0;
-        for id in port.port_ids() {
-            self.allocator.release(id).await?;
+        for vif in &port.spec.vifs {
+            self.allocator.release(vif).await?;
             freed += 1;
-            tracing::info!(pod = %key, uid = %port.spec.pod_uid, port = %id, "released");
+            tracing::info!(pod = %key, uid = %port.spec.pod_uid, port = %vif.port_id, "released");
+            if vif.plug.driver.is_nested() {
+                self.wake_on(&port.spec.node_name);
+            }
         }
         if freed == 0 {
             // Perhaps one was made and could not be recorded.

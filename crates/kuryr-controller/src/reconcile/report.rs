@@ -90,4 +90,12 @@ impl Reconciler {
             self.queue.add(key);
         }
     }
+
+    /// A node has room for one more pod.
+    pub(super) fn wake_on(&self, node: &str) {
+        let on = |key: &ObjectKey| self.index.get(key).pod.is_some_and(|pod| pod.node.as_deref() == Some(node));
+        for key in self.waiting.lock().first_on_full_node(on) {
+            self.queue.add(key);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     config::ControllerConfig,
-    fake::{Api as FakeApi, Fate, Neutron, Trouble, keeper, topology},
+    fake::{Api as FakeApi, Fate, Neutron, Trouble, keeper, topology, vif},
     policy::PodFacts,
 };
 use http::Method;
@@ -30,15 +30,15 @@ impl World {
         let (neutron, api) = (Neutron::start().await, FakeApi::default());
         let config = ControllerConfig::new("ours".into(), "us".into());
         let metrics = Metrics::new(&mut Registry::default());
-        let policies = keeper();
+        let (policies, index) = (keeper(), Arc::<Index>::default());
         let cloud = neutron.cloud().await;
-        let allocator = Allocator::start(cloud, topology(), &config, metrics.clone(), policies.clone());
+        let allocator = Allocator::start(cloud, topology(), &config, metrics.clone(), policies.clone(), index.clone());
         allocator.resynced([]);
         let client = api.client();
         let reconciler = Reconciler {
             events: Events::new(client.clone(), "us"),
             client,
-            index: Arc::default(),
+            index,
             queue: Arc::new(Queue::new()),
             allocator,
             policies,
@@ -142,7 +142,7 @@ async fn a_port_in_use_outlives_a_refused_status() {
     assert!(failed(world.step("web").await));
     assert_eq!(world.condition("web"), "False QuotaExceeded");
     world.neutron.set_quota(1);
-    world.reconciler.allocator.release("00000000-0000-0000-0001-000000009999".parse().unwrap()).await.unwrap();
+    world.reconciler.allocator.release(&vif("00000000-0000-0000-0001-000000009999")).await.unwrap();
     world.api.trouble(Method::PATCH, "/status", Trouble::Refused(403), 1);
     assert_eq!(world.step("web").await, Outcome::Settled);
     let named = world.named("web").unwrap();

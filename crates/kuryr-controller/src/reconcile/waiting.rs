@@ -42,6 +42,11 @@ impl Waiting {
         self.first(count, |key, reason| key.namespace == namespace && reason == Reason::KubernetesRefused)
     }
 
+    /// The one that has waited longest of those whose node is full, if it is `there`.
+    pub(super) fn first_on_full_node(&self, there: impl Fn(&ObjectKey) -> bool) -> Vec<ObjectKey> {
+        self.first(1, |key, reason| reason == Reason::NodeFull && there(key))
+    }
+
     fn first(&self, count: usize, wanted: impl Fn(&ObjectKey, Reason) -> bool) -> Vec<ObjectKey> {
         if count == 0 {
             return Vec::new();
@@ -72,6 +77,10 @@ mod tests {
         assert!(waiting.remove(&key(3)) && !waiting.remove(&key(3)));
         assert_eq!(waiting.first_for_room(1), [key(1)]);
         assert_eq!(waiting.reasons().count(), 3);
+        waiting.add(&key(5), Reason::NodeFull);
+        assert_eq!(waiting.first_on_full_node(|_| true), [key(5)]);
+        assert_eq!(waiting.first_on_full_node(|full| *full != key(5)), []);
+        waiting.remove(&key(5));
         waiting.add(&key(1), Reason::KubernetesRefused);
         assert_eq!((waiting.first_refused("shop", 5), waiting.first_refused("bank", 5)), (vec![key(1)], vec![]));
     }

@@ -93,6 +93,16 @@ impl Trunks {
         answer.await.map_err(|_| TrunkError::Stopping)?
     }
 
+    /// A port that is not on the trunk need not come there any more: perhaps it is deleted.
+    pub fn gone(&self, trunk: TrunkId, port: PortId) {
+        self.ask(trunk, Ask::Gone { port });
+    }
+
+    /// A port that is on the trunk does not work there: it is taken off and put back with its id.
+    pub fn again(&self, trunk: TrunkId, port: PortId) {
+        self.ask(trunk, Ask::Again { port });
+    }
+
     /// Somebody may have changed the trunk: what is missing is put back, what is left over removed.
     pub fn look_again(&self, trunk: TrunkId) {
         self.ask(trunk, Ask::LookAgain);

@@ -27,6 +27,8 @@ pub(super) enum Ask {
     Begin { told: Vec<(PortId, SegmentationId)>, ours: Vec<PortId> },
     Place { port: PortId, reply: Placed },
     Leave { port: PortId, reply: Left },
+    Gone { port: PortId },
+    Again { port: PortId },
     LookAgain,
 }
 
@@ -131,6 +133,12 @@ impl Task {
                 self.leaving.push((port, reply));
                 self.rest = Rest::No;
             }
+            Ask::Gone { port } => {
+                self.writer.unwant(port);
+                self.refusals.remove(&port);
+                self.placing.retain(|(placed, _)| *placed != port);
+            }
+            Ask::Again { port } => self.writer.again(port),
             Ask::LookAgain => {
                 self.writer.look_again();
                 self.rest = Rest::No;

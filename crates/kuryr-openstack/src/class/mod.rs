@@ -96,6 +96,18 @@ impl Error {
         self.refusal().is_some_and(|refusal| refusal.status == 404 && refusal.kind == "TrunkNotFound")
     }
 
+    /// Whether Neutron does not delete a port because a trunk carries it.
+    #[must_use]
+    pub fn is_subport_in_use(&self) -> bool {
+        self.refusal().is_some_and(|refusal| refusal.status == 409 && refusal.kind == "PortInUseAsSubPort")
+    }
+
+    /// Whether a port may use no more addresses beside its own: Neutron's setting `max_allowed_address_pair`.
+    #[must_use]
+    pub fn is_pairs_exhausted(&self) -> bool {
+        self.refusal().is_some_and(|refusal| refusal.kind == "AllowedAddressPairExhausted")
+    }
+
     /// Whether Octavia takes no change of the load balancer now: it is at work on it, and the same change will do when
     /// it is `ACTIVE`; or it, or what the change is about, is in `ERROR`, and only a look at it tells.
     #[must_use]

@@ -50,6 +50,9 @@ pub struct NewPort {
     /// Its Ethernet address; Neutron chooses one if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac_address: Option<MacAddress>,
+    /// Whether it is switched on, which it is unless said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_state_up: Option<bool>,
     /// Its tags. Neutron drops them silently unless ML2's extension driver `tag_ports_during_bulk_creation` is configured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
@@ -68,6 +71,7 @@ impl NewPort {
             fixed_ips: Vec::new(),
             security_groups: Vec::new(),
             mac_address: None,
+            admin_state_up: None,
             tags: Vec::new(),
         }
     }

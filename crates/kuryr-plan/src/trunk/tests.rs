@@ -195,6 +195,25 @@ fn of_two_that_claim_one_id_the_one_on_the_trunk_has_it() {
 }
 
 #[test]
+fn a_subport_that_does_not_work_is_put_back_with_its_id() {
+    let (mut writer, mut neutron) = (Writer::new(), Neutron::default());
+    (0..3).for_each(|n| writer.want(port(n), None));
+    settle(&mut writer, &mut neutron);
+    let before = neutron.clone();
+    writer.pin(port(1)).unwrap();
+    writer.again(port(1));
+    writer.again(port(9));
+    let step = writer.plan().step.unwrap();
+    assert_eq!(step, Step::Remove(vec![port(1)]));
+    // Whether it was done is not known; that it was, is seen.
+    neutron.carry_out(&step);
+    writer.tell(&step, Outcome::Unknown);
+    settle(&mut writer, &mut neutron);
+    assert_eq!(neutron.subports, before.subports);
+    assert_eq!(writer.plan(), Plan::default(), "once is enough");
+}
+
+#[test]
 fn leaving_ports_and_coming_ones_take_turns() {
     let (mut writer, mut neutron) = (Writer::new(), Neutron::default());
     (0..20).for_each(|n| writer.want(port(n), None));
@@ -239,6 +258,8 @@ enum Event {
     Break(u16),
     Mend,
     LookAgain,
+    /// A subport does not work.
+    Again(u16),
 }
 
 const PORTS: u16 = 12;
@@ -261,6 +282,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => ports().prop_map(Event::Break),
         1 => Just(Event::Mend),
         1 => Just(Event::LookAgain),
+        1 => ports().prop_map(Event::Again),
     ]
 }
 
@@ -316,6 +338,7 @@ impl World {
             }
             Event::Mend => self.neutron.unusable.clear(),
             Event::LookAgain => self.writer.look_again(),
+            Event::Again(n) => self.writer.again(port(n)),
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Writer {
     ours: BTreeSet<PortId>,
     /// Ports that Neutron refused alone.
     refused: BTreeSet<PortId>,
+    /// Ports that are to be taken off and put back: they do not work where they are.
+    anew: BTreeSet<PortId>,
     /// The id that was given last.
     last: SegmentationId,
     /// How many subports go into the next request.
@@ -42,6 +44,7 @@ impl Writer {
             wanted: BTreeMap::new(),
             ours: BTreeSet::new(),
             refused: BTreeSet::new(),
+            anew: BTreeSet::new(),
             last: SegmentationId::MAX,
             batch: MOST_AT_ONCE,
             tidy: false,
@@ -60,6 +63,7 @@ impl Writer {
     pub fn unwant(&mut self, port: PortId) {
         self.wanted.remove(&port);
         self.refused.remove(&port);
+        self.anew.remove(&port);
     }
 
     /// These ports carry our mark: if nobody wants them on the trunk, they are removed.
@@ -97,6 +101,13 @@ impl Writer {
         Some(SegmentationId::COUNT.saturating_sub(carries.len()))
     }
 
+    /// `port`, which shall be on the trunk, does not work there: it is taken off and put back, with the same id if that was told.
+    pub fn again(&mut self, port: PortId) {
+        if self.wanted.contains_key(&port) {
+            self.anew.insert(port);
+        }
+    }
+
     /// Something may have changed at the trunk: it is read before anything else is done.
     pub fn look_again(&mut self) {
         self.carries = None;
@@ -121,7 +132,8 @@ impl Writer {
         }
         let mut claims: BTreeMap<SegmentationId, PortId> = BTreeMap::new();
         let mut troubles = BTreeMap::new();
-        let mut in_the_way = BTreeSet::new();
+        let mut in_the_way: BTreeSet<PortId> =
+            self.anew.iter().filter(|port| carries.contains_key(*port)).copied().collect();
         let mut add = Vec::new();
         let mut told: Vec<(PortId, SegmentationId)> =
             self.wanted.iter().filter_map(|(port, id)| id.map(|id| (*port, id))).collect();
@@ -220,6 +232,7 @@ impl Writer {
     fn saw(&mut self, subports: &[Subport]) {
         let carries: BTreeMap<PortId, u32> = subports.iter().map(|sub| (sub.port_id, sub.segmentation_id)).collect();
         self.ours.retain(|port| carries.contains_key(port) || self.wanted.contains_key(port));
+        self.anew.retain(|port| carries.contains_key(port));
         self.carries = Some(carries);
     }
 }

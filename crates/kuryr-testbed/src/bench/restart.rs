@@ -129,9 +129,7 @@ async fn restart(world: &mut World, pods: usize, probe: &str, stray: bool) -> an
     let listed = |call: &crate::cloud::CallRecord| match stray {
         true => call.method == "DELETE" && call.template == "/v2.0/ports/{id}",
         false => {
-            call.method == "GET"
-                && call.template == "/v2.0/ports"
-                && call.query.iter().any(|(key, _)| key == "device_owner")
+            call.method == "GET" && call.template == "/v2.0/ports" && call.query.iter().any(|(key, _)| key == "tags")
         }
     };
     tokio::time::timeout(PATIENCE, calls.wait_for(listed)).await.context("Neutron's ports were not compared")?;

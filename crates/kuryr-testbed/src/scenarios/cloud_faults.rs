@@ -132,7 +132,7 @@ pub(super) async fn neutron_drops_the_tags_of_ports(world: &mut World) -> anyhow
 }
 
 /// A `KuryrPort` that says why there is no port.
-fn waiting_with(reason: &'static str) -> impl Fn(Option<&KuryrPort>) -> bool {
+pub(super) fn waiting_with(reason: &'static str) -> impl Fn(Option<&KuryrPort>) -> bool {
     move |port| port.and_then(KuryrPort::unallocated_reason).is_some_and(|condition| condition.reason == reason)
 }
 

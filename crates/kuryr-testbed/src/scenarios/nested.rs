@@ -1,177 +1,310 @@
-//! Pods in nodes that are virtual machines, each a subport of its machine's trunk. The real thing: with guests that have a kernel of
-//! their own, Neutron's trunks, and OVN between them.
+//! Pods on nodes that are virtual machines: subports of their trunks.
 
-use super::connectivity::WITHIN;
-use crate::world::{Asker, Machine, NewPod, World, addresses, cluster_ip, machines::consoles, services::SERVED};
+use super::cloud_faults::waiting_with;
+use crate::{
+    cloud::Fault,
+    world::{KnownBy, Machine, NewPod, World, pods::PATIENCE},
+};
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
-use kuryr_model::vif::PlugDriver;
+use http::Method;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use kuryr_model::{KuryrPort, PARENT_PORT_ANNOTATION, PortId};
+use kuryr_openstack::network::{NewPort, networks::NewNetwork};
 use serde_json::json;
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-/// The machines of all these scenarios: booted by the first.
-const MACHINES: [&str; 2] = ["vm0", "vm1"];
-
-/// A pod on this node that serves its name.
-fn server(name: &str, node: &str) -> NewPod {
-    let serve = format!(
-        "mkdir -p /www/{name} && echo {name} > /www/{name}/index.html && exec httpd -f -p {SERVED} -h /www/{name}"
-    );
-    NewPod::new(name).on(node).label("name", name).command(&["sh", "-c", &serve])
+/// Runs pods of these names on a machine.
+async fn run(world: &World, machine: &Machine, names: &[String]) -> anyhow::Result<Vec<Pod>> {
+    let pods: Vec<NewPod> = names.iter().map(|name| NewPod::new(name).on(&machine.name)).collect();
+    let all = world.pods();
+    try_join_all(pods.iter().map(|pod| all.create(pod))).await?;
+    try_join_all(names.iter().map(|name| all.running(name))).await
 }
 
-/// Runs such pods, all at once.
-async fn servers(world: &World, places: &[(&str, &str)]) -> anyhow::Result<Vec<Pod>> {
-    let run = async |name: &str, node: &str| world.run_pod(&server(name, node), name).await;
-    try_join_all(places.iter().map(|(name, node)| run(name, node))).await
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("pod-{number}")).collect()
 }
 
-fn address(pod: &Pod) -> anyhow::Result<IpAddr> {
-    addresses(pod)?.first().copied().context("no address")
+/// The requests that changed subports.
+fn changes(world: &World) -> anyhow::Result<usize> {
+    let calls = world.inside()?.cloud.calls().all();
+    Ok(calls.iter().filter(|call| call.method == Method::PUT && call.path.contains("_subports")).count())
 }
 
-/// Tells a story of the machines; if it fails, with what they say.
-async fn with_machines(
-    world: &mut World,
-    story: impl AsyncFnOnce(&mut World, &[Machine]) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let machines = world.machines(&MACHINES).await?;
-    let told = story(world, &machines).await;
-    told.map_err(|error| anyhow::anyhow!("{error:#}\n{}", consoles(&machines)))
+fn add_subports(machine: &Machine) -> String {
+    format!("/v2.0/trunks/{}/add_subports", machine.trunk)
 }
 
-/// Everybody finds every server, and each pod is pinged by everybody.
-async fn all_find(askers: &[(String, Asker<'_>)], pods: &[Pod]) -> anyhow::Result<()> {
-    for (who, asker) in askers {
-        for pod in pods {
-            let (name, at) = (pod.name_any(), address(pod)?);
-            asker.finds(&[&name], at, SERVED, WITHIN).await.with_context(|| format!("from {who} to {name}"))?;
-            asker.pings(at, WITHIN).await.with_context(|| format!("from {who} to {name}"))?;
-        }
+pub(super) async fn a_pod_on_a_virtual_machine_is_a_subport_of_its_trunk(world: &mut World) -> anyhow::Result<()> {
+    for (name, known_by) in [("vm-a", KnownBy::Address), ("vm-s", KnownBy::Server), ("vm-p", KnownBy::Annotation)] {
+        let machine = world.add_machine(name, known_by).await?;
+        let pod = world.run_pod(&NewPod::new("web").on(name), "web").await?;
+        let port = world.port_of(&pod).await?;
+        ensure!(port.device_owner == "trunk:subport" && port.device_id.is_empty(), "{port:?}");
+        let ids = world.agree(&machine).await?;
+        ensure!(ids.keys().eq([&port.id]), "{ids:?}");
+        world.pods().delete("web").await?;
+        world.pods().gone("web").await?;
+        ensure!(world.subports(machine.trunk).await?.is_empty(), "the subport is still there");
+        ensure!(world.pod_ports().await?.is_empty(), "the port is still there");
     }
     Ok(())
 }
 
-/// The pods, by their names, as those who send.
-async fn askers<'a>(
-    world: &'a World,
-    machines: &'a [Machine],
-    pods: &[Pod],
-) -> anyhow::Result<Vec<(String, Asker<'a>)>> {
-    let mut askers = Vec::new();
-    for pod in pods {
-        askers.push((pod.name_any(), world.asker(machines, pod).await?));
+pub(super) async fn pods_of_machines_and_of_bare_metal_are_in_one_cluster(world: &mut World) -> anyhow::Result<()> {
+    let (one, two) =
+        (world.add_machine("vm-1", KnownBy::Address).await?, world.add_machine("vm-2", KnownBy::Server).await?);
+    let bare = world.nodes[0].clone();
+    let (here, there) = (names(5), ["a", "b", "c"].map(str::to_owned));
+    let bare = NewPod::new("bare").on(&bare);
+    let (first, second, bare) =
+        tokio::join!(run(world, &one, &here), run(world, &two, &there), world.run_pod(&bare, "bare"));
+    (first?, second?);
+    let port = world.port_of(&bare?).await?;
+    ensure!(port.host_id == world.nodes[0], "the pod on bare metal is bound to {:?}", port.host_id);
+    // Ids are each trunk's own.
+    let (first, second) = (world.agree(&one).await?, world.agree(&two).await?);
+    let ids = |of: &BTreeMap<PortId, u32>| of.values().copied().collect::<BTreeSet<u32>>();
+    ensure!(ids(&first) == (1..=5).collect() && ids(&second) == (1..=3).collect(), "{first:?} {second:?}");
+    Ok(())
+}
+
+pub(super) async fn fifty_pods_of_a_machine_share_requests(world: &mut World) -> anyhow::Result<()> {
+    let machine = world.add_machine("vm", KnownBy::Address).await?;
+    let names = names(50);
+    world.inside()?.cloud.calls().reset();
+    run(world, &machine, &names).await?;
+    ensure!(world.agree(&machine).await?.len() == 50);
+    let requests = changes(world)?;
+    ensure!(requests <= 10, "{requests} requests put 50 pods on the trunk");
+    try_join_all(names.iter().map(|name| async { world.pods().delete(name).await })).await?;
+    try_join_all(names.iter().map(|name| async { world.pods().gone(name).await })).await?;
+    let requests = changes(world)? - requests;
+    ensure!(requests <= 15, "{requests} requests took 50 pods off the trunk");
+    Ok(())
+}
+
+pub(super) async fn the_controller_is_killed_between_port_and_subport(world: &mut World) -> anyhow::Result<()> {
+    let machine = world.add_machine("vm", KnownBy::Address).await?;
+    run(world, &machine, &["before".to_owned()]).await?;
+    let faults = world.inside()?.cloud.faults().clone();
+    // Never carried out; and carried out, but for the answer.
+    for (name, fault) in [("hung", Fault::hang()), ("unheard", Fault::hold_answer())] {
+        let id = faults.add(fault.on(Method::PUT, &add_subports(&machine)).times(1));
+        let names: Vec<String> = (0..3).map(|number| format!("{name}-{number}")).collect();
+        for name in &names {
+            world.pods().create(&NewPod::new(name).on(&machine.name)).await?;
+        }
+        faults.wait_for_hits(id, 1).await;
+        for controller in world.kuryr.controllers() {
+            world.kuryr.kill_controller(controller).await?;
+        }
+        faults.remove(id);
+        world.kuryr.start_controller().await?;
+        world.leader_elected().await?;
+        try_join_all(names.iter().map(|name| async { world.pods().running(name).await })).await?;
     }
-    Ok(askers)
+    world.agree(&machine).await?;
+    ensure!(world.pod_ports().await?.len() == 7, "a pod has two ports");
+    Ok(())
 }
 
-pub(super) async fn pods_in_virtual_machines_and_all_others_reach_each_other(world: &mut World) -> anyhow::Result<()> {
-    with_machines(world, async |world, machines| {
-        let bare = world.nodes[0].clone();
-        let places = [("a", "vm0"), ("b", "vm0"), ("c", "vm1"), ("bare", &*bare)];
-        let pods = servers(world, &places).await?;
-        for pod in &pods[..3] {
-            let port = world.pods().ports().get(&pod.name_any()).await?;
-            let plugs = port.spec.vifs.iter().map(|vif| (vif.plug.driver, vif.plug.parent.map(|parent| parent.port_id)));
-            let machine = machines.iter().find(|machine| Some(&*machine.name) == port_node(pod));
-            let parent = machine.map(|machine| machine.port);
-            ensure!(
-                plugs.clone().eq([(PlugDriver::Vlan, parent)]),
-                "{} is plugged as {:?}, not as a VLAN of {parent:?}",
-                pod.name_any(),
-                plugs.collect::<Vec<_>>()
-            );
-        }
-        let mut askers = askers(world, machines, &pods).await?;
-        for machine in machines {
-            askers.push((machine.name.clone(), world.machine_asker(machine)?));
-        }
-        all_find(&askers, &pods).await?;
-        // And the machines themselves, by the ports that carry the pods.
-        for machine in machines {
-            let serve = format!(
-                "mkdir -p /www/self && echo {} > /www/self/index.html && httpd -p 81 -h /www/self",
-                machine.name
-            );
-            world.ask_machine(machine, &format!("{serve} || true")).await?;
-            for (who, asker) in &askers {
-                let what = || format!("from {who} to machine {}", machine.name);
-                asker.finds(&[&machine.name], machine.address, 81, WITHIN).await.with_context(what)?;
-            }
-        }
-        Ok(())
-    })
-    .await
-}
-
-fn port_node(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref()
-}
-
-pub(super) async fn services_lead_to_and_from_pods_in_virtual_machines(world: &mut World) -> anyhow::Result<()> {
-    with_machines(world, async |world, machines| {
-        let bare = world.nodes[0].clone();
-        let pods = servers(world, &[("a", "vm0"), ("b", "vm0"), ("c", "vm1"), ("bare", &*bare)]).await?;
-        let services = world.services();
-        let one = json!({"selector": {"app": null, "name": "a"}});
-        let all = json!({"selector": {"app": "kuryr-scenario"}});
-        let (one, all) = tokio::try_join!(services.create("one", one), services.create("all", all))?;
-        tokio::try_join!(services.ready("one", 1), services.ready("all", 4))?;
-        let askers = askers(world, machines, &pods).await?;
-        for (who, asker) in &askers {
-            let (one, all) = (cluster_ip(&one)?, cluster_ip(&all)?);
-            asker.finds(&["a"], one, 80, WITHIN).await.with_context(|| format!("from {who} to the Service of a"))?;
-            for _ in 0..4 {
-                let found = asker.finds(&["a", "b", "c", "bare"], all, 80, WITHIN).await;
-                found.with_context(|| format!("from {who} to the Service of all"))?;
-            }
-        }
-        for machine in machines {
-            let found = world.machine_asker(machine)?.finds(&["a"], cluster_ip(&one)?, 80, WITHIN).await;
-            found.with_context(|| format!("from machine {} to the Service of a", machine.name))?;
-        }
-        Ok(())
-    })
-    .await
-}
-
-pub(super) async fn policies_hold_between_pods_of_one_virtual_machine(world: &mut World) -> anyhow::Result<()> {
-    with_machines(world, async |world, machines| {
-        let bare = world.nodes[0].clone();
-        let places = [("a", "vm0"), ("friend", "vm0"), ("stranger", "vm0"), ("far-friend", "vm1"), ("far-stranger", &*bare)];
-        let pods = servers(world, &places).await?;
-        let askers = askers(world, machines, &pods).await?;
-        let target = address(&pods[0])?;
-        let expect = async |allowed: &[&str], what: &str| {
-            for (who, asker) in &askers[1..] {
-                let context = || format!("{what}: from {who} to a");
-                match allowed.contains(&who.as_str()) {
-                    true => asker.finds(&["a"], target, SERVED, WITHIN).await.with_context(context)?,
-                    false => asker.hears_nothing(target, SERVED, WITHIN).await.with_context(context)?,
-                }
+pub(super) async fn the_controller_is_killed_while_pods_of_a_machine_come_and_go(
+    world: &mut World,
+) -> anyhow::Result<()> {
+    let machine = world.add_machine("vm", KnownBy::Address).await?;
+    let (pods, names) = (world.pods(), names(30));
+    let node = machine.name.clone();
+    let work = tokio::spawn({
+        let (pods, names) = (pods.clone(), names.clone());
+        async move {
+            for _ in 0..2 {
+                let new: Vec<NewPod> = names.iter().map(|name| NewPod::new(name).on(&node)).collect();
+                try_join_all(new.iter().map(|pod| pods.create(pod))).await?;
+                try_join_all(names.iter().map(|name| pods.running(name))).await?;
+                try_join_all(names.iter().map(|name| pods.delete(name))).await?;
+                try_join_all(names.iter().map(|name| pods.gone(name))).await?;
             }
             anyhow::Ok(())
-        };
-        let everybody = ["friend", "stranger", "far-friend", "far-stranger"];
-        expect(&everybody, "without a policy").await?;
-        let from = |names: &[&str]| {
-            json!({
-                "podSelector": {"matchLabels": {"name": "a"}},
-                "ingress": [{
-                    "from": [{"podSelector": {"matchExpressions": [{"key": "name", "operator": "In", "values": names}]}}],
-                    "ports": [{"port": SERVED}],
-                }],
-            })
-        };
-        let policies = world.policies_of(world.namespace());
-        policies.create("friends", &from(&["friend", "far-friend"])).await?;
-        expect(&["friend", "far-friend"], "friends only").await?;
-        policies.replace("friends", &from(&["stranger"])).await?;
-        expect(&["stranger"], "the other way round").await?;
-        policies.delete("friends").await?;
-        expect(&everybody, "without the policy").await
-    })
-    .await
+        }
+    });
+    for _ in 0..6 {
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(50..2000))).await;
+        if work.is_finished() {
+            break;
+        }
+        for controller in world.kuryr.controllers() {
+            world.kuryr.kill_controller(controller).await?;
+        }
+        world.kuryr.start_controller().await?;
+        world.leader_elected().await?;
+    }
+    work.await??;
+    ensure!(world.subports(machine.trunk).await?.is_empty(), "subports are left");
+    Ok(())
+}
+
+pub(super) async fn a_trunk_is_deleted_behind_our_back(world: &mut World) -> anyhow::Result<()> {
+    let mut machine = world.add_machine("vm", KnownBy::Address).await?;
+    run(world, &machine, &names(3)).await?;
+    let before = world.agree(&machine).await?;
+    world.cloud.network().trunks().delete(machine.trunk).await?;
+    world.pods().create(&NewPod::new("next").on("vm")).await?;
+    world.pods().port("next", "told why", PATIENCE, waiting_with("TrunkMissing")).await?;
+    machine.trunk = world.make_trunk("again", machine.parent).await?;
+    world.pods().running("next").await?;
+    // The pods that were cut off come back with the ids that their interfaces have.
+    let after = world.agree(&machine).await?;
+    ensure!(before.iter().all(|(port, id)| after.get(port) == Some(id)), "{before:?} became {after:?}");
+    Ok(())
+}
+
+pub(super) async fn a_trunk_that_goes_with_its_pods_holds_nothing_up(world: &mut World) -> anyhow::Result<()> {
+    let machine = world.add_machine("vm", KnownBy::Address).await?;
+    let names = names(3);
+    run(world, &machine, &names).await?;
+    world.cloud.network().trunks().delete(machine.trunk).await?;
+    for name in &names {
+        world.pods().delete(name).await?;
+    }
+    for name in &names {
+        world.pods().gone(name).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn subports_that_somebody_moved_are_put_back(world: &mut World) -> anyhow::Result<()> {
+    let machine = world.add_machine("vm", KnownBy::Address).await?;
+    run(world, &machine, &names(4)).await?;
+    let before = world.agree(&machine).await?;
+    let ports: Vec<PortId> = before.keys().copied().collect();
+    let trunks = world.cloud.network().trunks();
+    // One is gone, one has another's id, and somebody's own is there, too.
+    trunks.remove_subports(machine.trunk, &ports[..2]).await?;
+    let freed = u16::try_from(before[&ports[1]])?.try_into()?;
+    trunks.add_subports(machine.trunk, &[(ports[0], freed)]).await?;
+    let theirs = world.cloud.network().ports().create(&NewPort::new(world.pod_network().await?)).await?.id;
+    trunks.add_subports(machine.trunk, &[(theirs, 4000.try_into()?)]).await?;
+    for controller in world.kuryr.controllers() {
+        world.kuryr.stop_controller(controller).await?;
+    }
+    world.kuryr.start_controller().await?;
+    world.leader_elected().await?;
+    let wanted: BTreeMap<PortId, u32> = before.into_iter().chain([(theirs, 4000)]).collect();
+    let mut changes = world.inside()?.cloud.subscribe();
+    let put_back = async {
+        while world.subports(machine.trunk).await? != wanted {
+            changes.changed().await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, put_back).await.context("they are not put back")??;
+    world.cloud.network().trunks().remove_subports(machine.trunk, &[theirs]).await?;
+    world.cloud.network().ports().delete(theirs).await?;
+    Ok(())
+}
+
+pub(super) async fn a_machine_is_deleted(world: &mut World) -> anyhow::Result<()> {
+    let machine = world.add_machine("vm", KnownBy::Server).await?;
+    let (names, trunk) = (names(3), machine.trunk);
+    run(world, &machine, &names).await?;
+    // Nobody on it says anything any more.
+    drop(machine);
+    Api::<Node>::all(world.client.clone()).delete("vm", &DeleteParams::default()).await?;
+    for name in &names {
+        world.pods().force_delete(name).await?;
+    }
+    for name in &names {
+        world.pods().gone(name).await?;
+    }
+    ensure!(world.subports(trunk).await?.is_empty(), "the trunk still has subports");
+    ensure!(world.pod_ports().await?.is_empty(), "there still are ports");
+    Ok(())
+}
+
+pub(super) async fn what_a_machine_lacks_is_told_and_ends_when_it_has_it(world: &mut World) -> anyhow::Result<()> {
+    let network = world.cloud.network();
+    let machine = world.add_machine("vm", KnownBy::Server).await?;
+    network.trunks().delete(machine.trunk).await?;
+    world.pods().create(&NewPod::new("web").on("vm")).await?;
+    world.pods().port("web", "told that there is no trunk", PATIENCE, waiting_with("TrunkMissing")).await?;
+    let nodes = Api::<Node>::all(world.client.clone());
+    let say = async |port: &str| {
+        let annotations = json!({"metadata": {"annotations": {(PARENT_PORT_ANNOTATION): port}}});
+        nodes.patch("vm", &PatchParams::default(), &Patch::Merge(annotations)).await
+    };
+    say("eth0").await?;
+    world.pods().port("web", "told what is no id", PATIENCE, waiting_with("MachineUnknown")).await?;
+    // It is another port that has the trunk. Nothing but the Node's change wakes the pod.
+    let other = network.ports().create(&NewPort::new(world.pod_network().await?)).await?.id;
+    world.make_trunk("other", other).await?;
+    say(&other.to_string()).await?;
+    world.pods().running("web").await.map(drop)
+}
+
+pub(super) async fn a_full_trunk_tells_the_next_pod_why(world: &mut World) -> anyhow::Result<()> {
+    world.inside()?.set_port_quota(-1)?;
+    let machine = world.add_machine("vm", KnownBy::Address).await?;
+    run(world, &machine, &["first".to_owned()]).await?;
+    // All other ids are somebody's.
+    let network = world.cloud.network();
+    let elsewhere = network.networks().create(&NewNetwork::default()).await?.id;
+    let new = vec![NewPort::new(elsewhere); 100];
+    let mut id = 2u16;
+    while id <= 4094 {
+        let count = usize::from(4095 - id).min(new.len());
+        let ports = network.ports().create_many(&new[..count]).await?;
+        let mut subports = Vec::new();
+        for port in ports {
+            subports.push((port.id, id.try_into()?));
+            id += 1;
+        }
+        network.trunks().add_subports(machine.trunk, &subports).await?;
+    }
+    world.pods().create(&NewPod::new("next").on("vm")).await?;
+    world.pods().port("next", "told that the node is full", PATIENCE, waiting_with("NodeFull")).await?;
+    let others = world.run_pod(&NewPod::new("elsewhere").on(&world.nodes[0]), "elsewhere").await?;
+    world.port_of(&others).await?;
+    // As soon as there is room again.
+    world.pods().delete("first").await?;
+    let next = world.pods().running("next").await?;
+    let next = world.port_of(&next).await?.id;
+    ensure!(world.subports(machine.trunk).await?.get(&next) == Some(&1), "the only id that was free");
+    Ok(())
+}
+
+pub(super) async fn neutron_fails_while_pods_come_to_a_trunk(world: &mut World) -> anyhow::Result<()> {
+    let machine = world.add_machine("vm", KnownBy::Address).await?;
+    let faults = world.inside()?.cloud.faults().clone();
+    let path = add_subports(&machine);
+    for (name, fault) in [
+        ("unavailable", Fault::unavailable()),
+        ("lost", Fault::lose_answer()),
+        ("internal", Fault::internal_error()),
+        ("dropped", Fault::drop_connection()),
+    ] {
+        let id = faults.add(fault.on(Method::PUT, &path).times(2));
+        let names: Vec<String> = (0..3).map(|number| format!("{name}-{number}")).collect();
+        run(world, &machine, &names).await?;
+        ensure!(faults.hits(id) > 0, "{name}: the fault never struck");
+        faults.remove(id);
+    }
+    world.agree(&machine).await?;
+    ensure!(world.pod_ports().await?.len() == 12, "a pod has two ports");
+    // And when they go.
+    let path = path.replace("add_", "remove_");
+    faults.add(Fault::lose_answer().on(Method::PUT, &path).times(2));
+    world.pods().delete("lost-0").await?;
+    world.pods().gone("lost-0").await?;
+    let deleting = |port: Option<&KuryrPort>| port.is_some_and(KuryrPort::deleting);
+    ensure!(!deleting(world.pods().ports().get_opt("lost-1").await?.as_ref()));
+    world.agree(&machine).await.map(drop)
 }

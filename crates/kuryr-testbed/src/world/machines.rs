@@ -1,188 +1,200 @@
-//! Nodes that are virtual machines, in the real world: `e2e/machines.sh` boots them, and lets commands be run in them.
+//! Nodes of the embedded world that are virtual machines.
 //!
-//! What is in such a machine cannot be entered from here. So packets are sent by programs that are in every busybox, in a machine
-//! as here, by an [`Asker`].
+//! Those whose pods are subports have nobody on them who plugs: the kernel under the tests may have no VLANs. Their kubelet and their
+//! daemon are played, as far as the API sees them: a pod runs when its `KuryrPort` has VIFs, which is then attached, and what is
+//! on its way out is released. How such pods are plugged is shown in a guest whose kernel has VLANs.
 
-use super::{Ground, Real, World};
-use crate::dataplane::probe;
+use super::World;
 use anyhow::{Context, bail, ensure};
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
-use kuryr_model::PortId;
-use kuryr_node::attachments::Attachment;
-use serde::Deserialize;
-use std::{
-    net::IpAddr,
-    path::{Path, PathBuf},
-    time::Duration,
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, watcher},
+    },
 };
-use tokio::{
-    process::Command,
-    time::{Instant, timeout},
+use kuryr_model::{
+    KuryrPort, NESTED_ANNOTATION, NetworkId, ObjectKey, PARENT_PORT_ANNOTATION, PortId, TrunkId,
+    kuryr_port::AttachmentState,
 };
+use kuryr_openstack::network::{NewPort, NewTrunk};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, net::IpAddr};
+use tokio_util::task::AbortOnDropHandle;
 
-/// How long a command in a machine may take, in seconds: all of it is emulated.
-const COMMAND: &str = "30";
-
-/// How long one question may go unanswered, in seconds.
-const SILENCE: u8 = 2;
-
-/// A virtual machine that is a node.
-#[derive(Clone, Debug, Deserialize)]
+/// A node whose pods are subports of its trunk.
 pub struct Machine {
-    /// Its name, and that of its Node.
+    /// The node's name.
     pub name: String,
-    /// Its port in Neutron, the parent of its trunk.
-    pub port: PortId,
-    /// The address of that port.
-    pub address: IpAddr,
-    /// The file with all that was written to its console.
-    console: PathBuf,
+    /// The machine's port.
+    pub parent: PortId,
+    /// Its trunk.
+    pub trunk: TrunkId,
+    _played: [AbortOnDropHandle<()>; 2],
 }
 
-/// Somebody who sends packets.
-pub enum Asker<'a> {
-    /// A network namespace here.
-    Here(PathBuf),
-    /// A virtual machine itself, or one of its pods by its network namespace.
-    Machine(&'a Real, &'a Machine, Option<PathBuf>),
+/// How a Node says what its port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownBy {
+    /// By its address.
+    Address,
+    /// By Nova's id of the machine.
+    Server,
+    /// By the annotation.
+    Annotation,
 }
 
 impl World {
-    /// Starts these virtual machines, if they do not run, and waits until they are ready nodes. They stay when the scenario ends.
+    /// Makes a node that is a virtual machine, whose pods are subports of a trunk.
     ///
     /// # Errors
-    /// This is the embedded world, or they do not come up.
-    pub async fn machines(&self, names: &[&str]) -> anyhow::Result<Vec<Machine>> {
-        let args: Vec<&str> = ["up"].iter().chain(names).copied().collect();
-        let printed = self.stack()?.script("machines.sh", &args).await?;
-        serde_json::from_str(printed.trim()).with_context(|| format!("machines.sh up prints {printed:?}"))
-    }
-
-    fn stack(&self) -> anyhow::Result<&Real> {
-        match &self.ground {
-            Ground::Real(real) => Ok(real),
-            Ground::Embedded(_) => bail!("this needs the real world"),
+    /// This is the real world, or something refuses.
+    pub async fn add_machine(&self, name: &str, known_by: KnownBy) -> anyhow::Result<Machine> {
+        self.inside()?;
+        let network = self.pod_network().await?;
+        let device_id = format!("server-{name}");
+        let new = NewPort { name: name.to_owned(), device_id, ..NewPort::new(network) };
+        let port = self.cloud.network().ports().create(&new).await?;
+        let trunk = self.make_trunk(name, port.id).await?;
+        let ip = port.fixed_ips.first().context("the machine's port has no address")?.ip_address;
+        let mut annotations = BTreeMap::from([(NESTED_ANNOTATION, "vlan".to_owned())]);
+        if known_by == KnownBy::Annotation {
+            annotations.insert(PARENT_PORT_ANNOTATION, port.id.to_string());
         }
+        let address = (known_by == KnownBy::Address).then_some(ip);
+        let server = (known_by == KnownBy::Server).then(|| format!("openstack:///{}", port.device_id));
+        register(&self.client, name, &annotations, server, address).await?;
+        Ok(Machine { name: name.to_owned(), parent: port.id, trunk, _played: play(&self.client, name) })
     }
 
-    /// Runs a shell command in a machine; what it prints.
+    /// The network of pods.
     ///
     /// # Errors
-    /// It fails, takes too long, or there is no such machine.
-    pub async fn ask_machine(&self, machine: &Machine, command: &str) -> anyhow::Result<String> {
-        self.stack()?.script("machines.sh", &["ask", &machine.name, COMMAND, command]).await
+    /// There is none.
+    pub async fn pod_network(&self) -> anyhow::Result<NetworkId> {
+        Ok(self.pod_subnets().await?.first().context("no pod subnet")?.network_id)
     }
 
-    /// What a machine's daemon remembers.
+    /// Makes the trunk of a machine's port.
     ///
     /// # Errors
-    /// The machine does not tell.
-    pub async fn attachments_of(&self, machine: &Machine) -> anyhow::Result<Vec<Attachment>> {
-        let files = self.ask_machine(machine, "find /var/lib/kuryr/attachments -name '*.json' -exec cat {} +").await?;
-        let attachments = serde_json::Deserializer::from_str(&files).into_iter();
-        attachments.collect::<Result<_, _>>().with_context(|| format!("attachments of {}: {files}", machine.name))
+    /// Neutron refuses.
+    pub async fn make_trunk(&self, name: &str, port_id: PortId) -> anyhow::Result<TrunkId> {
+        Ok(self.cloud.network().trunks().create(&NewTrunk { name: name.to_owned(), port_id }).await?.id)
     }
 
-    /// A running pod that sends packets, wherever it is.
+    /// The subports of a trunk, with their ids.
     ///
     /// # Errors
-    /// The node's daemon does not know the pod.
-    pub async fn asker<'a>(&'a self, machines: &'a [Machine], pod: &Pod) -> anyhow::Result<Asker<'a>> {
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
-        let Some(machine) = machines.iter().find(|machine| machine.name == node) else {
-            return Ok(Asker::Here(self.netns(pod)?));
-        };
-        let uid = pod.uid().context("a pod without UID")?;
-        let attachments = self.attachments_of(machine).await?;
-        let attachment = attachments.into_iter().find(|attachment| attachment.pod_uid.as_str() == uid);
-        let attachment = attachment.with_context(|| format!("{node} has no attachment of pod {}", pod.name_any()))?;
-        Ok(Asker::Machine(self.stack()?, machine, Some(attachment.netns)))
+    /// Neutron does not tell.
+    pub async fn subports(&self, trunk: TrunkId) -> anyhow::Result<BTreeMap<PortId, u32>> {
+        let trunk = self.cloud.network().trunks().get(trunk).await?;
+        Ok(trunk.sub_ports.iter().map(|subport| (subport.port_id, subport.segmentation_id)).collect())
     }
 
-    /// A machine itself.
+    /// Compares what the `KuryrPort`s of a machine's pods say with its trunk, which carries nothing else; the ids.
     ///
     /// # Errors
-    /// This is the embedded world.
-    pub fn machine_asker<'a>(&'a self, machine: &'a Machine) -> anyhow::Result<Asker<'a>> {
-        Ok(Asker::Machine(self.stack()?, machine, None))
+    /// They differ.
+    pub async fn agree(&self, machine: &Machine) -> anyhow::Result<BTreeMap<PortId, u32>> {
+        let mut said = BTreeMap::new();
+        for held in &self.pods().ports().list(&kube::api::ListParams::default()).await? {
+            for vif in held.spec.vifs.iter().filter(|_| held.spec.node_name == machine.name) {
+                let parent = vif.plug.parent.context("a VIF without parent")?;
+                let id = vif.plug.vlan.context("a VIF without VLAN id")?;
+                ensure!(parent.port_id == machine.parent, "{} has another parent", held.name_any());
+                ensure!(!said.values().any(|other| *other == u32::from(id.get())), "two pods have VLAN id {id}");
+                said.insert(vif.port_id, u32::from(id.get()));
+            }
+        }
+        let there = self.subports(machine.trunk).await?;
+        ensure!(said == there, "the trunk carries {there:?}, the KuryrPorts say {said:?}");
+        Ok(said)
     }
 }
 
-impl Asker<'_> {
-    /// Runs a shell command, whatever it comes to; what it prints.
-    async fn run(&self, command: &str) -> anyhow::Result<String> {
-        let within = |netns: &Path| format!("nsenter --net={} sh -c \"{command}\"", netns.display());
-        match self {
-            Self::Machine(real, machine, netns) => {
-                let command = netns.as_deref().map_or_else(|| command.to_owned(), within);
-                real.script("machines.sh", &["ask", &machine.name, COMMAND, &format!("{command}; true")]).await
-            }
-            Self::Here(netns) => {
-                let output = Command::new("sh").args(["-c", &within(netns)]).output().await?;
-                Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-            }
-        }
-    }
-
-    /// Asks an HTTP server for its page, once: the answer, or nothing.
-    async fn page(&self, address: IpAddr, number: u16) -> anyhow::Result<String> {
-        let request = r"printf 'GET / HTTP/1.0\r\n\r\n'";
-        self.run(&format!("{request} | busybox timeout {SILENCE} busybox nc -w {SILENCE} {address} {number} 2>&1"))
-            .await
-    }
-
-    /// Waits until the server at an address is one of these, over TCP.
-    ///
-    /// # Errors
-    /// There is no answer, or another one, within that time.
-    pub async fn finds(&self, names: &[&str], address: IpAddr, number: u16, within: Duration) -> anyhow::Result<()> {
-        let since = Instant::now();
-        loop {
-            let page = self.page(address, number).await?;
-            if names.iter().any(|name| page.trim_end().ends_with(name)) {
-                return Ok(());
-            }
-            ensure!(since.elapsed() < within, "{address}:{number} does not answer as {names:?}, but {page:?}");
-        }
-    }
-
-    /// Waits until nothing comes back from an address, over TCP.
-    ///
-    /// # Errors
-    /// It still answers after that time, or refuses.
-    pub async fn hears_nothing(&self, address: IpAddr, number: u16, within: Duration) -> anyhow::Result<()> {
-        let since = Instant::now();
-        loop {
-            let page = self.page(address, number).await?;
-            // What ends nc is its own limit, or that of the whole, both of which say nothing else.
-            if page.is_empty() || page.contains("timed out") {
-                return Ok(());
-            }
-            ensure!(since.elapsed() < within, "{address}:{number} answers {page:?}");
-        }
-    }
-
-    /// Waits until an address answers to ping.
-    ///
-    /// # Errors
-    /// It does not, within that time.
-    pub async fn pings(&self, address: IpAddr, within: Duration) -> anyhow::Result<()> {
-        if let Self::Here(netns) = self {
-            return Ok(probe::ping(netns, address, within).await.map(drop)?);
-        }
-        let seconds = within.as_secs();
-        let answer = timeout(within * 2, self.run(&format!("ping -c 1 -w {seconds} -W {SILENCE} {address}"))).await??;
-        ensure!(answer.contains(" 1 packets received"), "ping to {address}: {answer}");
-        Ok(())
-    }
+/// A Node, as its kubelet and the cloud's controller make it.
+async fn register(
+    client: &Client,
+    name: &str,
+    annotations: &BTreeMap<&str, String>,
+    provider_id: Option<String>,
+    address: Option<IpAddr>,
+) -> anyhow::Result<()> {
+    let addresses: Vec<Value> =
+        address.iter().map(|address| json!({"type": "InternalIP", "address": address})).collect();
+    let node = json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}, "annotations": annotations},
+        "spec": {"providerID": provider_id},
+        "status": {"addresses": addresses, "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    Api::<Node>::all(client.clone()).create(&PostParams::default(), &serde_json::from_value(node)?).await?;
+    Ok(())
 }
 
-/// What was written to the consoles of machines last, for whoever has to find out why a scenario failed.
-#[must_use]
-pub fn consoles(machines: &[Machine]) -> String {
-    let tails = machines
-        .iter()
-        .map(|machine| format!("--- {}\n{}\n", machine.console.display(), super::process::tail(&machine.console)));
-    tails.collect()
+/// Plays the node's kubelet and its daemon.
+fn play(client: &Client, node: &str) -> [AbortOnDropHandle<()>; 2] {
+    let on = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+    let (pods, ports) = (Api::<Pod>::all(client.clone()), Api::<KuryrPort>::all(client.clone()));
+    let kubelet = {
+        let (client, stream) = (client.clone(), watcher(pods, on.clone()).default_backoff().applied_objects());
+        async move {
+            let mut stream = std::pin::pin!(stream);
+            while let Some(event) = stream.next().await {
+                let Ok(pod) = event else { continue };
+                if pod.metadata.deletion_timestamp.is_some() {
+                    let api = Api::<Pod>::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
+                    // Gone already is fine.
+                    let _ = api.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await;
+                }
+            }
+        }
+    };
+    let daemon = {
+        let (client, stream) = (client.clone(), watcher(ports, on).default_backoff().applied_objects());
+        async move {
+            let mut stream = std::pin::pin!(stream);
+            while let Some(event) = stream.next().await {
+                let Ok(port) = event else { continue };
+                if let Err(error) = attend(&client, &port).await {
+                    tracing::warn!(port = port.name_any(), error = %format!("{error:#}"), "a played daemon failed");
+                }
+            }
+        }
+    };
+    [AbortOnDropHandle::new(tokio::spawn(kubelet)), AbortOnDropHandle::new(tokio::spawn(daemon))]
+}
+
+/// Does for a `KuryrPort` what its node would.
+async fn attend(client: &Client, port: &KuryrPort) -> anyhow::Result<()> {
+    let ObjectKey { namespace, name } = port.key();
+    let state = match (port.deleting(), port.attachment_state()) {
+        (true, Some(AttachmentState::Released)) | (false, Some(_)) => return Ok(()),
+        (true, _) => AttachmentState::Released,
+        (false, None) if port.spec.vifs.is_empty() => return Ok(()),
+        (false, None) => AttachmentState::Attached,
+    };
+    let attachment = json!({"state": state, "since": jiff::Timestamp::now()});
+    let status = Patch::Merge(json!({"status": {"attachment": attachment}}));
+    let ports = Api::<KuryrPort>::namespaced(client.clone(), &namespace);
+    match ports.patch_status(&name, &PatchParams::default(), &status).await {
+        Err(kube::Error::Api(answer)) if answer.code == 404 => return Ok(()),
+        written => drop(written?),
+    }
+    if state == AttachmentState::Attached {
+        let ips: Vec<IpAddr> = port.spec.vifs.iter().flat_map(|vif| &vif.addresses).map(|address| address.ip).collect();
+        let Some(first) = ips.first() else { bail!("a VIF without address") };
+        let all: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
+        let status = json!({"status": {"phase": "Running", "podIP": first, "podIPs": all}});
+        let pods = Api::<Pod>::namespaced(client.clone(), &namespace);
+        match pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await {
+            Err(kube::Error::Api(answer)) if answer.code == 404 => {}
+            written => drop(written?),
+        }
+    }
+    Ok(())
 }

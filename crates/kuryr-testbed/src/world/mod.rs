@@ -9,8 +9,9 @@
 
 mod actions;
 mod embedded;
+pub mod guests;
 mod kuryr;
-pub mod machines;
+mod machines;
 pub mod pods;
 pub mod policies;
 pub mod process;
@@ -23,8 +24,9 @@ pub use actions::{CniAnswer, Vm, mtu};
 pub use embedded::{
     AVAILABILITY_ZONE, EXTERNAL, Embedded, EmbeddedConfig, FLAVOR, SERVICE_CIDR, SERVICE_CIDR_V6, set_up,
 };
+pub use guests::{Asker, Guest};
 pub use kuryr::{Kuryr, Settings};
-pub use machines::{Asker, Machine};
+pub use machines::{KnownBy, Machine};
 pub use pods::{NewPod, Pods, addresses};
 pub use policies::Policies;
 pub use real::{Real, RealConfig};

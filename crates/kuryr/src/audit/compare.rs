@@ -2,6 +2,7 @@
 
 use super::{
     base::{self, Marked},
+    machines::machines,
     policies::policies,
     services::services,
 };
@@ -15,7 +16,8 @@ use kuryr_model::{
     ClusterId, FloatingIpId, KuryrPort, LoadBalancerId, Mark, NetworkId, ObjectKey, PodUid, PortId, Purpose, RouterId,
     SecurityGroupId, Vif,
     mark::Base,
-    neutron::{Port, SecurityGroup},
+    neutron::{AddressPair, Port, SecurityGroup, Trunk},
+    vif::PlugDriver,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -92,6 +94,10 @@ pub(crate) struct World {
     pub(crate) ports: Vec<Port>,
     /// Those with our tag.
     pub(crate) groups: Vec<SecurityGroup>,
+    /// Those of virtual machines that have pods.
+    pub(crate) trunks: Vec<Trunk>,
+    /// What the ports of such machines may use besides their own addresses, where pods share them.
+    pub(crate) pairs: BTreeMap<PortId, Vec<AddressPair>>,
     /// What else there is with our tag.
     pub(crate) marked: Marked,
     /// Services, and what they have.
@@ -105,6 +111,7 @@ pub(crate) fn compare(world: &World) -> Vec<Finding> {
     let mut findings = Vec::new();
     pods(world, &mut findings);
     kuryr_ports(world, &mut findings);
+    machines(world, &mut findings);
     for Unreadable { key, why } in &world.view.unreadable {
         let what = format!("it cannot be read: {why}");
         findings.push(finding(Kind::Mismatch, "KuryrPort", key, what, Unreadable::FIX));
@@ -225,11 +232,15 @@ fn differences(cluster: &ClusterId, uid: &PodUid, host: Option<&str>, vif: &Vif,
     let list = |ips: BTreeSet<String>| ips.into_iter().collect::<Vec<_>>().join(" ");
     let wanted = list(vif.addresses.iter().map(|address| address.ip.to_string()).collect());
     let found = list(port.fixed_ips.iter().map(|address| address.ip_address.to_string()).collect());
-    differ("the MAC address", &vif.mac.to_string(), &port.mac_address.to_string());
+    // Pods of that kind have the machine's.
+    if vif.plug.driver != PlugDriver::Ipvlan {
+        differ("the MAC address", &vif.mac.to_string(), &port.mac_address.to_string());
+    }
     differ("the addresses", &wanted, &found);
     differ("the network", &vif.network_id.to_string(), &port.network_id.to_string());
-    differ("device_id", uid.as_str(), &port.device_id);
-    if let Some(host) = host {
+    // What has a device comes to no trunk.
+    differ("device_id", if vif.plug.driver == PlugDriver::Vlan { "" } else { uid.as_str() }, &port.device_id);
+    if let Some(host) = host.filter(|_| !vif.plug.driver.is_nested()) {
         differ("binding:host_id", host, &port.host_id);
     }
     let mark = Mark { cluster: cluster.clone(), purpose: Purpose::Pod(uid.clone()) };

@@ -50,6 +50,8 @@ fn world() -> World {
         },
         ports: vec![port("web", 1), port("db", 2)],
         groups: vec![group(Base::IngressOpen, Direction::Ingress), group(Base::EgressOpen, Direction::Egress)],
+        trunks: vec![],
+        pairs: BTreeMap::new(),
         marked: Marked::default(),
         services: Survey::default(),
         policies: Policies::default(),
@@ -227,4 +229,47 @@ fn a_port_that_may_still_be_handed_out_is_told_and_never_pruned() {
     assert_eq!(prunable(|world| world.view.pods[1].completed = true), port);
     assert_eq!(prunable(|world| world.view.pods[1].uid = "another".into()), port);
     assert_eq!(prunable(|world| drop(world.view.pods.remove(1))), port);
+}
+
+/// A world where pod `db` is on a virtual machine, whose trunk has these subports.
+fn nested(driver: &str, subports: &[(u8, u32)]) -> World {
+    let mut world = world();
+    let parent = json!({"portId": port_id(9), "mac": "fa:16:3e:00:00:09"});
+    let vif = &mut world.view.kuryr_ports[1].spec.vifs[0];
+    vif.plug = serde_json::from_value(json!({"driver": driver, "parent": parent})).unwrap();
+    if driver == "vlan" {
+        vif.plug.vlan = Some(7.try_into().unwrap());
+        world.ports[1].device_id.clear();
+    }
+    world.ports[1].host_id.clear();
+    let subports: Vec<_> = subports
+        .iter()
+        .map(|(n, id)| json!({"port_id": port_id(*n), "segmentation_type": "vlan", "segmentation_id": id}))
+        .collect();
+    let trunk = json!({"id": port_id(90), "port_id": port_id(9), "sub_ports": subports});
+    world.trunks = vec![serde_json::from_value(trunk).unwrap()];
+    world
+}
+
+#[test]
+fn pods_of_virtual_machines_are_where_their_kuryr_ports_say() {
+    assert_eq!(compare(&nested("vlan", &[(2, 7)])), []);
+    for (subports, words) in [(&[][..], "is none, KuryrPort a/db says 7"), (&[(2, 8)], "is 8, KuryrPort a/db says 7")] {
+        let found = compare(&nested("vlan", subports));
+        assert!(found.len() == 1 && found[0].what.contains(words), "{found:?}");
+    }
+    let mut without = nested("vlan", &[]);
+    without.trunks.clear();
+    let found = compare(&without);
+    assert!(found.len() == 1 && found[0].what.contains("its 1 pods are cut off"), "{found:?}");
+
+    let mut shared = nested("macvlan", &[]);
+    let vif = shared.view.kuryr_ports[1].spec.vifs[0].clone();
+    let pair = AddressPair::new(vif.addresses[0].ip, vif.mac);
+    let parent = vif.plug.parent.unwrap().port_id;
+    shared.pairs = [(parent, vec![])].into();
+    let found = compare(&shared);
+    assert!(found.len() == 1 && found[0].subject == "address pair", "{found:?}");
+    shared.pairs = [(parent, vec![pair])].into();
+    assert_eq!(compare(&shared), []);
 }

@@ -16,8 +16,8 @@ use kube::{
     api::{DeleteParams, Preconditions},
     core::NamespaceResourceScope,
 };
-use kuryr_model::{KuryrLoadBalancer, KuryrPort, ObjectKey, PodUid, PortId};
-use kuryr_openstack::{Filter, chain};
+use kuryr_model::{KuryrLoadBalancer, KuryrPort, ObjectKey, PodUid, PortId, neutron::Trunk};
+use kuryr_openstack::{Error, Filter, chain};
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeSet, fmt::Debug};
 
@@ -49,8 +49,7 @@ async fn delete(finding: &Finding, prunable: &Prunable, cluster: Option<&Cluster
         (_, None) => bail!("it was not looked for"),
         (Prunable::Port(id, uid), Some(cluster)) => {
             ensure!(!is_wanted(cluster, *id, uid).await?, "it is wanted by now");
-            let network = cluster.cloud.network().background();
-            network.ports().delete(*id).await.map_err(|error| anyhow::anyhow!(chain(&error)))
+            delete_port(cluster, *id).await.map_err(|error| anyhow::anyhow!(chain(&error)))
         }
         // Neutron itself refuses to delete what is used.
         (Prunable::Network(id), Some(cluster)) => {
@@ -82,6 +81,21 @@ async fn delete(finding: &Finding, prunable: &Prunable, cluster: Option<&Cluster
             delete_object::<KuryrLoadBalancer>(&cluster.client, key, uid).await
         }
     }
+}
+
+/// Deletes a port, and takes it off its trunk before if it is on one.
+async fn delete_port(cluster: &Cluster, id: PortId) -> Result<(), Error> {
+    let network = cluster.cloud.network().background();
+    match network.ports().delete(id).await {
+        Err(error) if error.is_subport_in_use() => {}
+        deleted => return deleted,
+    }
+    let trunks = network.trunks().list(&Filter::new()).await?;
+    let carries = |trunk: &&Trunk| trunk.sub_ports.iter().any(|subport| subport.port_id == id);
+    if let Some(trunk) = trunks.iter().find(carries) {
+        network.trunks().remove_subports(trunk.id, &[id]).await?;
+    }
+    network.ports().delete(id).await
 }
 
 /// Whether a port, which was made for the pod with this UID, may be handed out or is in use. Ports and `KuryrPort`s are named like

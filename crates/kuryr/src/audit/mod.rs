@@ -12,6 +12,7 @@
 mod base;
 mod compare;
 mod fix;
+mod machines;
 mod node;
 mod policies;
 mod services;
@@ -27,14 +28,14 @@ use jiff::Timestamp;
 use kube::Client;
 use kuryr_controller::{ControllerConfig, policy_survey, survey::survey};
 use kuryr_model::{
-    KuryrPort, Mark, Purpose,
+    KuryrPort, Mark, Purpose, Vif,
     mark::{Base, cluster_tag},
     neutron::Subnet,
 };
 use kuryr_openstack::{Cloud, Filter};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::Write,
     path::{Path, PathBuf},
     time::Duration,
@@ -150,7 +151,21 @@ async fn look(cluster: &Cluster) -> anyhow::Result<World> {
     let named = view.kuryr_ports.iter().flat_map(KuryrPort::port_ids);
     let unseen: Vec<_> = named.filter(|port| !known.contains(port)).collect();
     ports.extend(network.ports().list(&Filter::new().any("id", unseen)).await?);
-    Ok(World { cluster: id.clone(), now: Timestamp::now(), view, ports, groups, marked, services, policies })
+    let carried = machines::carried(&view.kuryr_ports);
+    let subports = |vifs: &[(&KuryrPort, &Vif)]| vifs.iter().any(|(_, vif)| vif.plug.vlan.is_some());
+    let of: Vec<_> = carried.iter().filter(|(_, vifs)| subports(vifs)).map(|(parent, _)| *parent).collect();
+    let trunks = network.trunks().list(&Filter::new().any("port_id", of)).await?;
+    let mut pairs = BTreeMap::new();
+    for parent in carried.iter().filter(|(_, vifs)| !subports(vifs)).map(|(parent, _)| *parent) {
+        match network.address_pairs(parent).await {
+            Ok(found) => drop(pairs.insert(parent, found.pairs)),
+            // A machine that is gone: its pods' ports are what is wrong then.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let now = Timestamp::now();
+    Ok(World { cluster: id.clone(), now, view, ports, groups, trunks, pairs, marked, services, policies })
 }
 
 /// What has our mark, but ports of pods, security groups and load balancers.

@@ -3,7 +3,7 @@
 use super::plan::{Found, Interface, description, mark};
 use futures::{future::try_join_all, try_join};
 use kuryr_model::{
-    ClusterId, DEVICE_OWNER,
+    ClusterId,
     mark::{Base, cluster_tag},
     neutron::Port,
 };
@@ -25,7 +25,7 @@ pub(crate) async fn observe(network: &Network, cluster: &ClusterId) -> Result<Fo
         .into_iter()
         .flat_map(|base| by_either(base).map(|by| (base, by)))
         .collect();
-    let pods = Filter::new().tags([cluster_tag(cluster)]).with("device_owner", DEVICE_OWNER);
+    let pods = Filter::new().tags([cluster_tag(cluster)]);
     let list_groups = async |(base, by): &(Base, Filter)| {
         let groups = network.security_groups().list(by).await?;
         Ok::<_, Error>(groups.into_iter().map(|group| (*base, group)).collect::<Vec<_>>())

@@ -2,6 +2,7 @@
 
 use super::{
     Settings,
+    machines::{self, MachineFacts},
     policies::{self, PolicyFacts},
 };
 use crate::{
@@ -50,6 +51,8 @@ pub(crate) struct Facts {
     pub(crate) cluster: Known<ClusterId>,
     pub(crate) kubernetes: Known<Kubernetes>,
     pub(crate) cloud: Known<CloudFacts>,
+    /// Nodes that are virtual machines; none where nodes or Neutron cannot be asked.
+    pub(crate) machines: Known<Vec<MachineFacts>>,
 }
 
 #[derive(Debug)]
@@ -155,13 +158,18 @@ pub(crate) async fn collect(
         }
     };
     let openstack = async {
-        match cloud {
-            Ok(cloud) => Ok(openstack(settings, &cluster, &cloud).await),
+        match &cloud {
+            Ok(cloud) => Ok(openstack(settings, &cluster, cloud).await),
             Err(error) => Err(format!("{error:#}")),
         }
     };
-    let (kubernetes, cloud) = futures::join!(kubernetes, openstack);
-    Facts { now: Timestamp::now(), cluster, kubernetes, cloud }
+    let (kubernetes, facts) = futures::join!(kubernetes, openstack);
+    let view = kubernetes.as_ref().ok().and_then(|kubernetes: &Kubernetes| kubernetes.view.as_ref().ok());
+    let machines = match (view, &cloud) {
+        (Some(view), Ok(cloud)) => machines::find(&view.nodes, settings.nested, cloud).await,
+        _ => Ok(Vec::new()),
+    };
+    Facts { now: Timestamp::now(), cluster, kubernetes, cloud: facts, machines }
 }
 
 async fn kubernetes(settings: &Settings, client: &Client) -> Kubernetes {

@@ -2,7 +2,7 @@
 
 use super::{
     collect::{CloudFacts, Daemon, Facts, Known, Kubernetes, LeaseFacts, SubnetFacts},
-    policies, services,
+    machines, policies, services,
 };
 use crate::{
     kubernetes::OLDEST_MINOR,
@@ -12,10 +12,11 @@ use crate::{
 use jiff::{SignedDuration, Timestamp};
 use kuryr_controller::REQUIRED_EXTENSIONS;
 use kuryr_model::{
-    KuryrPort, ObjectKey,
+    KuryrPort, ObjectKey, Vif,
     kuryr_port::AttachmentState,
     mark::Base,
     neutron::{Port, PortStatus},
+    vif::PlugDriver,
 };
 use kuryr_openstack::network::{agents::Agent, quotas::Quota};
 use serde::Serialize;
@@ -87,8 +88,10 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Check> {
     let cloud = facts.cloud.as_ref().ok();
     if let Some(view) = view {
         if let Some(agents) = cloud.and_then(|cloud| cloud.agents.as_ref().ok()) {
-            hosts(&view.nodes, agents, &mut checks);
+            let machine = |node: &&NodeView| facts.machines.iter().flatten().any(|machine| machine.node == node.name);
+            hosts(view.nodes.iter().filter(|node| !machine(node)), agents, &mut checks);
         }
+        machines::machines(view.nodes.len(), &facts.machines, &mut checks);
         pods(facts.now, view, &mut checks);
         if let Some(ports) = cloud.and_then(|cloud| cloud.ports.as_ref().ok()) {
             down(view, ports, &mut checks);
@@ -200,7 +203,7 @@ fn daemons(nodes: usize, daemons: Option<&BTreeMap<String, Daemon>>, checks: &mu
 }
 
 /// Whether Neutron can bind ports to the nodes.
-fn hosts(nodes: &[NodeView], agents: &[Agent], checks: &mut Vec<Check>) {
+fn hosts<'a>(nodes: impl Iterator<Item = &'a NodeView>, agents: &[Agent], checks: &mut Vec<Check>) {
     // Where the driver keeps no agents nothing can be said.
     if agents.is_empty() {
         return;
@@ -399,10 +402,12 @@ fn named(faults: &BTreeMap<ObjectKey, (String, &str)>, are: &str, checks: &mut V
 }
 
 /// Ports that their node plugged and Neutron says are down.
-fn down(view: &ClusterView, ports: &[Port], checks: &mut Vec<Check>) {
+fn down<'a>(view: &'a ClusterView, ports: &[Port], checks: &mut Vec<Check>) {
     let attached = |port: &&KuryrPort| port.attachment_state() == Some(AttachmentState::Attached) && !port.deleting();
-    let plugged: BTreeMap<_, _> =
-        view.kuryr_ports.iter().filter(attached).flat_map(|held| held.port_ids().map(move |id| (id, held))).collect();
+    // What only holds an address for a virtual machine's pod is switched off.
+    let own = |vif: &&Vif| !matches!(vif.plug.driver, PlugDriver::Macvlan | PlugDriver::Ipvlan);
+    let ids = |held: &'a KuryrPort| held.spec.vifs.iter().filter(own).map(move |vif| (vif.port_id, held));
+    let plugged: BTreeMap<_, _> = view.kuryr_ports.iter().filter(attached).flat_map(ids).collect();
     let dead: BTreeSet<_> = ports
         .iter()
         .filter(|port| matches!(port.status, PortStatus::Down | PortStatus::Error))

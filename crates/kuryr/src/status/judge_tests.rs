@@ -78,6 +78,7 @@ fn facts() -> Facts {
             octavia_url: "http://octavia/v2".into(),
             services: Ok(None),
         }),
+        machines: Ok(vec![]),
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod collect;
 mod judge;
+mod machines;
 mod policies;
 mod print;
 mod services;
@@ -19,6 +20,7 @@ use clap::Args;
 use judge::State;
 use kube::Client;
 use kuryr_controller::ServicesConfig;
+use kuryr_model::vif::PlugDriver;
 use kuryr_openstack::Cloud;
 use std::{io::Write, net::SocketAddr};
 
@@ -37,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) cluster_id: Option<String>,
     /// Names or ids of the pod subnets; none: those that setup made.
     pub(crate) pod_subnets: Vec<String>,
+    /// How pods are plugged on nodes that do not say it themselves, where these are virtual machines.
+    pub(crate) nested: Option<PlugDriver>,
     /// What is configured for Services.
     pub(crate) services: ServicesConfig,
     /// The controllers' Lease.

@@ -1,0 +1,265 @@
+//! Nodes that are virtual machines: their ports in Neutron, and what their pods have of these.
+//!
+//! ```text
+//!   find(node)        ─▶ Neutron: the machine's port, its trunk ─▶ Found      remembered as long as it holds
+//!   settle(port)      ─▶ trunks: a subport with an id │ pairs: an address that the machine's port may use
+//!   let_go(port)      ─▶ the same, undone
+//!   repair()          ─▶ what KuryrPorts say, compared with every trunk and every machine's pairs
+//!   revive            ─▶ subports that stay DOWN, a while after some were added
+//! ```
+//!
+//! Invariants
+//! - What pods have on a trunk is told to its writer before anything else is asked of it.
+//! - A pod's `KuryrPort` is written when its port is where it shall be, and its port is deleted when it is there no more.
+
+mod pairs;
+mod revive;
+mod task;
+
+use crate::{
+    error::PodError,
+    index::Index,
+    trunks::{TrunkError, Trunks},
+};
+use kuryr_model::{NetworkId, PortId, TrunkId, Vif, neutron::Trunk, vif::PlugDriver};
+use kuryr_openstack::{Error as CloudError, Filter, Network};
+use kuryr_plan::{
+    nested::{Found, Machine, ParentError, Pods, Question, pairs_of},
+    pairs::Used,
+    trunk::Trouble,
+};
+use pairs::Pairs;
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::Notify, time::Instant};
+
+/// How long it is not looked again for a machine that was not found: its other pods ask for it, too.
+const NOT_AGAIN: Duration = Duration::from_secs(5);
+
+/// The machines, and who writes to their trunks and ports.
+pub(crate) struct Machines {
+    network: Network,
+    index: Arc<Index>,
+    trunks: Trunks,
+    pairs: Pairs,
+    /// The networks of pods.
+    networks: HashSet<NetworkId>,
+    state: Mutex<State>,
+    /// Subports were added, or may have been changed.
+    placed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    slots: HashMap<String, Arc<tokio::sync::Mutex<Slot>>>,
+    /// The trunks of parent ports, whose writers know what pods have on them.
+    begun: HashMap<PortId, TrunkId>,
+}
+
+/// What is known of one node. It is looked for by one at a time.
+#[derive(Default)]
+struct Slot(Option<(Machine, Result<Found, PodError>, Instant)>);
+
+impl Machines {
+    pub(crate) fn new(network: Network, index: Arc<Index>, networks: HashSet<NetworkId>, linger: Duration) -> Self {
+        let trunks = Trunks::new(network.clone(), linger);
+        let pairs = Pairs::new(network.clone(), linger);
+        Self { network, index, trunks, pairs, networks, state: Mutex::default(), placed: Notify::new() }
+    }
+
+    /// The port of a node that is a virtual machine, and what its pods are there.
+    pub(crate) async fn find(&self, node: &str, machine: &Machine) -> Result<Found, PodError> {
+        let slot = self.state.lock().slots.entry(node.to_owned()).or_default().clone();
+        let mut slot = slot.lock().await;
+        if let Some((known, found, at)) = &slot.0
+            && known == machine
+            && match found {
+                Ok(found) => self.holds(found),
+                Err(_) => at.elapsed() < NOT_AGAIN,
+            }
+        {
+            return found.clone();
+        }
+        let found = self.look(machine).await;
+        if let Ok(Found { parent, pods: Pods::Subports(trunk), .. }) = found {
+            self.begin(parent.port_id, trunk);
+        }
+        slot.0 = Some((machine.clone(), found.clone(), Instant::now()));
+        found
+    }
+
+    /// Whether nothing has shown that it is otherwise since it was found.
+    fn holds(&self, found: &Found) -> bool {
+        match found.pods {
+            Pods::Subports(trunk) => self.state.lock().begun.get(&found.parent.port_id) == Some(&trunk),
+            Pods::Pairs | Pods::Addresses => true,
+        }
+    }
+
+    async fn look(&self, machine: &Machine) -> Result<Found, PodError> {
+        let filter = match machine.question()? {
+            Question::Id(port) => Filter::new().with("id", port),
+            Question::Device(server) => Filter::new().with("device_id", server),
+            Question::Addresses(ips) => Filter::new().any("fixed_ips", ips.iter().map(|ip| format!("ip_address={ip}"))),
+        };
+        let ports = self.network.ports().list(&filter).await?;
+        let trunks = if machine.driver == PlugDriver::Vlan {
+            self.trunks_of(ports.iter().map(|port| port.id)).await?
+        } else {
+            Vec::new()
+        };
+        let found = machine.parent(&ports, &trunks)?;
+        tracing::info!(port = %found.parent.port_id, pods = ?found.pods, "found the port of a node that is a virtual machine");
+        match found.pods {
+            Pods::Pairs | Pods::Addresses if !self.networks.contains(&found.network) => {
+                let (driver, port, network) = (machine.driver, found.parent.port_id, found.network);
+                Err(ParentError::NoSubnet { driver, port, network }.into())
+            }
+            _ => Ok(found),
+        }
+    }
+
+    async fn trunks_of(&self, parents: impl IntoIterator<Item = PortId>) -> Result<Vec<Trunk>, CloudError> {
+        self.network.trunks().list(&Filter::new().any("port_id", parents)).await
+    }
+
+    /// Tells a trunk's writer what pods have there, unless it knows.
+    fn begin(&self, parent: PortId, trunk: TrunkId) {
+        let mut state = self.state.lock();
+        if state.begun.insert(parent, trunk) != Some(trunk) {
+            // Within the lock: nobody asks this writer for anything before.
+            self.trunks.begin(trunk, self.index.ids_on(parent), []);
+        }
+    }
+
+    /// The trunk with this parent, if there is one.
+    async fn trunk_of(&self, parent: PortId) -> Result<Option<TrunkId>, PodError> {
+        if let Some(trunk) = self.state.lock().begun.get(&parent) {
+            return Ok(Some(*trunk));
+        }
+        let found = self.network.trunks().of_parent(parent).await?.map(|trunk| trunk.id);
+        if let Some(trunk) = found {
+            self.begin(parent, trunk);
+        }
+        Ok(found)
+    }
+
+    /// Somebody has deleted the trunk: it is looked for anew.
+    fn lost(&self, trunk: TrunkId) {
+        self.state.lock().begun.retain(|_, known| *known != trunk);
+    }
+
+    /// Puts a pod's port where the machine carries it, and says so in its VIF.
+    pub(crate) async fn settle(&self, found: &Found, vif: &mut Vif) -> Result<(), PodError> {
+        match found.pods {
+            Pods::Subports(trunk) => match self.trunks.place(trunk, vif.port_id).await {
+                Ok(id) => {
+                    vif.plug.vlan = Some(id);
+                    self.placed.notify_one();
+                    Ok(())
+                }
+                Err(error) => {
+                    match &error {
+                        TrunkError::Gone(trunk) => self.lost(*trunk),
+                        TrunkError::Trouble(Trouble::Full) | TrunkError::Stopping => {}
+                        TrunkError::Cloud(error) if !error.is_about_subports() => {}
+                        // It is wanted there when it is asked for again; and perhaps it is deleted.
+                        TrunkError::Trouble(_) | TrunkError::Cloud(_) => self.trunks.gone(trunk, vif.port_id),
+                    }
+                    Err(error.into())
+                }
+            },
+            Pods::Pairs | Pods::Addresses => {
+                let placed = self.pairs.place(found.parent.port_id, pairs_of(vif)).await;
+                if placed.as_ref().is_err_and(CloudError::is_not_found) {
+                    // The machine has another port now, perhaps.
+                    self.state.lock().slots.clear();
+                }
+                placed.map_err(|error| PodError::pair(error, found.parent.port_id))
+            }
+        }
+    }
+
+    /// Takes a pod's port from where the machine carries it: only then it may be deleted.
+    pub(crate) async fn let_go(&self, vif: &Vif) -> Result<(), PodError> {
+        let Some(parent) = vif.plug.parent else { return Ok(()) };
+        if vif.plug.driver == PlugDriver::Vlan {
+            let Some(trunk) = self.trunk_of(parent.port_id).await? else { return Ok(()) };
+            return self.leave(trunk, vif.port_id).await;
+        }
+        Ok(self.pairs.leave(parent.port_id, pairs_of(vif)).await?)
+    }
+
+    async fn leave(&self, trunk: TrunkId, port: PortId) -> Result<(), PodError> {
+        match self.trunks.leave(trunk, port).await {
+            Err(TrunkError::Gone(trunk)) => {
+                self.lost(trunk);
+                Ok(())
+            }
+            left => Ok(left?),
+        }
+    }
+
+    /// Takes a port from the trunk that carries it, whichever that is.
+    pub(crate) async fn take_off(&self, port: PortId) -> Result<(), PodError> {
+        let trunks = self.network.background().trunks().list(&Filter::new()).await?;
+        let carrier = trunks.iter().find(|trunk| trunk.sub_ports.iter().any(|subport| subport.port_id == port));
+        let Some(trunk) = carrier else { return Ok(()) };
+        self.begin(trunk.port_id, trunk.id);
+        self.leave(trunk.id, port).await
+    }
+
+    /// A port was deleted of which it is not known where it was.
+    pub(crate) async fn forget(&self, port: PortId, used: &BTreeSet<Used>) -> Result<(), PodError> {
+        let (trunks, slots): (Vec<TrunkId>, Vec<_>) = {
+            let state = self.state.lock();
+            (state.begun.values().copied().collect(), state.slots.values().cloned().collect())
+        };
+        for trunk in trunks {
+            self.trunks.gone(trunk, port);
+        }
+        for slot in slots {
+            let found = match &slot.lock().await.0 {
+                Some((_, Ok(found), _)) if !matches!(found.pods, Pods::Subports(_)) => *found,
+                _ => continue,
+            };
+            let pairs = used.iter().map(|(ip, mac)| match found.pods {
+                Pods::Addresses => (*ip, found.parent.mac),
+                Pods::Pairs | Pods::Subports(_) => (*ip, *mac),
+            });
+            self.pairs.leave(found.parent.port_id, pairs.collect()).await?;
+        }
+        Ok(())
+    }
+
+    /// Compares what pods have with what Neutron has, and puts right what somebody has changed.
+    pub(crate) async fn repair(&self) -> Result<(), PodError> {
+        let carried = self.index.nested();
+        let parents = carried.iter().filter(|(_, carried)| !carried.ids.is_empty()).map(|(parent, _)| *parent);
+        let parents: BTreeSet<PortId> = parents.collect();
+        let found = if parents.is_empty() { Vec::new() } else { self.trunks_of(parents.iter().copied()).await? };
+        for trunk in &found {
+            self.state.lock().begun.insert(trunk.port_id, trunk.id);
+            self.trunks.begin(trunk.id, self.index.ids_on(trunk.port_id), []);
+        }
+        for parent in parents.iter().filter(|parent| found.iter().all(|trunk| trunk.port_id != **parent)) {
+            tracing::warn!(port = %parent, "the trunk of a node's port is gone: its pods are cut off until it is made again");
+            self.state.lock().begun.remove(parent);
+        }
+        for (parent, carried) in carried.into_iter().filter(|(_, carried)| !carried.pairs.is_empty()) {
+            if let Err(error) = self.pairs.place(parent, carried.pairs).await {
+                tracing::warn!(port = %parent, reason = %error, "the addresses of a node's pods cannot be put right");
+            }
+        }
+        if !found.is_empty() {
+            self.placed.notify_one();
+        }
+        let nodes: HashSet<String> = self.index.nodes().into_iter().collect();
+        self.state.lock().slots.retain(|node, _| nodes.contains(node));
+        Ok(())
+    }
+}
