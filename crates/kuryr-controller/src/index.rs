@@ -155,6 +155,13 @@ impl Index {
         vifs.filter_map(|vif| Some((vif.port_id, vif.plug.vlan?))).collect()
     }
 
+    /// The nodes that are virtual machines.
+    pub(crate) fn machines(&self) -> Vec<(String, Arc<Machine>)> {
+        let state = self.state.read();
+        let machine = |(node, home): (&String, &Home)| Some((node.clone(), home.machine.clone().ok()??));
+        state.homes.iter().filter_map(machine).collect()
+    }
+
     /// Whether `node` is there, or since when it is known to be missing or out of service.
     pub(crate) fn node(&self, node: &str, now: Instant) -> Node {
         let state = self.state.read();
@@ -456,7 +463,7 @@ mod tests {
         nested.said.annotations.insert(NESTED_ANNOTATION.into(), "vlan".into());
         assert_eq!(index.apply_node(nested.clone(), now), [ObjectKey::new("a", "x")]);
         let machine = index.home("node9").machine.unwrap().unwrap();
-        assert_eq!(machine.driver, PlugDriver::Vlan);
+        assert_eq!((machine.driver, index.machines().len()), (PlugDriver::Vlan, 1));
         nested.addresses = ["192.0.2.7".parse().unwrap()].into();
         assert_eq!(index.apply_node(nested, now), [ObjectKey::new("a", "x")], "it can be found by that");
     }

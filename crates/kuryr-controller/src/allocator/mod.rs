@@ -445,6 +445,10 @@ impl Shared {
 
     /// Deletes a port of which it is not known where it is: perhaps a virtual machine carries it.
     async fn discard(&self, port: &Port) -> Result<(), PodError> {
+        // Only what holds an address has a device and no host.
+        if port.host_id.is_empty() && !port.device_id.is_empty() {
+            self.machines.unpair(port).await?;
+        }
         match self.delete(port.id).await {
             Err(PodError::Cloud(error)) if error.is_subport_in_use() => {
                 self.machines.take_off(port.id).await?;
@@ -452,8 +456,8 @@ impl Shared {
             }
             deleted => deleted?,
         }
-        let used = port.fixed_ips.iter().map(|fixed| (fixed.ip_address, port.mac_address)).collect();
-        self.machines.forget(port.id, &used).await
+        self.machines.forget(port.id);
+        Ok(())
     }
 
     /// The ports that are there for these pods.

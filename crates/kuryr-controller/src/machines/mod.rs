@@ -21,11 +21,14 @@ use crate::{
     index::Index,
     trunks::{TrunkError, Trunks},
 };
-use kuryr_model::{NetworkId, PortId, TrunkId, Vif, neutron::Trunk, vif::PlugDriver};
+use kuryr_model::{
+    NetworkId, PortId, TrunkId, Vif,
+    neutron::{Port, Trunk},
+    vif::PlugDriver,
+};
 use kuryr_openstack::{Error as CloudError, Filter, Network};
 use kuryr_plan::{
     nested::{Found, Machine, ParentError, Pods, Question, pairs_of},
-    pairs::Used,
     trunk::Trouble,
 };
 use pairs::Pairs;
@@ -213,25 +216,29 @@ impl Machines {
         self.leave(trunk.id, port).await
     }
 
-    /// A port was deleted of which it is not known where it was.
-    pub(crate) async fn forget(&self, port: PortId, used: &BTreeSet<Used>) -> Result<(), PodError> {
-        let (trunks, slots): (Vec<TrunkId>, Vec<_>) = {
-            let state = self.state.lock();
-            (state.begun.values().copied().collect(), state.slots.values().cloned().collect())
-        };
+    /// A port was deleted of which it is not known on which trunk it was to be.
+    pub(crate) fn forget(&self, port: PortId) {
+        let trunks: Vec<TrunkId> = self.state.lock().begun.values().copied().collect();
         for trunk in trunks {
             self.trunks.gone(trunk, port);
         }
-        for slot in slots {
-            let found = match &slot.lock().await.0 {
-                Some((_, Ok(found), _)) if !matches!(found.pods, Pods::Subports(_)) => *found,
-                _ => continue,
+    }
+
+    /// No machine's port shall use the addresses of a port of which it is not known whose pod has them.
+    pub(crate) async fn unpair(&self, port: &Port) -> Result<(), PodError> {
+        for (node, machine) in self.index.machines() {
+            if machine.driver == PlugDriver::Vlan {
+                continue;
+            }
+            let found = match self.find(&node, &machine).await {
+                Ok(found) => found,
+                Err(PodError::Cloud(error)) => return Err(error.into()),
+                // It has no port that could use them.
+                Err(_) => continue,
             };
-            let pairs = used.iter().map(|(ip, mac)| match found.pods {
-                Pods::Addresses => (*ip, found.parent.mac),
-                Pods::Pairs | Pods::Subports(_) => (*ip, *mac),
-            });
-            self.pairs.leave(found.parent.port_id, pairs.collect()).await?;
+            let mac = if found.pods == Pods::Addresses { found.parent.mac } else { port.mac_address };
+            let used = port.fixed_ips.iter().map(|fixed| (fixed.ip_address, mac)).collect();
+            self.pairs.leave(found.parent.port_id, used).await?;
         }
         Ok(())
     }

@@ -126,6 +126,9 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded nested::what_a_machine_lacks_is_told_and_ends_when_it_has_it;
     Embedded nested::a_full_trunk_tells_the_next_pod_why;
     Embedded nested::neutron_fails_while_pods_come_to_a_trunk;
+    Embedded nested::a_subport_that_stays_down_is_put_back;
+    Embedded nested::pods_share_the_port_of_their_machine;
+    Embedded nested::the_controller_is_killed_while_pods_come_to_a_shared_port;
     Embedded setup::setup_does_at_once_what_it_can;
     Both reach::can_reach_answers_and_says_if_neutron_does_otherwise;
     Both verify::every_kind_of_rule_is_proven_to_be_enforced;

@@ -1,7 +1,7 @@
 //! The embedded world: everything but Kuryr's own programs is in this process.
 
 use super::{
-    Ground, Kuryr, Settings, World,
+    Ground, Kuryr, Settings, Vm, World,
     kuryr::NodePlace,
     process::executable,
     wiring::{Flaw, Wire},
@@ -30,7 +30,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 /// The port number of a daemon's health endpoint on its node.
-const HEALTH: u16 = 9651;
+pub(super) const HEALTH: u16 = 9651;
 
 /// The external network of the embedded cloud, which is there before Kuryr is set up, and its addresses.
 pub const EXTERNAL: &str = "public";
@@ -119,6 +119,8 @@ pub struct Embedded {
     _endpoints: Endpoints,
     _agent: Agent,
     wire: Wire,
+    /// Nodes that are virtual machines.
+    pub(super) vms: Vec<Vm>,
     folder: TempDir,
 }
 
@@ -220,6 +222,7 @@ pub(super) async fn start(config: EmbeddedConfig) -> anyhow::Result<World> {
         _endpoints: endpoints,
         _agent: agent,
         wire,
+        vms: Vec::new(),
         folder,
     };
     let ground = Ground::Embedded(Box::new(embedded));
@@ -246,7 +249,7 @@ pub fn set_up(pod_cidrs: &[String], service_cidrs: &[String]) -> [Vec<String>; 2
 }
 
 /// The network configuration that is deployed, for a node whose daemon listens at `socket`.
-fn cni_conf(socket: &Path) -> anyhow::Result<Value> {
+pub(super) fn cni_conf(socket: &Path) -> anyhow::Result<Value> {
     let mut conf: Value = serde_json::from_str(include_str!("../../../../deploy/10-kuryr.conflist"))?;
     conf["plugins"][0]["kuryrSocket"] = json!(socket);
     Ok(conf)

@@ -72,6 +72,11 @@ impl Kuryr {
         })
     }
 
+    /// There is one more node.
+    pub fn add_place(&mut self, place: NodePlace) {
+        self.places.insert(place.name.clone(), place);
+    }
+
     /// What the processes are started with.
     #[must_use]
     pub fn settings(&self) -> &Settings {

@@ -4,7 +4,13 @@
 //! daemon are played, as far as the API sees them: a pod runs when its `KuryrPort` has VIFs, which is then attached, and what is
 //! on its way out is released. How such pods are plugged is shown in a guest whose kernel has VLANs.
 
-use super::World;
+use super::{
+    World,
+    embedded::{HEALTH, cni_conf},
+    kuryr::NodePlace,
+    process::executable,
+};
+use crate::kubernetes::{Kubelet, KubeletConfig};
 use anyhow::{Context, bail, ensure};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -20,6 +26,7 @@ use kuryr_model::{
     KuryrPort, NESTED_ANNOTATION, NetworkId, ObjectKey, PARENT_PORT_ANNOTATION, PortId, TrunkId,
     kuryr_port::AttachmentState,
 };
+use kuryr_node::{netlink::sysctl, netns, plug::mark::host_end_name};
 use kuryr_openstack::network::{NewPort, NewTrunk};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, net::IpAddr};
@@ -68,6 +75,37 @@ impl World {
         let server = (known_by == KnownBy::Server).then(|| format!("openstack:///{}", port.device_id));
         register(&self.client, name, &annotations, server, address).await?;
         Ok(Machine { name: name.to_owned(), parent: port.id, trunk, _played: play(&self.client, name) })
+    }
+
+    /// Makes a node that is a virtual machine on the first node, whose pods are plugged as `kind`: `macvlan` or `ipvlan`.
+    ///
+    /// # Errors
+    /// This is the real world, or something refuses.
+    pub async fn add_sharing_machine(&mut self, name: &str, kind: &str) -> anyhow::Result<PortId> {
+        let vm = self.start_vm(name).await?;
+        let (port, netns) = (vm.port, vm.netns.clone());
+        let address = *vm.addresses.first().context("a VM without address")?;
+        let host = self.inside()?.fabric.nodes().first().context("no node")?.netns.clone();
+        // The data plane routes, and those whom the machine takes for neighbours are on other links: the node answers for them.
+        let answer = format!("net/ipv4/conf/{}/proxy_arp", host_end_name(port));
+        netns::run(&host, || sysctl::set(&answer, "1"))??;
+        let place = NodePlace { name: name.to_owned(), netns: Some(netns), listen: (address, HEALTH).into() };
+        self.kuryr.add_place(place);
+        self.kuryr.start_daemon(name).await?;
+        let conf = cni_conf(&self.kuryr.socket(name))?;
+        let embedded = self.inside_mut()?;
+        let client = embedded.api.client("kubelet");
+        let folder = embedded.folder().join(name);
+        let mut settings = KubeletConfig::new(name, client, executable("kuryr-cni")?, conf, &folder);
+        settings.netns_dir = embedded.netns_folder().join(format!("pods-{name}"));
+        settings.address = address;
+        let kubelet = Kubelet::start(settings).await?;
+        embedded.kubelets.insert(name.to_owned(), kubelet);
+        embedded.vms.push(vm);
+        let say = json!({"metadata": {"annotations": {(NESTED_ANNOTATION): kind}}});
+        Api::<Node>::all(self.client.clone()).patch(name, &PatchParams::default(), &Patch::Merge(say)).await?;
+        self.nodes.push(name.to_owned());
+        Ok(port)
     }
 
     /// The network of pods.

@@ -254,7 +254,7 @@ fn nested(driver: &str, subports: &[(u8, u32)]) -> World {
 #[test]
 fn pods_of_virtual_machines_are_where_their_kuryr_ports_say() {
     assert_eq!(compare(&nested("vlan", &[(2, 7)])), []);
-    for (subports, words) in [(&[][..], "is none, KuryrPort a/db says 7"), (&[(2, 8)], "is 8, KuryrPort a/db says 7")] {
+    for (subports, words) in [(&[][..], "is none, KuryrPort default/db says 7"), (&[(2, 8)], "is 8, KuryrPort default/db says 7")] {
         let found = compare(&nested("vlan", subports));
         assert!(found.len() == 1 && found[0].what.contains(words), "{found:?}");
     }
