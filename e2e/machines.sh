@@ -136,7 +136,7 @@ up() {
     own_files "$name" "$facts"
     plug "$facts"
   done
-  join "$image"
+  join "$image" || die "the image of the machines was not made"
   guest_kernel
   for name in "$@"; do
     alive "machine-$name" || boot "$(facts_of "$name")"
