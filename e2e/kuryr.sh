@@ -137,6 +137,8 @@ down() {
   local failed=0 cluster=no
   ! kubectl get --raw /readyz >/dev/null 2>&1 || cluster=yes
   if [ "$cluster" = yes ] && alive controller && alive daemon; then (without_pods) || failed=1; fi
+  # What they have in the cloud is on Kuryr's router.
+  "$E2E/machines.sh" down || failed=1
   [ ! -e "$STATE/kubernetes/cni" ] || "$E2E/kubernetes.sh" cni none || failed=1
   stop daemon
   stop controller

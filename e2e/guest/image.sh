@@ -62,10 +62,11 @@ guest_image() {
   for file; do
     mkdir -p "$root/$(dirname "${file#*=}")"
     cp --dereference "${file%%=*}" "$root/${file#*=}"
-    # A static program has no libraries, and ldd says so by failing.
-    { ldd "${file%%=*}" 2>/dev/null || true; } | grep -o '/[^ ]*' | xargs --no-run-if-empty -I{} cp --parents --dereference --no-clobber {} "$root"
+    # What is static or no program has no libraries.
+    { ldd "${file%%=*}" 2>/dev/null | grep -o '/[^ ]*' || true; } | xargs --no-run-if-empty -I{} cp --parents --dereference --no-clobber {} "$root"
   done
-  (cd "$root" && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$out.new"
+  # Not compressed: to unpack it would take the guest longer than to read it.
+  (cd "$root" && find . | busybox cpio -o -H newc 2>/dev/null) >"$out.new"
   mv "$out.new" "$out"
   rm -rf "$root"
 }

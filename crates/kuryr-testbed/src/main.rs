@@ -8,6 +8,7 @@ use kuryr_testbed::{
     contract,
     dataplane::enter,
     demo,
+    kubernetes::kubelet::command as kubelet,
     scenarios::{Place, RealArgs, at_a_time, trials, trials_apart},
     up,
     world::EmbeddedConfig,
@@ -41,6 +42,8 @@ enum Command {
     Up(up::Args),
     /// Run a command of this machine in the network of a pod of that world
     Exec(up::exec::Args),
+    /// Be the kubelet of a node of a real Kubernetes whose pods are namespaces and processes of this machine
+    Kubelet(kubelet::Args),
 }
 
 #[derive(clap::Args)]
@@ -92,6 +95,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => bench::run(args),
         Command::Up(args) => up::run(&args),
         Command::Exec(args) => up::exec::run(&args),
+        Command::Kubelet(args) => kubelet::run(&args),
     }
 }
 

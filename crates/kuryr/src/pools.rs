@@ -1,6 +1,6 @@
 //! `kuryr pools`: what the port pools of the active controller have, and orders to them.
 
-use crate::{audit::Output, http::request};
+use crate::{http::request, output::Output};
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use kuryr_controller::{PoolReport, PoolRow};

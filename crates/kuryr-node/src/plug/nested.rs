@@ -8,7 +8,7 @@
 use super::{
     PlugError,
     layout::Layout,
-    mark::{HostEnd, HostEndKind, Owner},
+    mark::{HostEnd, HostEndKind, Owner, host_end_name},
     nic, pair,
 };
 use crate::{
@@ -90,21 +90,23 @@ fn create(nested: &Nested, machine: &mut Socket, lower: u32, pod: &Namespace) ->
     let vif = &nested.vif;
     // That kind has the address of the machine's interface.
     let mac = (nested.kind != Sub::Ipvlan).then_some(vif.mac);
-    let end = End { name: &vif.interface, mac, mtu: vif.mtu };
+    // It gets its name in the pod: many kernels refuse one that a link of the machine has, which most often has an `eth0`, too.
+    let name = host_end_name(vif.port_id);
+    let end = End { name: &name, mac, mtu: vif.mtu };
     match machine.run(&[link::sub(nested.kind, &end, lower, Some(pod.as_fd()))]) {
         Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => Err(no_module(nested.kind)),
         Err(error) => Err(error.into()),
-        Ok(()) => netns::run(pod.path(), || furnish(nested))?,
+        Ok(()) => netns::run(pod.path(), || furnish(nested, &name))?,
     }
 }
 
-/// Makes what was just made usable, or removes it. Runs in the pod's namespace.
-fn furnish(nested: &Nested) -> Result<(), PlugError> {
+/// Makes what was just made by this name usable, or removes it. Runs in the pod's namespace.
+fn furnish(nested: &Nested, name: &str) -> Result<(), PlugError> {
     let vif = &nested.vif;
     let mut inside = Socket::open()?;
-    let index = pair::index(&mut inside, &vif.interface)?;
+    let index = pair::index(&mut inside, name)?;
     let mut work = || -> Result<(), PlugError> {
-        inside.run(&[link::alias(By::Index(index), &nested.owner.alias())])?;
+        inside.run(&[link::alias(By::Index(index), &nested.owner.alias()), link::rename(index, &vif.interface)])?;
         let events = Subscription::open()?;
         pair::furnish(vif, &nested.layout, &mut inside, index)?;
         // It runs a moment after it was switched on, and drops what it is given until then.

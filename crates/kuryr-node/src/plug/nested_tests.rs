@@ -126,6 +126,9 @@ fn lives_and_goes(driver: PlugDriver, directory: &Path) {
     let (vif, pod) = (nested(driver, 5), namespace(directory, "pod"));
     let (plugger, sandbox) = (plugger(), sandbox(&pod));
     network_of(&vif, &outside);
+    // What a pod's interface is called, something in the machine is called, too: most often the very interface that carries the pods.
+    let end = |name| End { name, mac: None, mtu: 1500 };
+    Socket::open().unwrap().run(&[link::veth(&end("eth0"), &end("other"), None)]).unwrap();
     let before = state();
     block_on(plugger.plug(&vif, &sandbox, soon())).unwrap();
     block_on(plugger.check(&vif, &sandbox)).unwrap();

@@ -8,7 +8,7 @@ use crate::{
 use anyhow::{Context, ensure};
 use kuryr_model::{
     LoadBalancerId, Mark, Purpose,
-    lb::{Algorithm, Protocol},
+    lb::{Algorithm, Protocol, Provisioning},
     mark::Base,
 };
 use kuryr_openstack::{
@@ -136,7 +136,7 @@ async fn done(octavia: &LoadBalancing, id: LoadBalancerId) -> anyhow::Result<()>
         let all = octavia.status(id).await?;
         let pools = all.listeners.iter().flat_map(|listener| &listener.pools);
         let parts = [all.provisioning_status].into_iter().chain(pools.map(|pool| pool.provisioning_status));
-        if !parts.chain(all.members().map(|member| member.provisioning_status)).any(|status| status.is_pending()) {
+        if !parts.chain(all.members().map(|member| member.provisioning_status)).any(Provisioning::is_pending) {
             return Ok(());
         }
         ensure!(started.elapsed() < PATIENCE, "Octavia is still at work: {all:?}");

@@ -10,6 +10,7 @@
 mod actions;
 mod cni;
 mod embedded;
+pub mod guests;
 mod kuryr;
 mod machines;
 pub mod pods;
@@ -27,6 +28,7 @@ pub(crate) use embedded::PROVIDER;
 pub use embedded::{
     AVAILABILITY_ZONE, EXTERNAL, Embedded, EmbeddedConfig, FLAVOR, SERVICE_CIDR, SERVICE_CIDR_V6, set_up,
 };
+pub use guests::{Asker, Guest};
 pub use kuryr::{Kuryr, Settings};
 pub use machines::{KnownBy, Machine};
 pub use pods::{NewPod, Pods, addresses};

@@ -16,6 +16,9 @@ use tokio::time::timeout;
 /// The image that pods of the real world run; the embedded kubelet runs commands of the machine instead.
 const IMAGE: &str = "kuryr.test/busybox:1";
 
+/// The taint of nodes that are virtual machines: no pod of another scenario shall come to one.
+const MACHINE: &str = "kuryr.test/machine";
+
 /// How long a pod may take to get where it should.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -132,6 +135,8 @@ impl NewPod {
         });
         if let Some(node) = &self.node {
             spec["nodeSelector"] = json!({"kubernetes.io/hostname": node});
+            // Whoever names a node means it.
+            spec["tolerations"] = json!([{"key": MACHINE, "operator": "Exists"}]);
         }
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name, "labels": self.labels}, "spec": spec})
     }

@@ -1,6 +1,6 @@
 //! The real world: an OpenStack and a Kubernetes that `e2e/` has started on this machine. Kuryr's processes are ours.
 
-use super::{Ground, Kuryr, Settings, World, embedded::cluster_id, kuryr::NodePlace};
+use super::{Ground, Kuryr, Settings, World, embedded::cluster_id, kuryr::NodePlace, process::executable};
 use anyhow::{Context, ensure};
 use kube::{
     Client,
@@ -96,6 +96,18 @@ impl Real {
     /// Restarts a service of the stack and waits until it is back.
     pub(super) async fn restart(&self, script: &str, service: &str) -> anyhow::Result<()> {
         run(Command::new(self.scripts.join(script)).args(["restart", service])).await
+    }
+
+    /// A script of the stack with these arguments; what it prints.
+    pub(super) async fn script(&self, script: &str, args: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(self.scripts.join(script));
+        // Its executables are those of this world.
+        command.args(args).env("KURYR_BIN", executable("kuryr")?).env("KURYR_TESTBED", std::env::current_exe()?);
+        let output = command.output().await.with_context(|| format!("{command:?}"))?;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{script} {}: {}: {printed}{said}", args.join(" "), output.status);
+        Ok(printed)
     }
 
     pub(super) fn vm_netns(&self) -> PathBuf {

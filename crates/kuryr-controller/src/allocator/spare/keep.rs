@@ -103,7 +103,7 @@ impl<'a> Work<'a> {
         }
         let count = state.delete.len().min(DELETES.saturating_sub(self.deletes.len()));
         for id in state.delete.drain(..count) {
-            self.deletes.push(shared.discard(id).boxed());
+            self.deletes.push(shared.withdraw(id).boxed());
         }
         let count = NAMINGS.saturating_sub(self.namings.len());
         let free = state.rename.keys().filter(|id| !self.named.contains(*id)).take(count).copied();
@@ -126,7 +126,7 @@ impl<'a> Work<'a> {
 
 impl Shared {
     /// Deletes a port; if that fails, it is to be tried again when this ends.
-    async fn discard(&self, id: PortId) -> Option<PortId> {
+    async fn withdraw(&self, id: PortId) -> Option<PortId> {
         let error = self.delete(id).await.err()?;
         tracing::info!(port = %id, reason = %error, "a spare port was not deleted; trying again");
         sleep(RETRY).await;

@@ -30,7 +30,7 @@ impl Shared {
             let next = self.state.lock().supply.next(&mut batch, self.now());
             match next {
                 None => break,
-                Some(Next::Count(network)) => self.count(&mut batch, network).await,
+                Some(Next::Count(network)) => self.count(None, &mut batch, network).await,
                 Some(Next::Create(ask, keys)) => match self.make_spare(&mut batch, ask, keys).await {
                     Ok(ports) => made.extend(ports),
                     Err(refusal) => refused = Some(refusal),

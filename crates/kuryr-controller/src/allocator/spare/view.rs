@@ -113,7 +113,7 @@ impl Shared {
     }
 
     fn pools_of(&self, spares: &Spares, node: &str, network: Option<NetworkId>) -> Result<Vec<PoolKey>, UnknownPool> {
-        let place = Place::Host(spares.index.host(node));
+        let place = Place::Host(spares.index.home(node).host);
         let all = spares.state.lock().pools.view(self.now()).into_iter().map(|view| view.key);
         let fits = |key: &PoolKey| key.place == place && network.is_none_or(|network| key.network == network);
         let keys: Vec<PoolKey> = all.filter(fits).collect();

@@ -11,6 +11,7 @@
 //! - A failed ADD is followed by DEL and a new sandbox, as containerd does it. DEL is repeated until it succeeds.
 
 mod cni;
+pub mod command;
 mod netns;
 mod node;
 mod process;
@@ -77,6 +78,8 @@ pub struct KubeletConfig {
     pub labels: BTreeMap<String, String>,
     /// How often STATUS is asked and the node's readiness follows it; `None`: the node is always ready.
     pub status_every: Option<Duration>,
+    /// How often the node's Lease is renewed; `None`: never, which the embedded Kubernetes does not mind.
+    pub lease_every: Option<Duration>,
     /// First and longest pause between attempts to start a sandbox or a container.
     pub backoff: (Duration, Duration),
 }
@@ -97,6 +100,7 @@ impl KubeletConfig {
             address: std::net::Ipv4Addr::LOCALHOST.into(),
             labels: BTreeMap::new(),
             status_every: None,
+            lease_every: None,
             backoff: (Duration::from_millis(250), Duration::from_secs(10)),
         }
     }
@@ -178,6 +182,7 @@ pub struct Kubelet {
     shared: Arc<Shared>,
     watch: AbortOnDropHandle<()>,
     _readiness: Option<AbortOnDropHandle<()>>,
+    _lease: Option<AbortOnDropHandle<()>>,
 }
 
 impl Kubelet {
@@ -206,6 +211,10 @@ impl Kubelet {
             let follow = node::follow_status(config.clone(), cni.clone(), every, ready.is_ok());
             AbortOnDropHandle::new(tokio::spawn(follow))
         });
+        let lease = config.lease_every.map(|every| {
+            let renew = node::renew_lease(config.clone(), every);
+            AbortOnDropHandle::new(tokio::spawn(renew))
+        });
         let shared = Arc::new(Shared {
             config,
             cni,
@@ -217,7 +226,7 @@ impl Kubelet {
             tasks: TaskTracker::new(),
         });
         let watch = AbortOnDropHandle::new(tokio::spawn(watch_pods(shared.clone(), leftovers)));
-        Ok(Self { shared, watch, _readiness: readiness })
+        Ok(Self { shared, watch, _readiness: readiness, _lease: lease })
     }
 
     /// The node's name.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node};
 use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
@@ -84,6 +84,25 @@ pub(crate) async fn follow_status(config: KubeletConfig, cni: Cni, every: Durati
         match nodes.patch_status(&config.node, &PatchParams::default(), &patch).await {
             Ok(_) => was_ready = status.is_ok(),
             Err(error) => tracing::debug!(%error, node = config.node, "cannot write the node's readiness"),
+        }
+    }
+}
+
+/// Renews the node's Lease: by it a real Kubernetes tells that the node lives.
+pub(crate) async fn renew_lease(config: KubeletConfig, every: Duration) {
+    let leases = Api::<Lease>::namespaced(config.client.clone(), "kube-node-lease");
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": config.node },
+            "spec": { "holderIdentity": config.node, "leaseDurationSeconds": 40, "renewTime": now },
+        });
+        let ours = PatchParams::apply("kubelet").force();
+        if let Err(error) = leases.patch(&config.node, &ours, &Patch::Apply(lease)).await {
+            tracing::warn!(%error, node = config.node, "cannot renew the node's Lease");
         }
     }
 }

@@ -1,0 +1,211 @@
+//! Pods on nodes that are virtual machines, each a subport of its machine's trunk. The real thing: guests with a kernel of their own,
+//! Neutron's trunks, and OVN between them. What the controller does in every case is in `nested`.
+
+use super::connectivity::WITHIN;
+use crate::world::{Asker, Guest, NewPod, World, addresses, cluster_ip, guests::consoles, services::SERVED};
+use anyhow::{Context, ensure};
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kuryr_model::vif::PlugDriver;
+use serde_json::json;
+use std::net::IpAddr;
+
+/// The machines of all these scenarios: booted by the first.
+const GUESTS: [&str; 2] = ["vm0", "vm1"];
+
+/// A pod on this node that serves its name.
+fn server(name: &str, node: &str) -> NewPod {
+    let serve = format!(
+        "mkdir -p /www/{name} && echo {name} > /www/{name}/index.html && exec httpd -f -p {SERVED} -h /www/{name}"
+    );
+    NewPod::new(name).on(node).label("name", name).command(&["sh", "-c", &serve])
+}
+
+/// Runs such pods, all at once.
+async fn servers(world: &World, places: &[(&str, &str)]) -> anyhow::Result<Vec<Pod>> {
+    let run = async |name: &str, node: &str| world.run_pod(&server(name, node), name).await;
+    try_join_all(places.iter().map(|(name, node)| run(name, node))).await
+}
+
+fn address(pod: &Pod) -> anyhow::Result<IpAddr> {
+    addresses(pod)?.first().copied().context("no address")
+}
+
+/// Tells a story of the guests, after which each has what its pods need and no more. If it fails, with what they say.
+async fn with_guests(
+    world: &mut World,
+    story: impl AsyncFnOnce(&mut World, &[Guest]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let guests = world.guests(&GUESTS).await?;
+    let told = async {
+        story(world, &guests).await?;
+        for guest in &guests {
+            let audited = world.ask_guest(guest, "kuryr audit --node-only --settle=0").await;
+            audited.with_context(|| format!("the audit of node {}", guest.name))?;
+        }
+        anyhow::Ok(())
+    };
+    let told = told.await;
+    told.map_err(|error| anyhow::anyhow!("{error:#}\n{}", consoles(&guests)))
+}
+
+/// Everybody finds every server, and each pod is pinged by everybody.
+async fn all_find(askers: &[(String, Asker<'_>)], pods: &[Pod]) -> anyhow::Result<()> {
+    for (who, asker) in askers {
+        for pod in pods {
+            let (name, at) = (pod.name_any(), address(pod)?);
+            asker.finds(&[&name], at, SERVED, WITHIN).await.with_context(|| format!("from {who} to {name}"))?;
+            asker.pings(at, WITHIN).await.with_context(|| format!("from {who} to {name}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The pods, by their names, as those who send.
+async fn askers<'a>(world: &'a World, guests: &'a [Guest], pods: &[Pod]) -> anyhow::Result<Vec<(String, Asker<'a>)>> {
+    let mut askers = Vec::new();
+    for pod in pods {
+        askers.push((pod.name_any(), world.asker(guests, pod).await?));
+    }
+    Ok(askers)
+}
+
+pub(super) async fn pods_in_virtual_machines_and_all_others_reach_each_other(world: &mut World) -> anyhow::Result<()> {
+    with_guests(world, async |world, guests| {
+        let bare = world.nodes[0].clone();
+        let places = [("a", "vm0"), ("b", "vm0"), ("c", "vm1"), ("bare", &*bare)];
+        let pods = servers(world, &places).await?;
+        for pod in &pods[..3] {
+            let port = world.pods().ports().get(&pod.name_any()).await?;
+            let plugs =
+                port.spec.vifs.iter().map(|vif| (vif.plug.driver, vif.plug.parent.map(|parent| parent.port_id)));
+            let guest = guests.iter().find(|guest| Some(&*guest.name) == port_node(pod));
+            let parent = guest.map(|guest| guest.port);
+            ensure!(
+                plugs.clone().eq([(PlugDriver::Vlan, parent)]),
+                "{} is plugged as {:?}, not as a VLAN of {parent:?}",
+                pod.name_any(),
+                plugs.collect::<Vec<_>>()
+            );
+        }
+        let mut askers = askers(world, guests, &pods).await?;
+        for guest in guests {
+            askers.push((guest.name.clone(), world.guest_asker(guest)?));
+        }
+        all_find(&askers, &pods).await?;
+        // And the machines themselves, by the ports that carry the pods.
+        for guest in guests {
+            let serve =
+                format!("mkdir -p /www/self && echo {} > /www/self/index.html && httpd -p 81 -h /www/self", guest.name);
+            world.ask_guest(guest, &format!("{serve} || true")).await?;
+            for (who, asker) in &askers {
+                let what = || format!("from {who} to machine {}", guest.name);
+                asker.finds(&[&guest.name], guest.address, 81, WITHIN).await.with_context(what)?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+fn port_node(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
+}
+
+pub(super) async fn services_lead_to_and_from_pods_in_virtual_machines(world: &mut World) -> anyhow::Result<()> {
+    with_guests(world, async |world, guests| {
+        let bare = world.nodes[0].clone();
+        let pods = servers(world, &[("a", "vm0"), ("b", "vm0"), ("c", "vm1"), ("bare", &*bare)]).await?;
+        let services = world.services();
+        let one = json!({"selector": {"app": null, "name": "a"}});
+        let all = json!({"selector": {"app": "kuryr-scenario"}});
+        let (one, all) = tokio::try_join!(services.create("one", one), services.create("all", all))?;
+        tokio::try_join!(services.ready("one", 1), services.ready("all", 4))?;
+        let askers = askers(world, guests, &pods).await?;
+        for (who, asker) in &askers {
+            let (one, all) = (cluster_ip(&one)?, cluster_ip(&all)?);
+            asker.finds(&["a"], one, 80, WITHIN).await.with_context(|| format!("from {who} to the Service of a"))?;
+            for _ in 0..4 {
+                let found = asker.finds(&["a", "b", "c", "bare"], all, 80, WITHIN).await;
+                found.with_context(|| format!("from {who} to the Service of all"))?;
+            }
+        }
+        for guest in guests {
+            let found = world.guest_asker(guest)?.finds(&["a"], cluster_ip(&one)?, 80, WITHIN).await;
+            found.with_context(|| format!("from machine {} to the Service of a", guest.name))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+pub(super) async fn policies_hold_between_pods_of_one_virtual_machine(world: &mut World) -> anyhow::Result<()> {
+    with_guests(world, async |world, guests| {
+        let bare = world.nodes[0].clone();
+        let places = [("a", "vm0"), ("friend", "vm0"), ("stranger", "vm0"), ("far-friend", "vm1"), ("far-stranger", &*bare)];
+        let pods = servers(world, &places).await?;
+        let askers = askers(world, guests, &pods).await?;
+        let target = address(&pods[0])?;
+        let expect = async |allowed: &[&str], what: &str| {
+            for (who, asker) in &askers[1..] {
+                let context = || format!("{what}: from {who} to a");
+                match allowed.contains(&who.as_str()) {
+                    true => asker.finds(&["a"], target, SERVED, WITHIN).await.with_context(context)?,
+                    false => asker.hears_nothing(target, SERVED, WITHIN).await.with_context(context)?,
+                }
+            }
+            anyhow::Ok(())
+        };
+        let everybody = ["friend", "stranger", "far-friend", "far-stranger"];
+        expect(&everybody, "without a policy").await?;
+        let from = |names: &[&str]| {
+            json!({
+                "podSelector": {"matchLabels": {"name": "a"}},
+                "ingress": [{
+                    "from": [{"podSelector": {"matchExpressions": [{"key": "name", "operator": "In", "values": names}]}}],
+                    "ports": [{"port": SERVED}],
+                }],
+            })
+        };
+        let policies = world.policies_of(world.namespace());
+        policies.create("friends", &from(&["friend", "far-friend"])).await?;
+        expect(&["friend", "far-friend"], "friends only").await?;
+        policies.replace("friends", &from(&["stranger"])).await?;
+        expect(&["stranger"], "the other way round").await?;
+        policies.delete("friends").await?;
+        expect(&everybody, "without the policy").await
+    })
+    .await
+}
+
+pub(super) async fn a_daemon_in_a_virtual_machine_is_killed_and_traffic_goes_on(
+    world: &mut World,
+) -> anyhow::Result<()> {
+    with_guests(world, async |world, guests| {
+        let before = servers(world, &[("a", "vm0"), ("b", "vm1")]).await?;
+        let askers = askers(world, guests, &before).await?;
+        // What supervises it there starts it anew.
+        world.ask_guest(&guests[0], "kill -9 $(pidof kuryr)").await?;
+        all_find(&askers, &before).await.context("while it is away")?;
+        let after = servers(world, &[("c", "vm0")]).await?;
+        all_find(&askers, &after).await.context("a pod that came after")
+    })
+    .await
+}
+
+pub(super) async fn a_virtual_machine_that_was_switched_off_gets_its_pods_back(
+    world: &mut World,
+) -> anyhow::Result<()> {
+    with_guests(world, async |world, guests| {
+        let pods = servers(world, &[("a", "vm0"), ("b", "vm0"), ("c", "vm1")]).await?;
+        world.reboot(&guests[0]).await?;
+        for pod in &pods[..2] {
+            world.plugged(&guests[0], pod).await?;
+        }
+        // At the addresses that they had.
+        let askers = askers(world, guests, &pods).await?;
+        all_find(&askers, &pods).await
+    })
+    .await
+}
