@@ -112,7 +112,7 @@ fn every_cni_error_is_explained() {
 fn every_annotation_is_explained() {
     let names = kuryr_plan::service::annotations::ALL.iter();
     let name = |name: &&str| format!("`{}`", name.strip_prefix("loadbalancer.openstack.org/").unwrap_or(name));
-    assert_eq!(missing(OPERATING, names.map(|it| name(it))), [""; 0]);
+    assert_eq!(missing(OPERATING, names.map(name)), [""; 0]);
 }
 
 #[test]
