@@ -253,6 +253,7 @@ impl Term {
             events: self.events.clone(),
             index: index.clone(),
             queue: queue.clone(),
+            policies: self.policies.clone(),
         }
     }
 }
@@ -260,7 +261,8 @@ impl Term {
 /// What policies have to know of the networks.
 pub(crate) fn policy_settings(pods: &[Subnet], service_ranges: Vec<IpNet>) -> Settings {
     let family = |subnet: &Subnet| if subnet.cidr.addr().is_ipv4() { EtherType::IPv4 } else { EtherType::IPv6 };
-    Settings { families: pods.iter().map(family).collect(), service_ranges }
+    let pod_ranges = pods.iter().map(|subnet| subnet.cidr).collect();
+    Settings { families: pods.iter().map(family).collect(), service_ranges, pod_ranges }
 }
 
 /// Says on each Node whose annotation is ignored that it is: when a term begins, and when there is something new.
