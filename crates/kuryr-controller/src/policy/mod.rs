@@ -18,6 +18,7 @@
 mod answer;
 mod call;
 mod error;
+mod guards;
 mod keeper;
 mod lean;
 mod report;

@@ -288,6 +288,12 @@ impl SiteState {
         self.current.lock().default_provider.is_some()
     }
 
+    /// Who carries out what is asked for from this provider, as far as is known.
+    pub(crate) fn actual(&self, asked: &Provider) -> Provider {
+        let default = || self.current.lock().default_provider.clone();
+        Some(asked).filter(|asked| **asked != Provider::Default).cloned().or_else(default).unwrap_or_default()
+    }
+
     /// A provider, as it was asked for, refused a feature. False if that was known.
     pub(crate) fn learn(&self, provider: Provider, feature: kuryr_plan::service::Feature) -> bool {
         Arc::make_mut(&mut *self.current.lock()).refusals.learn(provider, feature)
