@@ -267,6 +267,7 @@ impl Term {
             events: self.events.clone(),
             index: index.clone(),
             queue: queue.clone(),
+            policies: self.policies.clone(),
         }
     }
 }

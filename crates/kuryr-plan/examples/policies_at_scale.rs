@@ -25,7 +25,11 @@ const APPS: u32 = 10;
 fn main() -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout();
     let world = world()?;
-    let settings = Settings { families: [EtherType::IPv4].into(), service_ranges: vec!["10.96.0.0/12".parse()?] };
+    let settings = Settings {
+        families: [EtherType::IPv4].into(),
+        service_ranges: vec!["10.96.0.0/12".parse()?],
+        pod_ranges: Vec::new(),
+    };
     let changes: Vec<Change> = world.changes().collect();
     let before = resident()?;
     let mut compiler = Compiler::new(settings);
@@ -158,6 +162,7 @@ fn world() -> Result<World, Box<dyn Error>> {
                 vips: [IpAddr::V4(Ipv4Addr::from_bits(0x0a60_0000 + namespace * APPS + app))].into(),
                 ports: vec![ServicePort { protocol: Protocol::Tcp, number: 80, endpoints }],
                 hides_client: false,
+                guard: None,
             };
             world.services.insert(service.key.clone(), service);
         }

@@ -1,12 +1,12 @@
 //! What the controller knows of policies: fed by watches and by answers, read by all who need it.
 
-use super::{error::Failure, lean::SeenPolicy};
+use super::{error::Failure, guards::Guards, lean::SeenPolicy};
 use crate::index::{Index, is_newer};
 use kuryr_model::{KuryrNetworkPolicy, KuryrPort, ObjectKey, PodUid, PolicyUid, PortId, SecurityGroupId};
 use kuryr_plan::{
     enforce::{Enforcer, Left, Object},
     pod::Pod,
-    policy::{Change, Delta, GroupKey, Labels, NamedPort, Pod as PolicyPod, Service, Settings},
+    policy::{Change, Delta, GroupKey, Labels, NamedPort, Pod as PolicyPod, Settings},
 };
 use parking_lot::{Mutex, MutexGuard};
 use std::{
@@ -54,6 +54,9 @@ pub(crate) struct Keeper {
 pub(super) struct State {
     pub(super) enforcer: Enforcer,
     pending: Vec<Change>,
+    /// Grows with every change that is taken over.
+    pub(super) changes: u64,
+    pub(super) guards: Guards,
     pub(super) policies: HashMap<ObjectKey, Known>,
     namespaces: HashSet<String>,
     /// What was told.
@@ -71,6 +74,8 @@ impl Keeper {
         let state = State {
             enforcer: Enforcer::new(settings, open[0], open[1]),
             pending: Vec::new(),
+            changes: 0,
+            guards: Guards::default(),
             policies: HashMap::new(),
             namespaces: HashSet::new(),
             held: HashMap::new(),
@@ -89,8 +94,18 @@ impl Keeper {
         state
     }
 
+    /// The state without what has come and is not taken over.
+    pub(super) fn state_as_it_is(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Told whenever something was done or has come.
+    pub(crate) fn progress(&self) -> tokio::sync::watch::Receiver<()> {
+        self.progress.subscribe()
+    }
+
     fn push(&self, change: Change) {
-        self.state.lock().pending.push(change);
+        self.state.lock().push(change);
         self.changed.notify_one();
     }
 
@@ -143,10 +158,6 @@ impl Keeper {
 
     pub(crate) fn node_gone(&self, name: String) {
         self.push(Change::NodeGone(name));
-    }
-
-    pub(crate) fn service(&self, key: ObjectKey, service: Option<Service>) {
-        self.push(service.map_or(Change::ServiceGone(key), Change::Service));
     }
 
     pub(super) fn namespace(&self, name: String, labels: Labels) {
@@ -281,11 +292,16 @@ impl Keeper {
 }
 
 impl State {
+    pub(super) fn push(&mut self, change: Change) {
+        self.pending.push(change);
+    }
+
     /// Takes over what has come.
     fn settle(&mut self) {
         if self.pending.is_empty() {
             return;
         }
+        self.changes += 1;
         let changes = std::mem::take(&mut self.pending);
         let delta = self.enforcer.apply(changes);
         self.touch(&delta);

@@ -18,6 +18,7 @@
 mod answer;
 mod call;
 mod error;
+mod guards;
 mod keeper;
 mod lean;
 mod report;
@@ -38,5 +39,6 @@ use kuryr_plan::policy::Settings;
 /// What policies have to know of the networks.
 pub(crate) fn settings(pods: &[Subnet], service_ranges: Vec<IpNet>) -> Settings {
     let family = |subnet: &Subnet| if subnet.cidr.addr().is_ipv4() { EtherType::IPv4 } else { EtherType::IPv6 };
-    Settings { families: pods.iter().map(family).collect(), service_ranges }
+    let pod_ranges = pods.iter().map(|subnet| subnet.cidr).collect();
+    Settings { families: pods.iter().map(family).collect(), service_ranges, pod_ranges }
 }

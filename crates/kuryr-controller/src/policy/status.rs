@@ -12,7 +12,7 @@ use kuryr_model::{
 };
 use kuryr_plan::{
     enforce::Object,
-    policy::{GroupKey, Report},
+    policy::{GroupKey, Limit, MAX_CLIENTS, Protocol, Report},
 };
 use std::collections::BTreeSet;
 
@@ -121,9 +121,36 @@ fn problems(state: &State, key: &ObjectKey, report: &Report) -> Vec<Problem> {
              comes in through it unless an ipBlock lets the load balancer's own addresses in"
         ),
     });
-    let mut problems: Vec<Problem> = unread.chain(nameless).chain(hidden).collect();
+    let inexact = state.enforcer.compiler().inexact_behind(key).into_iter().flat_map(|(service, limits)| {
+        let ports = limits.into_iter().map(move |(place, limit)| (service.clone(), place, limit));
+        ports.map(|(service, place, limit)| inexact(&service, place, &limit))
+    });
+    let mut problems: Vec<Problem> = unread.chain(nameless).chain(hidden).chain(inexact).collect();
     problems.sort();
     problems
+}
+
+/// That not all come in through a Service's listener that pods behind it would let in.
+fn inexact(service: &ObjectKey, (protocol, number): (Protocol, u16), limit: &Limit) -> Problem {
+    const NAMED: usize = 5;
+    let why = match limit.too_many {
+        Some(count) => format!(
+            "those would be {count} blocks of addresses, more than the {MAX_CLIENTS} that a listener gets, so pods that peers \
+             select do not come in"
+        ),
+        None => {
+            let named: Vec<&str> = limit.wider.iter().take(NAMED).map(String::as_str).collect();
+            let more = if limit.wider.len() > NAMED { " and others" } else { "" };
+            format!("some would let in more than others: {}{more}", named.join(", "))
+        }
+    };
+    Problem {
+        reason: "ClientHidden".to_owned(),
+        message: format!(
+            "pods that the policy isolates are behind port {number}/{protocol} of Service {service}, whose load balancer hides its \
+             clients from them, so its listener lets in only whom all endpoints let in; {why}"
+        ),
+    }
 }
 
 fn ready(phase: &Phase, generation: i64, before: &KuryrNetworkPolicyStatus, now: Timestamp) -> Condition {

@@ -5,7 +5,7 @@ use crate::{
     config::ControllerConfig,
     lean::{LeanNode, LeanPod, LeanPort},
     resync::list,
-    service::{Services, ServicesError, survey::Survey as ServicesSurvey},
+    service::{Observer, Services, ServicesError, guards as guarding, shown, survey::Survey as ServicesSurvey},
     topology::{TopologyError, open_group, pod_subnets},
 };
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -14,7 +14,8 @@ use kuryr_model::{KuryrPort, ObjectKey, PodUid, PolicyUid, PortId, mark::Base};
 use kuryr_openstack::{Cloud, Error as CloudError};
 use kuryr_plan::{
     enforce::{Enforcer, Step},
-    policy::{Change, GroupKey, Pod, Service, Settings},
+    policy::{Change, Compiler, GroupKey, Guard, Pod, Settings},
+    service::admission,
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -81,18 +82,15 @@ pub async fn survey(
     config: &ControllerConfig,
     cloud: &Cloud,
     client: &Client,
-    services: &ServicesSurvey,
+    services: &mut ServicesSurvey,
 ) -> Result<Survey, SurveyError> {
     // OpenStack first: what is made meanwhile is not stray.
     let caller = Caller { cloud: cloud.clone(), cluster: config.cluster.clone() };
     let (groups, ports) = (caller.look().await?, caller.ports().await?);
+    let guards = guards(&Observer::new(cloud, config.cluster.clone()), services).await?;
     let mut survey = Survey::default();
     let (mut changes, holders) = cluster(client, &mut survey).await?;
-    changes.extend(services.services.iter().filter_map(|(key, surveyed)| {
-        let provider = &services.held.get(key)?.status.as_ref()?.provider;
-        let service = Service::of(&surveyed.service, &surveyed.slices, provider != "ovn");
-        service.filter(|_| !provider.is_empty()).map(Change::Service)
-    }));
+    changes.extend(all_shown(services, &guards));
     let (Some(ingress), Some(egress)) =
         (open(cloud, config, Base::IngressOpen).await?, open(cloud, config, Base::EgressOpen).await?)
     else {
@@ -101,6 +99,7 @@ pub async fn survey(
     };
     let mut enforcer = Enforcer::new(super::settings(&services.pods, services.ranges.clone()), ingress, egress);
     enforcer.apply(changes);
+    limit(enforcer.compiler(), services);
     let moment = enforcer.moment();
     enforcer.looked(&config.cluster, moment, &groups);
     enforcer.listed_ports(moment, owned(ports, &holders, |_| None).into_iter());
@@ -117,6 +116,55 @@ pub async fn survey(
     };
     survey.left = steps.into_iter().map(name).collect();
     Ok(survey)
+}
+
+/// Gives the listeners of Services that are limited in place of pods those limits, in what they should have.
+///
+/// # Errors
+/// [`SurveyError`].
+pub async fn limit_listeners(client: &Client, services: &mut ServicesSurvey) -> Result<(), SurveyError> {
+    let changes = all_shown(services, &BTreeMap::new());
+    if !changes.iter().any(|change| matches!(change, Change::Service(service) if service.guard.is_some())) {
+        return Ok(());
+    }
+    let mut compiler = Compiler::new(super::settings(&services.pods, services.ranges.clone()));
+    compiler.apply(cluster(client, &mut Survey::default()).await?.0.into_iter().chain(changes));
+    limit(&compiler, services);
+    Ok(())
+}
+
+fn limit(compiler: &Compiler, services: &mut ServicesSurvey) {
+    for (key, limits) in compiler.all_limits() {
+        if let Some(surveyed) = services.services.get_mut(&key) {
+            surveyed.desired = surveyed.desired.clone().limited(&limits);
+        }
+    }
+}
+
+/// The Services as policies see them.
+fn all_shown(services: &ServicesSurvey, guards: &BTreeMap<ObjectKey, Guard>) -> Vec<Change> {
+    let known = services.services.iter().filter_map(|(key, surveyed)| {
+        let provider = &services.held.get(key)?.status.as_ref()?.provider;
+        let mut service = shown(&surveyed.service, &surveyed.slices, provider).filter(|_| !provider.is_empty())?;
+        service.guard = service.guard.map(|guard| guards.get(key).cloned().unwrap_or(guard));
+        Some(Change::Service(service))
+    });
+    known.collect()
+}
+
+/// Whom the listeners of Services let in.
+async fn guards(observer: &Observer, services: &ServicesSurvey) -> Result<BTreeMap<ObjectKey, Guard>, SurveyError> {
+    let mut guards = BTreeMap::new();
+    for (key, surveyed) in &services.services {
+        let held = services.held.get(key).and_then(|held| held.status.as_ref());
+        if !held.is_some_and(|status| guarding(&status.provider)) {
+            continue;
+        }
+        let Some(admission) = admission(&surveyed.desired, &surveyed.observed) else { continue };
+        let balancers = observer.balancers(&admission.balancers).await?;
+        guards.insert(key.clone(), Guard { balancers, admits: admission.admits });
+    }
+    Ok(guards)
 }
 
 async fn open(

@@ -90,6 +90,10 @@ impl PolicyTerm {
         let mut background = JoinSet::new();
         background.spawn(reporter.run());
         let caller = Caller { cloud: self.cloud.clone(), cluster: self.cluster.clone() };
+        // Before that, pods would be closed to load balancers only because nobody has looked at these.
+        if stop.run_until_cancelled(self.keeper.guards_known()).await.is_none() {
+            return;
+        }
         let mut work = Work {
             term: self,
             caller,
@@ -213,6 +217,7 @@ impl Work {
     fn go_on(&mut self) {
         let mut state = self.term.keeper.state();
         let known = self.groups_known && self.ports_known;
+        state.guards.surveyed = known;
         if self.ready.is_empty() || self.planned != state.enforcer.wanted() {
             let plan = state.enforcer.plan();
             self.planned = state.enforcer.wanted();

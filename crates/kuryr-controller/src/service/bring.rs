@@ -13,7 +13,10 @@ use super::{
     wait::{Arriving, next_look, next_repair},
 };
 use kuryr_model::{LoadBalancerId, ObjectKey, ServiceUid, lb::Provisioning};
-use kuryr_plan::service::{Desired, Floating, Members, Place, Slice, Step, desired, digest, plan, step::Why};
+use kuryr_plan::{
+    policy::Limits,
+    service::{Desired, Floating, Members, Place, Slice, Step, desired, digest, plan, step::Why},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tracing::field::{DisplayValue, display};
@@ -63,9 +66,11 @@ impl Target<'_> {
 
 /// What is wanted for a target, and from what that follows.
 pub(super) struct Wish {
-    seen: Option<Arc<Seen>>,
+    pub(super) seen: Option<Arc<Seen>>,
     pub(super) desired: Desired,
     pub(super) slices: Vec<Arc<Slice>>,
+    /// What its listeners have to do in place of pods.
+    limits: Option<Limits>,
 }
 
 impl ServiceReconciler {
@@ -81,14 +86,19 @@ impl ServiceReconciler {
         let (key, uid) = match target {
             Target::Nobody(uid) => {
                 let desired = Desired::gone(self.site.cluster(), uid.clone());
-                return Some(Wish { seen: None, desired, slices: Vec::new() });
+                return Some(Wish { seen: None, desired, slices: Vec::new(), limits: None });
             }
             Target::Service(key, uid) => (key, uid),
         };
         let known = self.index.get(key);
         let desired = self.wish(&known).filter(|desired| desired.uid == *uid)?;
         let same = step(Some(&desired), known.load_balancer.as_deref()) == Hold::Serve;
-        same.then_some(Wish { seen: known.service, desired, slices: known.slices })
+        let limits = self.policies.limits(key);
+        let desired = match &limits {
+            Some(limits) => desired.limited(limits),
+            None => desired,
+        };
+        same.then_some(Wish { seen: known.service, desired, slices: known.slices, limits })
     }
 
     /// Does step after step until there is none left, or one has to be waited for.
@@ -101,8 +111,15 @@ impl ServiceReconciler {
         let mut reaction = since;
         for _ in 0..MOST_STEPS {
             // As it is now: what came while the last step was done is part of the next one.
-            let Some(Wish { seen, desired, slices }) = self.wanted(target) else { return Ok(Progress::Changed) };
-            self.look_up(&desired, memory).await?;
+            let Some(wish) = self.wanted(target) else { return Ok(Progress::Changed) };
+            self.look_up(&wish.desired, memory).await?;
+            if let Target::Service(key, _) = target {
+                if self.show_guarded(key, &wish) {
+                    continue;
+                }
+                self.tell_guard(key, &wish.desired, memory).await?;
+            }
+            let Wish { seen, desired, slices, limits } = wish;
             let plan = plan(&desired, &memory.observed);
             memory.problems = plan.problems;
             let Some(next) = plan.steps.first() else {
@@ -147,6 +164,9 @@ impl ServiceReconciler {
                     memory.repairs = Some((repairs + 1, now));
                 }
                 _ => {}
+            }
+            if !self.may_let_in(target, next, limits.as_ref()) {
+                continue;
             }
             memory.busy.get_or_insert(now);
             if let Some(since) = reaction.take() {

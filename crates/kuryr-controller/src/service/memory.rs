@@ -4,7 +4,10 @@
 //! it is forgotten. Once all that carries our mark was listed, a Service of which nothing is known has nothing there,
 //! unless it is a *suspect*: of one whose call was lost it is asked.
 
-use super::wait::{Arriving, Pace};
+use super::{
+    guard::Balancers,
+    wait::{Arriving, Pace},
+};
 use kuryr_model::{LoadBalancerId, ObjectKey, ServiceUid};
 use kuryr_plan::service::{Observed, ObservedTree, Problem};
 use parking_lot::Mutex;
@@ -33,6 +36,8 @@ pub(crate) struct Memory {
     pub(crate) problems: Vec<Problem>,
     /// Addresses and load balancers of others that were asked for, so that they are not asked for again.
     pub(crate) asked: HashSet<String>,
+    /// From where its load balancers connect to pods, where that was asked for.
+    pub(crate) balancers: Option<Balancers>,
     /// How far its `EndpointSlice`s had come when its load balancer was to be made.
     pub(crate) arriving: Option<Arriving>,
     /// Since when it is on its way to what is wanted.

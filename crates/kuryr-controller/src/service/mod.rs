@@ -21,6 +21,7 @@ mod bring;
 mod calls;
 mod error;
 mod forward;
+mod guard;
 mod index;
 mod lean;
 mod memory;
@@ -38,19 +39,20 @@ mod topology;
 mod wait;
 mod watch;
 
+pub(crate) use guard::{guards, shown};
 pub(crate) use index::ServiceIndex;
+pub(crate) use observe::Observer;
 pub(crate) use reconcile::Subject;
 pub(crate) use status::patch;
 pub(crate) use topology::Services;
 pub use topology::ServicesError;
 pub(crate) use watch::ServiceWatches;
 
-use crate::{config::ControllerConfig, events::Events, metrics::Metrics, queue::Queue};
+use crate::{config::ControllerConfig, events::Events, metrics::Metrics, policy::Keeper, queue::Queue};
 use kube::Client;
 use kuryr_openstack::Cloud;
 use kuryr_plan::service::Site;
 use memory::Memories;
-use observe::Observer;
 use reconcile::ServiceReconciler;
 use report::Reporter;
 use resync::ServiceResync;
@@ -69,6 +71,8 @@ pub(crate) struct ServiceTerm {
     pub(crate) events: Events,
     pub(crate) index: Arc<ServiceIndex>,
     pub(crate) queue: Arc<Queue<Subject>>,
+    /// What listeners let in follows from policies where pods do not see who connects.
+    pub(crate) policies: Arc<Keeper>,
 }
 
 impl ServiceTerm {
@@ -90,6 +94,7 @@ impl ServiceTerm {
             memories: memories.clone(),
             reporter: Reporter::new(self.client.clone(), self.events.clone(), self.metrics.clone()),
             metrics: self.metrics.clone(),
+            policies: self.policies.clone(),
         });
         memories.begin(self.index.uids().into_keys());
         let resync = ServiceResync {
@@ -106,6 +111,7 @@ impl ServiceTerm {
         // Ends with this, be it cut off.
         let mut background = JoinSet::new();
         background.spawn(resync.run(sender));
+        background.spawn(guard::wake_guarded(self.policies.clone(), self.queue.clone()));
         // Before the first look nothing is known, so nothing may be made.
         if stop.run_until_cancelled(listed).await.is_some() {
             let metrics = self.metrics.clone();

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
+    policy::Keeper,
     queue::{Outcome, Queue},
 };
 use kuryr_model::{KuryrLoadBalancer, ObjectKey, ServiceUid};
@@ -39,6 +40,7 @@ pub(crate) struct ServiceReconciler {
     pub(crate) memories: Arc<Memories>,
     pub(crate) reporter: Reporter,
     pub(crate) metrics: Metrics,
+    pub(crate) policies: Arc<Keeper>,
 }
 
 impl ServiceReconciler {

@@ -1,6 +1,7 @@
 //! The watches that feed the index of Services and wake their queue.
 
 use super::{
+    guard::shown,
     index::ServiceIndex,
     lean::{self, LeanLoadBalancer, Seen, SeenSlice},
     reconcile::Subject,
@@ -13,7 +14,6 @@ use crate::{
 };
 use kube::Client;
 use kuryr_model::{KuryrLoadBalancer, ObjectKey};
-use kuryr_plan::policy::Service as PolicyService;
 use std::{net::IpAddr, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -50,14 +50,15 @@ impl ServiceWatches {
     }
 
     /// Shows a Service to policies, once it is known who carries its load balancer out: before that nothing answers there.
-    /// Only the OVN provider is known to let endpoints see the client.
     fn show(&self, key: &ObjectKey) {
         let known = self.index.get(key);
         let status = known.load_balancer.as_ref().and_then(|held| held.status.as_ref());
         let provider = status.map(|status| status.provider.as_str()).filter(|provider| !provider.is_empty());
+        // One that is just being made may be shown already.
+        let provider = provider.or_else(|| self.policies.is_guarded(key).then_some("amphora"));
         let slices = known.slices.iter().map(AsRef::as_ref);
         let seen = known.service.as_ref().zip(provider);
-        let service = seen.and_then(|(seen, provider)| PolicyService::of(&seen.service, slices, provider != "ovn"));
+        let service = seen.and_then(|(seen, provider)| shown(&seen.service, slices, provider));
         self.policies.service(key.clone(), service);
     }
 

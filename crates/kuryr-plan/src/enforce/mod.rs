@@ -37,7 +37,7 @@ pub use seen::{SeenGroup, SeenPort};
 pub use step::{GroupStep, Hold, Object, Order, Step};
 
 use crate::policy::{Change, Compiler, Delta, GroupKey, Settings};
-use kuryr_model::{GroupDigest, PodUid, PortId, SecurityGroupId};
+use kuryr_model::{GroupDigest, ObjectKey, PodUid, PortId, SecurityGroupId};
 use seen::Seen;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -241,6 +241,24 @@ impl Enforcer {
             let has = self.seen.port(id).into_iter().flat_map(|port| &port.groups);
             has.chain(getting).all(|group| wanted.contains(group))
         })
+    }
+
+    /// Whether a port lets a Service's load balancer in, or may do so, that is not to: then its listeners must not let in
+    /// more yet.
+    #[must_use]
+    pub fn lingers(&self, service: &ObjectKey) -> bool {
+        let has = |port: &PortId, seen: &SeenPort, id: SecurityGroupId| {
+            seen.groups.contains(&id) || self.busy_ports.get(port).is_some_and(|groups| groups.contains(&id))
+        };
+        let of_service = |key: &&GroupKey| matches!(key, GroupKey::Balanced(it) if it.service == *service);
+        let lingers = |key: &GroupKey| {
+            let Some(id) = self.id(key) else { return false };
+            let unwanted = |pod: &PodUid| self.compiler.groups(pod).is_none_or(|groups| !groups.contains(key));
+            self.seen.ports().any(|(port, seen)| has(&port, seen, id) && unwanted(&seen.pod))
+                || self.granted.iter().any(|(pod, groups)| groups.contains(&id) && unwanted(pod))
+        };
+        // Of one that nobody knows it is not known what it lets in.
+        self.seen.keys().filter(of_service).any(lingers) || self.seen.strays().any(|id| self.may_be_carried(id))
     }
 
     /// The pods whose ports may differ from what they are to be.

@@ -388,7 +388,7 @@ impl Enforcer {
     }
 
     /// Whether a port has the group, or is getting it.
-    fn may_be_carried(&self, id: SecurityGroupId) -> bool {
+    pub(super) fn may_be_carried(&self, id: SecurityGroupId) -> bool {
         self.seen.is_carried(id)
             || self.busy_ports.values().any(|groups| groups.contains(&id))
             || self.granted.values().any(|groups| groups.contains(&id))

@@ -8,7 +8,7 @@ use super::{
 };
 use ipnet::IpNet;
 use kuryr_model::{
-    PodUid, PolicyUid, SecurityGroupId,
+    ObjectKey, PodUid, PolicyUid, SecurityGroupId,
     neutron::{Direction, EtherType, RuleContent},
 };
 use std::{
@@ -36,6 +36,19 @@ pub enum GroupKey {
     Loop(Arc<BTreeSet<LoopPath>>),
     /// VIPs that several policies allow only together.
     Together(Arc<Together>),
+    /// A load balancer that hides its clients, and lets in only whom the pods that carry this would.
+    Balanced(Arc<Balanced>),
+}
+
+/// The load balancer of a Service as pods see it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Balanced {
+    /// The Service.
+    pub service: ObjectKey,
+    /// By which protocol it connects.
+    pub protocol: Protocol,
+    /// To which port number of the pods.
+    pub number: u16,
 }
 
 /// A policy's group; one policy has several where its ingress rules name ports that its pods give different numbers.
@@ -246,6 +259,10 @@ impl fmt::Display for GroupKey {
                 f.write_str("together:")?;
                 list(f, together.policies.iter().map(|uid| Plain(uid.as_str())), "+")?;
                 together.node.iter().try_for_each(|node| write!(f, "@{}", Plain(node)))
+            }
+            Self::Balanced(balanced) => {
+                let Balanced { service, protocol, number } = &**balanced;
+                write!(f, "balanced:{}/{}>{number}/{protocol}", Plain(&service.namespace), Plain(&service.name))
             }
         }
     }

@@ -14,7 +14,7 @@
 //! | [`Policy`](GroupKey::Policy) | what a policy allows | the pods that it selects |
 //! | [`Peers`](GroupKey::Peers) | nothing: rules name it as their remote side | the pods that a peer selects |
 //! | [`Node`](GroupKey::Node) | traffic from and to a node | the isolated pods on it |
-//! | [`Loop`](GroupKey::Loop), [`Together`](GroupKey::Together) | VIPs, see below | few pods |
+//! | [`Loop`](GroupKey::Loop), [`Together`](GroupKey::Together), [`Balanced`](GroupKey::Balanced) | VIPs, see below | few pods |
 //!
 //! A pod's groups follow from its labels, its node and its named ports, so they are known before it has an address. A
 //! new pod changes its own port and, as a rule, no group: that it is a peer is said by what it carries and not by
@@ -60,7 +60,24 @@
 //!   listener is allowed; that is the group [`Loop`](GroupKey::Loop), whose rules name the group itself, because a
 //!   pod's own address is not known when its groups are.
 //! - Where a load balancer hides the client, the pods behind it see nobody but the load balancer. Nobody is let in for
-//!   its sake.
+//!   its sake, unless it is *guarded*: its listeners can tell clients apart, as Octavia's amphorae can.
+//!
+//! # Guarded Services
+//!
+//! What the pods cannot see, the listener has to: it lets in exactly those whom *every* pod behind it would let in at its
+//! target port number ([`Limit`]); pods that let in nobody do not count, for they stay closed to the load balancer. Then the
+//! pods may let the load balancer in, and that is the group [`Balanced`](GroupKey::Balanced), with the load balancer's own
+//! addresses. A pod carries it exactly if each listener that leads to that port number is known to let in
+//! ([`Guard::admits`]) only whom the pod would. So
+//!
+//! **through a guarded load balancer a client reaches a pod only if the pod's policies allow it**
+//!
+//! at any moment, in whatever order listeners, policies and pods change: a pod whose policies become stricter is closed to the
+//! load balancer until its listener is, too. The load balancer's addresses are cut out of the blocks of ingress rules, as VIPs are
+//! for egress, or a block that has them would let in everybody.
+//!
+//! Where the pods behind one listener do not let in the same, those that only some let in are refused, and it is said
+//! ([`Limit::wider`]). Only of a pod's own node and the pod itself it is not said: they get through if that is true of all.
 //!
 //! Invariants: nothing here depends on the order in which changes came; a change looks only at what it touches; a bad
 //! object is a problem of that object. Compared with two evaluators that share no code with this one, in
@@ -71,6 +88,7 @@ mod clause;
 mod compiler;
 mod group;
 mod naming;
+pub(crate) mod nets;
 mod objects;
 mod open;
 mod reach;
@@ -81,10 +99,10 @@ mod spec;
 mod world;
 
 pub use cidr::IpBlock;
-pub use compiler::{Compiler, Report, Settings, compile};
+pub use compiler::{Compiler, Limit, Limits, MAX_CLIENTS, Report, Settings, compile};
 pub use group::{
-    Compiled, Delta, GroupChange, GroupKey, ListenerKey, LoopPath, PeerSet, Peers, PodChange, PolicyGroup, Remote,
-    Rule, Together,
+    Balanced, Compiled, Delta, GroupChange, GroupKey, ListenerKey, LoopPath, PeerSet, Peers, PodChange, PolicyGroup,
+    Remote, Rule, Together,
 };
 pub use naming::{description, digest_in};
 pub use objects::{containers, named_port, node_addresses, pod_of};
@@ -93,4 +111,4 @@ pub use reach::{Answer, Cause, Look, NoAnswer, Place, Side, Verdict, Way, reach}
 pub use read::{Effect, MAX_RULES, Nameless, Problem};
 pub use selector::{Labels, Requirement, Selector};
 pub use spec::{Namespaces, Peer, Policy, PolicyRule, Ports, Protocol};
-pub use world::{Change, Endpoint, NamedPort, Pod, Service, ServicePort, World};
+pub use world::{Change, Endpoint, Guard, NamedPort, Pod, Service, ServicePort, World};

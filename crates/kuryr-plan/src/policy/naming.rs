@@ -49,6 +49,9 @@ impl GroupKey {
             }
             Self::Peers(set) => format!("peers {set}"),
             Self::Node(name) => format!("node {name}"),
+            Self::Balanced(balanced) => {
+                format!("load balancer of {} to {}/{}", balanced.service, balanced.number, balanced.protocol)
+            }
             Self::IngressOpen | Self::EgressOpen | Self::Loop(_) | Self::Together(_) => self.to_string(),
         }
     }

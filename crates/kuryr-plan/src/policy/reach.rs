@@ -257,7 +257,8 @@ fn pod_at(world: &World, address: IpAddr) -> Option<&Pod> {
     world.pods.values().find(|pod| pod.counts() && pod.addresses.contains(&address))
 }
 
-/// What is behind a listener, and whether its load balancer hides the client.
+/// What is behind a listener, and whether its load balancer hides the client and does not see to it itself that only those come
+/// in whom the pods would let in.
 fn behind(world: &World, key: ListenerKey) -> (BTreeSet<Endpoint>, bool) {
     let mut endpoints = BTreeSet::new();
     let mut hides_client = false;
@@ -265,7 +266,7 @@ fn behind(world: &World, key: ListenerKey) -> (BTreeSet<Endpoint>, bool) {
         let ports = service.ports.iter().filter(|port| port.protocol == key.protocol && port.number == key.number);
         for port in ports {
             endpoints.extend(port.endpoints.iter().filter(|it| family(it.address) == family(key.vip)).copied());
-            hides_client |= service.hides_client;
+            hides_client |= service.hides_client && service.guard.is_none();
         }
     }
     (endpoints, hides_client)

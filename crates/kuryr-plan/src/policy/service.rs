@@ -36,6 +36,7 @@ impl Service {
             vips: service.cluster_ips.iter().copied().collect(),
             ports: service.ports.iter().map(port).collect(),
             hides_client,
+            guard: None,
         })
     }
 }

@@ -4,6 +4,7 @@ use super::{
     selector::Labels,
     spec::{Policy, Protocol},
 };
+use ipnet::IpNet;
 use kuryr_model::{ObjectKey, PodUid};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -70,6 +71,19 @@ pub struct Service {
     /// Pods see the load balancer as the sender and not the client, as with Octavia's amphora provider: then nobody is
     /// let in because of this Service, not even the pod that reaches itself.
     pub hides_client: bool,
+    /// Its listeners let in whom the pods behind them would, and the pods let the load balancer in as far as they do. `None`
+    /// where they cannot, or need not.
+    pub guard: Option<Guard>,
+}
+
+/// How far a load balancer that hides its clients tells them apart itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// The addresses from which it connects to pods: its own, which nobody else has.
+    pub balancers: BTreeSet<IpAddr>,
+    /// Whom each listener lets in at most, at any moment until something else is told; by protocol and port number. A
+    /// listener that is not here may let in anybody.
+    pub admits: BTreeMap<(Protocol, u16), Vec<IpNet>>,
 }
 
 /// A port of a Service.

@@ -243,6 +243,7 @@ impl Builder<'_> {
             place,
             apart,
             monitors_follow: !self.abilities.does(Feature::MonitorAtOnce),
+            limits_clients: self.abilities.does(Feature::AllowedCidrs),
         }
     }
 

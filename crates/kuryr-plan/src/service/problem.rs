@@ -77,6 +77,12 @@ reasons! {
     NotNodeLocal,
     /// Endpoints see the load balancer's address instead of the client's.
     ClientAddressHidden,
+    /// NetworkPolicies let different clients reach the endpoints of one port, and the load balancer hides them.
+    PoliciesDiffer,
+    /// Those whom NetworkPolicies let in are too many for a listener.
+    TooManyClients,
+    /// NetworkPolicies isolate pods from a load balancer that hides its clients and cannot limit them.
+    ClientsNotLimited,
     /// Clients are bound to an endpoint, but not for the time that was asked for.
     AffinityTimeout,
     /// A clusterIP is in no service subnet.

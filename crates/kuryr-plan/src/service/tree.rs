@@ -35,6 +35,8 @@ pub struct Tree {
     pub apart: bool,
     /// The provider overlooks health monitors that come with their load balancer: they follow, each by itself.
     pub monitors_follow: bool,
+    /// Listeners can let in some clients only.
+    pub limits_clients: bool,
 }
 
 /// Which of its Service's trees one is.

@@ -14,6 +14,8 @@ mod compare;
 #[cfg(test)]
 mod enforce;
 #[cfg(test)]
+mod guard;
+#[cfg(test)]
 mod incremental;
 #[cfg(test)]
 mod neutron;

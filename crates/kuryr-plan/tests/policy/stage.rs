@@ -110,8 +110,13 @@ impl Stage {
         let endpoints = behind.split(' ').filter(|it| !it.is_empty()).map(endpoint).collect();
         let key = ObjectKey::new("services", vip);
         let service = self.cluster.world.services.entry(key.clone());
-        let service =
-            service.or_insert_with(|| Service { key, vips: addresses(vip), ports: vec![], hides_client: false });
+        let service = service.or_insert_with(|| Service {
+            key,
+            vips: addresses(vip),
+            ports: vec![],
+            hides_client: false,
+            guard: None,
+        });
         service.ports.push(ServicePort { protocol, number, endpoints });
         self
     }

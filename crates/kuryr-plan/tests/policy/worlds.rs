@@ -51,7 +51,7 @@ impl Dice<'_> {
         usize::from(*self.0.next().unwrap_or(&0)) % n
     }
 
-    fn one_in(&mut self, n: usize) -> bool {
+    pub(crate) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == n - 1
     }
 
@@ -192,7 +192,8 @@ pub(crate) fn service(dice: &mut Dice, index: usize, world: &World) -> Service {
         ServicePort { protocol, number, endpoints: pods.chain(others).collect() }
     });
     let ports = ports.collect();
-    Service { key: ObjectKey::new("a", format!("s{index}")), vips, ports, hides_client: dice.one_in(8) }
+    let key = ObjectKey::new("a", format!("s{index}"));
+    Service { key, vips, ports, hides_client: dice.one_in(8), guard: None }
 }
 
 pub(crate) fn policy(dice: &mut Dice, index: usize) -> NetworkPolicy {

@@ -10,6 +10,7 @@ mod lifecycle;
 mod nested;
 mod node_faults;
 mod policies;
+mod policies_amphora;
 mod policies_exec;
 mod policies_faults;
 mod policies_grid;
@@ -232,6 +233,10 @@ pub const ALL: &[Scenario] = scenarios! {
     Both policies::a_vm_is_no_pod;
     Both policies::isolated_pods_come_as_others_go;
     Both policies::many_policies_at_once;
+    Embedded policies_amphora::an_amphora_lets_in_whom_the_pods_behind_it_would;
+    Embedded policies_amphora::nothing_gets_through_an_amphora_while_policies_change;
+    Embedded policies_amphora::who_comes_in_where_pods_behind_an_amphora_differ;
+    Embedded policies_amphora::a_restarted_controller_interrupts_nothing_behind_an_amphora;
     Embedded policies_exec::a_policy_holds_on_fifty_pods_within_its_budget;
     Embedded policies_exec::a_restarted_controller_finds_policies_as_they_are;
     Embedded policies_faults::neutron_answers_500_to_policies;

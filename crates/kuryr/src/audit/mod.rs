@@ -132,8 +132,8 @@ async fn look(cluster: &Cluster) -> anyhow::Result<World> {
     let mut ports = network.ports().list(&ours).await?;
     let groups = network.security_groups().list(&ours).await?;
     let marked = base_of(cluster).await?;
-    let services = survey(config, cloud, client, None).await?;
-    let policies = policy_survey::survey(config, cloud, client, &services).await?;
+    let mut services = survey(config, cloud, client, None).await?;
+    let policies = policy_survey::survey(config, cloud, client, &mut services).await?;
     let view = ClusterView::read(client).await?;
     // Those that are named and were not in the list: made since, not there, or without our tag.
     let known: BTreeSet<_> = ports.iter().map(|port| port.id).collect();

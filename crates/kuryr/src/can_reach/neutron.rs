@@ -53,7 +53,12 @@ impl Groups {
         let seen = hidden.map_or(from, |listener| listener.vip);
         Now {
             sends: way.sender.as_ref().and(sends.zip(first)).map(|(one, other)| one && other),
-            receives: way.pod.as_ref().and(self.lets(Direction::Ingress, to, seen, way.protocol, way.number)),
+            receives: way.pod.as_ref().and(self.lets(Direction::Ingress, to, seen, way.protocol, way.number)).map(
+                // What the pod cannot see, the listener does, by what policies come to.
+                |lets| {
+                    lets && (!way.through.is_some_and(|listener| is_guarded(world, listener)) || way.receives.passes())
+                },
+            ),
         }
     }
 
@@ -88,6 +93,10 @@ fn is_protocol(name: &str, protocol: Protocol) -> bool {
 
 fn hides_client(world: &World, listener: ListenerKey) -> bool {
     world.services.values().any(|service| service.hides_client && service.vips.contains(&listener.vip))
+}
+
+fn is_guarded(world: &World, listener: ListenerKey) -> bool {
+    world.services.values().any(|service| service.guard.is_some() && service.vips.contains(&listener.vip))
 }
 
 /// The Neutron ports of the pods on these ways.

@@ -12,8 +12,8 @@ use k8s_openapi::{
 };
 use kuryr_model::{KuryrLoadBalancer, KuryrPort, ObjectKey, PortId};
 use kuryr_plan::{
-    policy::{Endpoint, Labels, Pod, Policy, Protocol, Service, ServicePort, World, node_addresses, pod_of},
-    service::{Slice, read},
+    policy::{Endpoint, Guard, Labels, Pod, Policy, Protocol, Service, ServicePort, World, node_addresses, pod_of},
+    service::{Provider, Slice, read},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -239,7 +239,12 @@ impl Objects {
             if headless {
                 continue;
             }
+            // The listeners of Octavia's own machines let in whom the pods would.
+            let guarded = status.is_some_and(|status| Provider::named(&status.provider) == Provider::Amphora);
             let mut read = Service::of(&service, &behind, hides_client);
+            if let Some(read) = &mut read {
+                read.guard = guarded.then(Guard::default);
+            }
             if !self.whole && self.slices.is_empty() {
                 let mut imagined = read.unwrap_or_else(|| without_endpoints(&service));
                 imagine(&mut imagined, object, &families, cluster);
@@ -258,7 +263,13 @@ fn without_endpoints(service: &kuryr_plan::service::Service) -> Service {
         number: port.number,
         endpoints: BTreeSet::new(),
     });
-    Service { key: service.key.clone(), vips: BTreeSet::new(), ports: ports.collect(), hides_client: false }
+    Service {
+        key: service.key.clone(),
+        vips: BTreeSet::new(),
+        ports: ports.collect(),
+        hides_client: false,
+        guard: None,
+    }
 }
 
 /// A Service of files that have no endpoints gets those that Kubernetes would make for it, and addresses for what has

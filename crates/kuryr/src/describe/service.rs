@@ -4,7 +4,7 @@ use crate::output::Output;
 use anyhow::{Context as _, bail};
 use kube::Client;
 use kuryr_controller::{
-    ControllerConfig,
+    ControllerConfig, policy_survey,
     survey::{Surveyed, survey},
 };
 use kuryr_model::{
@@ -89,6 +89,7 @@ pub(super) async fn describe(
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
     let mut survey = survey(config, cloud, client, Some(key)).await?;
+    policy_survey::limit_listeners(client, &mut survey).await?;
     if let Some(why) = survey.off {
         bail!("Services get no load balancers: {why}");
     }

@@ -21,6 +21,7 @@ use std::{
 
 impl Compiler {
     pub(super) fn set_service(&mut self, service: &Service) {
+        self.set_guarded(&service.key, Some(service));
         let mut wanted: BTreeMap<ListenerKey, BTreeSet<Endpoint>> = BTreeMap::new();
         for vip in &service.vips {
             for port in &service.ports {
@@ -44,6 +45,7 @@ impl Compiler {
     }
 
     pub(super) fn remove_service(&mut self, service: &ObjectKey) {
+        self.set_guarded(service, None);
         for key in self.services.remove(service).unwrap_or_default() {
             self.remove_source(key, service);
         }

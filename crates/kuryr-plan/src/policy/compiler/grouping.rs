@@ -19,7 +19,7 @@ impl Compiler {
             if let Some(class) = &class {
                 self.join_class(class, id);
             }
-            if let Some(grouping) = self.pods.get(&id).map(|state| self.grouping(state, class)) {
+            if let Some(grouping) = self.pods.get(&id).map(|state| self.grouping(id, state, class)) {
                 self.set_grouping(id, grouping);
             }
         }
@@ -104,7 +104,7 @@ impl Compiler {
         (grantors.len() > 1 && !everything).then(|| grantors.into())
     }
 
-    fn grouping(&self, pod: &PodState, class: Option<Class>) -> Grouping {
+    fn grouping(&self, id: PodId, pod: &PodState, class: Option<Class>) -> Grouping {
         let into = self.policies(pod).any(|(_, grantor)| isolates(grantor).0);
         let out = self.egress_grantors(pod);
         let mut groups: BTreeSet<GroupKey> = self.policies(pod).map(|(_, grantor)| grantor.key_for(&pod.pod)).collect();
@@ -119,6 +119,7 @@ impl Compiler {
         let mut hairpins = BTreeSet::new();
         if into {
             hairpins = self.hairpins(pod);
+            groups.extend(self.let_in.get(&id).into_iter().flatten().cloned());
         } else {
             groups.insert(GroupKey::IngressOpen);
         }

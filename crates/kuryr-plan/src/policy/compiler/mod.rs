@@ -14,17 +14,20 @@ mod classes;
 mod covers;
 mod facts;
 mod grouping;
+mod guard;
 mod index;
 mod rules;
 mod state;
 mod tell;
+
+pub use self::guard::{Limit, Limits, MAX_CLIENTS};
 
 use self::index::LabelIndex;
 use self::state::{Class, ClassState, Grantor, GrantorId, Listener, Namespace, Owner, PodId, PodState, QueryState};
 use super::{
     clause::{Query, QueryId},
     group::{Compiled, Delta, GroupKey, ListenerKey, PodChange, Rule},
-    world::{Change, World},
+    world::{Change, Service, World},
 };
 use ipnet::IpNet;
 use kuryr_model::{ObjectKey, PodUid, PolicyUid, neutron::EtherType};
@@ -44,12 +47,22 @@ pub struct Settings {
     /// Where VIPs are from. Where a policy's address block must not have some VIPs, it loses the whole range that they
     /// are in: one or two dozen rules in place of as many for every VIP. VIPs elsewhere are cut out one by one.
     pub service_ranges: Vec<IpNet>,
+    /// Where pods get their addresses from: there an address that no pod has is nobody's.
+    pub pod_ranges: Vec<IpNet>,
 }
 
 /// Both families, and no range of VIPs.
 impl Default for Settings {
     fn default() -> Self {
-        Self { families: [EtherType::IPv4, EtherType::IPv6].into(), service_ranges: Vec::new() }
+        Self { families: [EtherType::IPv4, EtherType::IPv6].into(), service_ranges: Vec::new(), pod_ranges: Vec::new() }
+    }
+}
+
+impl Settings {
+    /// What is cut out of blocks that must not have a VIP: its whole range, if it is of one.
+    fn range_of(&self, vip: IpAddr) -> IpNet {
+        let mut ranges = self.service_ranges.iter().filter(|range| range.contains(&vip));
+        ranges.next().map_or_else(|| vip.into(), IpNet::trunc)
     }
 }
 
@@ -92,6 +105,13 @@ pub struct Compiler {
     services: HashMap<ObjectKey, BTreeSet<ListenerKey>>,
     listeners: HashMap<ListenerKey, Listener>,
     listeners_at: HashMap<IpAddr, BTreeSet<ListenerKey>>,
+
+    /// The Services whose load balancers hide their clients, and tell them apart themselves.
+    guarded: BTreeMap<ObjectKey, Service>,
+    /// The groups by which pods let those load balancers in.
+    let_in: HashMap<PodId, BTreeSet<GroupKey>>,
+    /// Where those load balancers are.
+    balancer_holes: Vec<IpNet>,
 
     classes: HashMap<Class, ClassState>,
     groups: BTreeMap<GroupKey, BTreeSet<Rule>>,
@@ -155,6 +175,9 @@ impl Compiler {
             services: HashMap::new(),
             listeners: HashMap::new(),
             listeners_at: HashMap::new(),
+            guarded: BTreeMap::new(),
+            let_in: HashMap::new(),
+            balancer_holes: Vec::new(),
             classes: HashMap::new(),
             groups: BTreeMap::new(),
             carriers: HashMap::new(),
@@ -180,6 +203,7 @@ impl Compiler {
         }
         self.settle_facts();
         self.settle_covers();
+        self.settle_guards();
         self.settle_classes();
         self.settle_grouping();
         let groups = self.settle_groups();

@@ -89,6 +89,7 @@ impl Compiler {
             }
             GroupKey::Loop(paths) => carried.then(|| loop_rules(key, paths))?,
             GroupKey::Together(together) => carried.then(|| self.together_rules(together))?,
+            GroupKey::Balanced(balanced) => carried.then(|| self.balanced_rules(balanced))?,
         };
         Some(rules.into_iter().filter(|rule| self.settings.families.contains(&rule.ethertype)).collect())
     }
@@ -103,7 +104,11 @@ impl Compiler {
         let mut rules: BTreeSet<Rule> = grantor.hairpins.keys().cloned().collect();
         for clause in grantor.ingress.iter().flatten() {
             if let Some(traffic) = traffic(clause, ports) {
-                self.emit(Direction::Ingress, clause, traffic, &[], &mut rules);
+                let holes: &[IpNet] = match (&clause.remote, &grantor.owner) {
+                    (ClauseRemote::Block(_), Owner::Policy(_)) => &self.balancer_holes,
+                    _ => &[],
+                };
+                self.emit(Direction::Ingress, clause, traffic, holes, &mut rules);
             }
         }
         let (allowed, refused) = self.listeners_of(grantor);
@@ -146,11 +151,7 @@ impl Compiler {
     /// What to cut out of a clause's addresses, so that it has no VIP that is refused.
     fn holes(&self, clause: &Clause, refused: &BTreeSet<ListenerKey>) -> Vec<IpNet> {
         let within = refused.iter().filter(|key| clause.has(key.protocol, key.number) && clause.has_address(key.vip));
-        let range = |key: &ListenerKey| {
-            let mut ranges = self.settings.service_ranges.iter().filter(|range| range.contains(&key.vip));
-            ranges.next().map_or_else(|| key.vip.into(), IpNet::trunc)
-        };
-        within.map(range).collect::<BTreeSet<IpNet>>().into_iter().collect()
+        within.map(|key| self.settings.range_of(key.vip)).collect::<BTreeSet<IpNet>>().into_iter().collect()
     }
 
     /// The rules for one clause.

@@ -43,7 +43,11 @@ impl Compiler {
             GroupKey::Together(together) => {
                 together.policies.iter().filter_map(|uid| self.policy(uid)).cloned().collect()
             }
-            GroupKey::IngressOpen | GroupKey::EgressOpen | GroupKey::Node(_) | GroupKey::Loop(_) => BTreeSet::new(),
+            GroupKey::IngressOpen
+            | GroupKey::EgressOpen
+            | GroupKey::Node(_)
+            | GroupKey::Loop(_)
+            | GroupKey::Balanced(_) => BTreeSet::new(),
         }
     }
 
@@ -66,7 +70,8 @@ impl Compiler {
         }
     }
 
-    /// The Services that pods are behind which a policy isolates for ingress, and which hide their clients from them.
+    /// The Services that pods are behind which a policy isolates for ingress, and which hide their clients from them without
+    /// being guarded by their listeners.
     #[must_use]
     pub fn hidden_behind(&self, policy: &ObjectKey) -> BTreeSet<ObjectKey> {
         let Some(id) = self.policies.get(policy) else { return BTreeSet::new() };
@@ -76,7 +81,8 @@ impl Compiler {
         let listeners = self.listeners.values().filter(|listener| listener.hides_client);
         let isolated = |address| self.at(address).any(|pod| pod.facts.policies.contains(id));
         let hidden = listeners.filter(|listener| listener.endpoints.iter().any(|end| isolated(&end.address)));
-        hidden.flat_map(|listener| listener.sources.keys()).cloned().collect()
+        let services = hidden.flat_map(|listener| listener.sources.keys());
+        services.filter(|service| !self.guarded.contains_key(*service)).cloned().collect()
     }
 
     fn owner(&self, id: super::state::GrantorId) -> Option<&ObjectKey> {

@@ -88,4 +88,4 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
 
 #[cfg(test)]
 #[path = "../diff_tests/mod.rs"]
-mod tests;
+pub(super) mod tests;

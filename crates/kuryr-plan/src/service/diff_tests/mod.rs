@@ -8,7 +8,7 @@ mod shared;
 mod stories;
 mod trouble;
 
-use self::octavia::Octavia;
+pub(in crate::service) use self::octavia::Octavia;
 use super::{Plan, plan};
 use crate::service::{Desired, Endpoint, Observed, Provider, Service, desired, fixtures};
 use properties::settle;
@@ -19,7 +19,7 @@ fn want(service: &Service, endpoints: &[Endpoint]) -> Desired {
 }
 
 /// An Octavia in which that is so already.
-fn made(desired: &Desired) -> Octavia {
+pub(in crate::service) fn made(desired: &Desired) -> Octavia {
     let mut octavia = Octavia::new();
     settle(&mut octavia, desired);
     octavia
