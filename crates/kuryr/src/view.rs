@@ -4,7 +4,10 @@ use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, Resource, ResourceExt as _, api::ListParams, core::DeserializeGuard};
-use kuryr_model::{HOST_ANNOTATION, Host, KuryrPort, ObjectKey, PodUid, kuryr_port::AttachmentState, vif::PlugDriver};
+use kuryr_model::{
+    HOST_ANNOTATION, Host, KuryrPort, NESTED_ANNOTATION, ObjectKey, PARENT_PORT_ANNOTATION, PodUid,
+    kuryr_port::AttachmentState, vif::PlugDriver,
+};
 use kuryr_plan::nested::{Machine, MachineError};
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeMap, fmt::Debug, net::IpAddr};
