@@ -10,14 +10,26 @@ use futures::future::try_join_all;
 use http::Method;
 use kuryr_model::KuryrPort;
 use std::{collections::HashSet, time::Duration};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 fn waiting_with(reason: &'static str) -> impl Fn(Option<&KuryrPort>) -> bool {
     move |port| port.and_then(KuryrPort::unallocated_reason).is_some_and(|condition| condition.reason == reason)
 }
 
-/// That pools know every port of a pool that no pod has, and no other.
-async fn all_known(world: &World) -> anyhow::Result<()> {
+/// That pools know every port of a pool that no pod has, and no other, as soon as nothing is under way. Nothing tells: the page is the
+/// question.
+async fn all_known(world: &World, within: Duration) -> anyhow::Result<()> {
+    let started = Instant::now();
+    loop {
+        let told = known(world).await;
+        if told.is_ok() || started.elapsed() > within {
+            return told;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn known(world: &World) -> anyhow::Result<()> {
     let held = world.pods().ports().list(&kube::api::ListParams::default()).await?.items;
     let held: HashSet<_> = held.iter().flat_map(KuryrPort::port_ids).map(|id| id.0).collect();
     let spare = pooled(world)?.into_iter().filter(|port| !held.contains(&port.id)).count();
@@ -42,7 +54,7 @@ pub(super) async fn pools_hand_out_while_neutron_is_away(world: &mut World) -> a
     world.pods().running("four").await.context("with the port that was given back")?;
     cloud.come_back();
     when(world, "filled again", |report| ready(report) >= 3 * world.nodes.len()).await?;
-    all_known(world).await
+    all_known(world, PATIENCE).await
 }
 
 pub(super) async fn the_controller_is_killed_while_it_fills_pools(world: &mut World) -> anyhow::Result<()> {
@@ -59,7 +71,7 @@ pub(super) async fn the_controller_is_killed_while_it_fills_pools(world: &mut Wo
     let count = 4 * world.nodes.len();
     when(world, "filled", |report| ready(report) >= count && report.requests == 0).await?;
     ensure!(pooled(world)?.len() == count, "{} spare ports where there are to be {count}", pooled(world)?.len());
-    all_known(world).await
+    all_known(world, PATIENCE).await
 }
 
 pub(super) async fn the_controller_is_killed_while_pods_take_from_pools(world: &mut World) -> anyhow::Result<()> {
@@ -82,7 +94,7 @@ pub(super) async fn the_controller_is_killed_while_pods_take_from_pools(world: &
         pods.all_gone().await?;
     }
     when(world, "at rest", |report| report.requests == 0 && report.leaving == 0).await?;
-    all_known(world).await
+    all_known(world, PATIENCE).await
 }
 
 pub(super) async fn a_bulk_of_spare_ports_fails_and_then_its_parts_are_made(world: &mut World) -> anyhow::Result<()> {
@@ -107,12 +119,7 @@ pub(super) async fn the_answer_of_a_bulk_of_spare_ports_is_lost(world: &mut Worl
     filled(world, 3, "cooldown = \"1s\"").await?;
     ensure!(pooled(world)?.len() > count, "nothing was lost");
     // It is listed again once nothing can come any more (75 s), long before anything is pruned.
-    let known = async {
-        while all_known(world).await.is_err() {
-            sleep(Duration::from_millis(500)).await;
-        }
-    };
-    timeout(Duration::from_secs(120), known).await.context("what was made unseen is not found")
+    all_known(world, Duration::from_secs(120)).await
 }
 
 pub(super) async fn spare_ports_make_way_when_the_quota_is_used_up(world: &mut World) -> anyhow::Result<()> {
@@ -144,7 +151,7 @@ pub(super) async fn spare_ports_make_way_when_the_quota_is_used_up(world: &mut W
     pods.delete_all().await?;
     pods.all_gone().await?;
     when(world, "filled again", |report| !report.short && report.pools.iter().all(|pool| pool.ready >= 3)).await?;
-    all_known(world).await
+    all_known(world, PATIENCE).await
 }
 
 pub(super) async fn spare_ports_make_way_when_subnets_are_full(world: &mut World) -> anyhow::Result<()> {

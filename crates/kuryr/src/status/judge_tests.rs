@@ -130,6 +130,7 @@ OpenStack
 
 Pods
   ✓ pods               1 have their ports, 0 are starting, 0 are stuck
+  ✓ port pools         off: [pools] enabled is false
 
 Services
   ✓ Services           0 are served, 0 are in progress, 0 are not right
