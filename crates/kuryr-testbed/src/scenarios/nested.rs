@@ -186,7 +186,8 @@ pub(super) async fn subports_that_somebody_moved_are_put_back(world: &mut World)
     run(world, &machine, &names(4)).await?;
     let before = world.agree(&machine).await?;
     let ports: Vec<PortId> = before.keys().copied().collect();
-    let trunks = world.cloud.network().trunks();
+    let network = world.cloud.network();
+    let trunks = network.trunks();
     // One is gone, one has another's id, and somebody's own is there, too.
     trunks.remove_subports(machine.trunk, &ports[..2]).await?;
     let freed = u16::try_from(before[&ports[1]])?.try_into()?;
