@@ -2,7 +2,7 @@
 //! Neutron's trunks, and OVN between them. What the controller does in every case is in `nested`.
 
 use super::connectivity::WITHIN;
-use crate::world::{Asker, Guest, NewPod, World, addresses, cluster_ip, guests::consoles, services::SERVED};
+use crate::world::{Asker, Guest, NewPod, Server, World, addresses, cluster_ip, guests::consoles, services::SERVED};
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
@@ -50,14 +50,16 @@ async fn with_guests(
     told.map_err(|error| anyhow::anyhow!("{error:#}\n{}", consoles(&guests)))
 }
 
-/// Everybody finds every server, and each pod is pinged by everybody.
+/// Everybody finds every server, and pings the first.
 async fn all_find(askers: &[(String, Asker<'_>)], pods: &[Pod]) -> anyhow::Result<()> {
+    let names: Vec<String> = pods.iter().map(ResourceExt::name_any).collect();
+    let names: Vec<[&str; 1]> = names.iter().map(|name| [name.as_str()]).collect();
+    let servers =
+        names.iter().zip(pods).map(|(names, pod)| Ok(Server { names, address: address(pod)?, number: SERVED }));
+    let servers: Vec<Server<'_>> = servers.collect::<anyhow::Result<_>>()?;
     for (who, asker) in askers {
-        for pod in pods {
-            let (name, at) = (pod.name_any(), address(pod)?);
-            asker.finds(&[&name], at, SERVED, WITHIN).await.with_context(|| format!("from {who} to {name}"))?;
-            asker.pings(at, WITHIN).await.with_context(|| format!("from {who} to {name}"))?;
-        }
+        asker.finds(&servers, WITHIN).await.with_context(|| format!("from {who}"))?;
+        asker.pings(servers[0].address, WITHIN).await.with_context(|| format!("from {who}"))?;
     }
     Ok(())
 }
@@ -99,10 +101,13 @@ pub(super) async fn pods_in_virtual_machines_and_all_others_reach_each_other(wor
             let serve =
                 format!("mkdir -p /www/self && echo {} > /www/self/index.html && httpd -p 81 -h /www/self", guest.name);
             world.ask_guest(guest, &format!("{serve} || true")).await?;
-            for (who, asker) in &askers {
-                let what = || format!("from {who} to machine {}", guest.name);
-                asker.finds(&[&guest.name], guest.address, 81, WITHIN).await.with_context(what)?;
-            }
+        }
+        let names: Vec<[&str; 1]> = guests.iter().map(|guest| [guest.name.as_str()]).collect();
+        let servers =
+            names.iter().zip(guests).map(|(names, guest)| Server { names, address: guest.address, number: 81 });
+        let servers: Vec<Server<'_>> = servers.collect();
+        for (who, asker) in &askers {
+            asker.finds(&servers, WITHIN).await.with_context(|| format!("from {who} to the machines"))?;
         }
         Ok(())
     })
@@ -123,16 +128,13 @@ pub(super) async fn services_lead_to_and_from_pods_in_virtual_machines(world: &m
         let (one, all) = tokio::try_join!(services.create("one", one), services.create("all", all))?;
         tokio::try_join!(services.ready("one", 1), services.ready("all", 4))?;
         let askers = askers(world, guests, &pods).await?;
+        let one = Server { names: &["a"], address: cluster_ip(&one)?, number: 80 };
+        let all = Server { names: &["a", "b", "c", "bare"], address: cluster_ip(&all)?, number: 80 };
         for (who, asker) in &askers {
-            let (one, all) = (cluster_ip(&one)?, cluster_ip(&all)?);
-            asker.finds(&["a"], one, 80, WITHIN).await.with_context(|| format!("from {who} to the Service of a"))?;
-            for _ in 0..4 {
-                let found = asker.finds(&["a", "b", "c", "bare"], all, 80, WITHIN).await;
-                found.with_context(|| format!("from {who} to the Service of all"))?;
-            }
+            asker.finds(&[one, all, all, all], WITHIN).await.with_context(|| format!("from {who} to the Services"))?;
         }
         for guest in guests {
-            let found = world.guest_asker(guest)?.finds(&["a"], cluster_ip(&one)?, 80, WITHIN).await;
+            let found = world.guest_asker(guest)?.finds(&[one], WITHIN).await;
             found.with_context(|| format!("from machine {} to the Service of a", guest.name))?;
         }
         Ok(())
@@ -147,11 +149,12 @@ pub(super) async fn policies_hold_between_pods_of_one_virtual_machine(world: &mu
         let pods = servers(world, &places).await?;
         let askers = askers(world, guests, &pods).await?;
         let target = address(&pods[0])?;
+        let server = Server { names: &["a"], address: target, number: SERVED };
         let expect = async |allowed: &[&str], what: &str| {
             for (who, asker) in &askers[1..] {
                 let context = || format!("{what}: from {who} to a");
                 match allowed.contains(&who.as_str()) {
-                    true => asker.finds(&["a"], target, SERVED, WITHIN).await.with_context(context)?,
+                    true => asker.finds(&[server], WITHIN).await.with_context(context)?,
                     false => asker.hears_nothing(target, SERVED, WITHIN).await.with_context(context)?,
                 }
             }

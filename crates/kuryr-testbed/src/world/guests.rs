@@ -27,8 +27,14 @@ const COMMAND: &str = "30";
 /// How long a machine may take from being switched on until its pods are plugged.
 const BOOT: Duration = Duration::from_secs(90);
 
-/// How long one question may go unanswered, in seconds.
+/// How long it may take until a connection is there, in seconds.
 const SILENCE: u8 = 2;
+
+/// How long all of a connection may take, in seconds.
+const STALLED: u8 = 4;
+
+/// Comes before each answer, and in none.
+const NEXT: &str = "@@";
 
 /// A virtual machine that is a node.
 #[derive(Clone, Debug, Deserialize)]
@@ -41,6 +47,17 @@ pub struct Guest {
     pub address: IpAddr,
     /// The file with all that was written to its console.
     console: PathBuf,
+}
+
+/// An HTTP server, whose page is one of these names.
+#[derive(Clone, Copy, Debug)]
+pub struct Server<'a> {
+    /// The names of those that may answer.
+    pub names: &'a [&'a str],
+    /// Its address.
+    pub address: IpAddr,
+    /// Its TCP port number.
+    pub number: u16,
 }
 
 /// Somebody who sends packets.
@@ -157,25 +174,36 @@ impl Asker<'_> {
         }
     }
 
-    /// Asks an HTTP server for its page, once: the answer, or nothing.
-    async fn page(&self, address: IpAddr, number: u16) -> anyhow::Result<String> {
+    /// Asks HTTP servers for their pages, each once: its answer, or nothing. All at one go, for to run a command in a machine takes
+    /// longer than the answers do.
+    async fn pages(&self, servers: &[Server<'_>]) -> anyhow::Result<Vec<String>> {
         let request = r"printf 'GET / HTTP/1.0\r\n\r\n'";
-        self.run(&format!("{request} | busybox timeout {SILENCE} busybox nc -w {SILENCE} {address} {number} 2>&1"))
-            .await
+        let questions = servers.iter().map(|Server { address, number, .. }| {
+            format!(
+                "echo {NEXT}; {request} | busybox timeout {STALLED} busybox nc -w {SILENCE} {address} {number} 2>&1; echo"
+            )
+        });
+        let answers = self.run(&questions.collect::<Vec<_>>().join("; ")).await?;
+        let pages: Vec<String> = answers.split(NEXT).skip(1).map(|page| page.trim().to_owned()).collect();
+        ensure!(pages.len() == servers.len(), "{} questions were asked, and answered {answers:?}", servers.len());
+        Ok(pages)
     }
 
-    /// Waits until the server at an address is one of these, over TCP.
+    /// Waits until each of these servers has answered once, over TCP.
     ///
     /// # Errors
-    /// There is no answer, or another one, within that time.
-    pub async fn finds(&self, names: &[&str], address: IpAddr, number: u16, within: Duration) -> anyhow::Result<()> {
+    /// One does not, or another one does, within that time.
+    pub async fn finds(&self, servers: &[Server<'_>], within: Duration) -> anyhow::Result<()> {
         let since = Instant::now();
+        let mut left = servers.to_vec();
         loop {
-            let page = self.page(address, number).await?;
-            if names.iter().any(|name| page.trim_end().ends_with(name)) {
+            let pages = self.pages(&left).await?;
+            let mut pages = pages.iter();
+            left.retain(|server| pages.next().is_none_or(|page| !server.names.iter().any(|name| page.ends_with(name))));
+            if left.is_empty() {
                 return Ok(());
             }
-            ensure!(since.elapsed() < within, "{address}:{number} does not answer as {names:?}, but {page:?}");
+            ensure!(since.elapsed() < within, "not found: {left:?}");
         }
     }
 
@@ -186,8 +214,9 @@ impl Asker<'_> {
     pub async fn hears_nothing(&self, address: IpAddr, number: u16, within: Duration) -> anyhow::Result<()> {
         let since = Instant::now();
         loop {
-            let page = self.page(address, number).await?;
-            // What ends nc is its own limit, or that of the whole, both of which say nothing else.
+            let server = Server { names: &[], address, number };
+            let page = self.pages(&[server]).await?.concat();
+            // So nc ends where there is no connection; the limit around it is longer, and is for one without an answer.
             if page.is_empty() || page.contains("timed out") {
                 return Ok(());
             }

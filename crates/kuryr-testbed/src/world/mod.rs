@@ -28,7 +28,7 @@ pub(crate) use embedded::PROVIDER;
 pub use embedded::{
     AVAILABILITY_ZONE, EXTERNAL, Embedded, EmbeddedConfig, FLAVOR, SERVICE_CIDR, SERVICE_CIDR_V6, set_up,
 };
-pub use guests::{Asker, Guest};
+pub use guests::{Asker, Guest, Server};
 pub use kuryr::{Kuryr, Settings};
 pub use machines::{KnownBy, Machine};
 pub use pods::{NewPod, Pods, addresses};
