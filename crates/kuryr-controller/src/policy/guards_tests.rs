@@ -63,8 +63,9 @@ fn keeper() -> Keeper {
         "apiVersion": "kuryr.openstack.org/v1", "kind": "KuryrPort",
         "metadata": {"namespace": "shop", "name": "web"},
         "spec": {"podUid": "uid-web", "nodeName": "n1", "vifs": [{
-            "portId": id::<SecurityGroupId>(100), "interface": "eth0", "macAddress": "fa:16:3e:00:00:01", "mtu": 1442,
-            "addresses": [{"ip": "10.0.0.1", "prefixLength": 24}], "plug": {"type": "ovs", "bridge": "br-int"},
+            "portId": id::<SecurityGroupId>(100), "networkId": id::<SecurityGroupId>(101), "interface": "eth0",
+            "mac": "fa:16:3e:00:00:01", "mtu": 1442,
+            "addresses": [{"ip": "10.0.0.1", "prefixLength": 24}], "plug": {"driver": "ovs", "bridge": "br-int"},
         }]},
     }))
     .unwrap();
