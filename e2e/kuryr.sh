@@ -4,6 +4,7 @@
 #
 #   e2e/kuryr.sh up|down|status                    up and down may be repeated; down removes what Kuryr made in the cloud
 #   e2e/kuryr.sh deploy                            the part of up before its processes: who wants to start them otherwise
+#   e2e/kuryr.sh fill N                            waits until the node has N spare ports (with KURYR_E2E_POOLS=true)
 #   e2e/kuryr.sh start|stop|restart SERVICE        controller or daemon
 #   e2e/kuryr.sh kuryr ARGUMENT...                 the kuryr executable as an administrator: setup, status, audit, ...
 set -euo pipefail
@@ -132,11 +133,28 @@ without_pods() {
   run_logged teardown kubectl wait kuryrports --all --all-namespaces --for=delete --timeout=60s
 }
 
+pools() { grep -A1 '^\[pools\]' "$KURYR/kuryr.toml" | grep -q 'enabled = true'; }
+
+# pools_are FILTER: whether it is so, in the report of `kuryr pools`.
+pools_are() { kuryr pools --output json | jq --exit-status "$1"; }
+
+fill() {
+  run_logged pools kuryr pools fill "$NODE" "$1"
+  await controller 120 "filled its pool" pools_are "any(.pools[]; .ready >= $1)"
+}
+
+# without_spares: what nobody has is in the way of the teardown.
+without_spares() {
+  run_logged pools kuryr pools drain "$NODE"
+  await controller 60 "emptied its pools" pools_are '.held == 0 and .leaving == 0'
+}
+
 # down: every part is tried, whatever became of those before it.
 down() {
   local failed=0 cluster=no
   ! kubectl get --raw /readyz >/dev/null 2>&1 || cluster=yes
   if [ "$cluster" = yes ] && alive controller && alive daemon; then (without_pods) || failed=1; fi
+  if alive controller && pools; then (without_spares) || failed=1; fi
   # What they have in the cloud is on Kuryr's router.
   "$E2E/machines.sh" down || failed=1
   [ ! -e "$STATE/kubernetes/cni" ] || "$E2E/kubernetes.sh" cni none || failed=1
@@ -164,6 +182,7 @@ case $verb in
     show_status "${SERVICES[@]}"
     ;;
   start | stop | restart) on_service "$@" ;;
+  fill) timed "pool filled" fill "$2" ;;
   kuryr)
     shift
     kuryr "$@"
