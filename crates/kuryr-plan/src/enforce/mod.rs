@@ -19,13 +19,16 @@
 //! - A group is made with its rules before any port has it, and a port gets no group that has rules too many, or whose
 //!   members are let in by rules that are to go.
 //! - Rules that are to go, and ports that only lose (a pod that becomes isolated loses an open group), go first. Ports
-//!   that gain, and rules that are new in a group that ports have, wait for those of the same change or an earlier one.
-//! - A port that loses and gains does so in one update. Only where a change of something else, as of a namespace's
-//!   labels, does that to several pods at once, they all lose before one of them gains.
+//!   that gain, and rules that are new in a group that ports have, wait for those of the same change or an earlier one. Of
+//!   rules, only what lets in and what lets out are a way together: new ones do not wait for those of their own direction,
+//!   so that what is only said differently is not interrupted.
+//! - A port that loses and gains does so in one update. Only where changes of something else, as of a namespace's
+//!   labels, do that to several pods, they all lose before one of them gains.
 //! - A group is deleted when no port has it.
 //!
 //! What cannot be done does not hold up the rest for ever: a port whose group cannot be made goes without, so it is
-//! closed and not open; and who waits for something that failed does so only where it would be wider otherwise.
+//! closed and not open; and who waits for something that failed does so only where it might be wider otherwise. So a port
+//! or a rule that Neutron refuses to make narrower does hold up those that are to gain, until it is narrower.
 
 mod outcome;
 mod plan;
@@ -52,7 +55,7 @@ pub struct Enforcer {
     open: BTreeMap<GroupKey, SecurityGroupId>,
     seen: Seen,
     /// Groups that may differ from what they are to be, and since when.
-    groups: BTreeMap<GroupKey, u64>,
+    groups: BTreeMap<GroupKey, Due>,
     /// Pods whose ports may differ.
     pods: BTreeMap<PodUid, Dirty>,
     /// Groups that steps are under way for.
@@ -76,9 +79,23 @@ pub struct Enforcer {
 /// Since when a pod's ports may differ.
 #[derive(Clone, Copy, Debug)]
 struct Dirty {
-    since: u64,
-    /// Because the pod itself changed.
+    due: Due,
+    /// Because the pod itself changed, and nothing but pods.
     own: bool,
+}
+
+/// When something began to differ from what it is to be, and when that last became something else. What goes is due since
+/// the first, what comes maybe only since the last.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    first: u64,
+    last: u64,
+}
+
+impl Due {
+    fn at(time: u64) -> Self {
+        Self { first: time, last: time }
+    }
 }
 
 /// Why a pod must not start yet: some of its groups are not what they are to be.
@@ -118,7 +135,8 @@ impl Enforcer {
     /// Takes over changes; what they come to.
     pub fn apply(&mut self, changes: Vec<Change>) -> Delta {
         let since = self.tick();
-        let own: HashSet<PodUid> = changes.iter().filter_map(changed_pod).collect();
+        let only_pods = changes.iter().all(|change| matches!(change, Change::Pod(_) | Change::PodGone(_)));
+        let own: HashSet<PodUid> = changes.iter().filter_map(changed_pod).filter(|_| only_pods).collect();
         let delta = self.compiler.apply(changes);
         if !delta.is_empty() {
             self.wanted = since;
@@ -128,13 +146,15 @@ impl Enforcer {
                 self.granted.remove(uid);
             }
             let own = own.contains(uid);
-            self.pods.entry(uid.clone()).and_modify(|dirty| dirty.own &= own).or_insert(Dirty { since, own });
+            let dirty = self.pods.entry(uid.clone()).or_insert(Dirty { due: Due::at(since), own });
+            dirty.own &= own;
+            dirty.due.last = since;
             for port in self.seen.ports_of(uid) {
                 self.held.remove(&Object::Port(port));
             }
         }
         for key in delta.groups.keys() {
-            self.groups.entry(key.clone()).or_insert(since);
+            self.groups.entry(key.clone()).or_insert(Due::at(since)).last = since;
             // What was refused may be asked for differently now.
             self.held.remove(&Object::Group(key.clone()));
         }

@@ -1,7 +1,7 @@
 //! How steps ended, and what lists said.
 
 use super::{
-    Dirty, Enforcer,
+    Dirty, Due, Enforcer,
     seen::{SeenGroup, SeenPort},
     step::{Hold, Object, Step},
 };
@@ -66,7 +66,7 @@ impl Enforcer {
         let at = self.tick();
         self.seen
             .set_group(key.clone(), SeenGroup { id: group.id, rules: rules(group), tagged: false, stale: false, at });
-        self.groups.entry(key.clone()).or_insert(at);
+        self.groups.entry(key.clone()).or_insert(Due::at(at));
     }
 
     /// It is not known whether groups were made: the next step is to look.
@@ -102,7 +102,7 @@ impl Enforcer {
     pub fn doubt(&mut self, key: &GroupKey) {
         let at = self.tick();
         self.seen.edit(key, |group| group.stale = true);
-        self.groups.entry(key.clone()).or_insert(at);
+        self.groups.entry(key.clone()).or_insert(Due::at(at));
     }
 
     /// A group as it was read; `None`: it is not there.
@@ -112,7 +112,7 @@ impl Enforcer {
             Some(group) => self.seen.set_group(key.clone(), seen(cluster, group, at)),
             None => self.vanished(key),
         }
-        self.groups.entry(key.clone()).or_insert(at);
+        self.groups.entry(key.clone()).or_insert(Due::at(at));
     }
 
     /// A group was deleted, by us or somebody else. Neutron has deleted the rules about its members, too.
@@ -125,9 +125,9 @@ impl Enforcer {
                 other.rules.retain(|rule, _| rule.remote_group_id != Some(group.id));
                 other.at = at;
             });
-            self.groups.entry(namer).or_insert(at);
+            self.groups.entry(namer).or_insert(Due::at(at));
         }
-        self.groups.entry(key.clone()).or_insert(at);
+        self.groups.entry(key.clone()).or_insert(Due::at(at));
     }
 
     /// A group that was for nothing is deleted.
@@ -141,7 +141,7 @@ impl Enforcer {
         let at = self.tick();
         self.granted.remove(pod);
         self.seen.set_port(port, SeenPort { pod: pod.clone(), groups, unsure: false, at });
-        self.pods.entry(pod.clone()).or_insert(Dirty { since: at, own: true });
+        self.pods.entry(pod.clone()).or_insert(Dirty { due: Due::at(at), own: true });
     }
 
     /// It is not known whether a port has its new groups already.
@@ -149,7 +149,7 @@ impl Enforcer {
         let at = self.tick();
         let Some(known) = self.seen.port(port).cloned() else { return };
         let groups = known.groups.union(attempted).copied().collect();
-        self.pods.entry(known.pod.clone()).or_insert(Dirty { since: at, own: true });
+        self.pods.entry(known.pod.clone()).or_insert(Dirty { due: Due::at(at), own: true });
         self.seen.set_port(port, SeenPort { groups, unsure: true, at, ..known });
     }
 
@@ -233,10 +233,10 @@ impl Enforcer {
         });
         if !same {
             self.seen.set_group(key.clone(), listed);
-            self.groups.entry(key.clone()).or_insert(at);
+            self.groups.entry(key.clone()).or_insert(Due::at(at));
         }
         if self.compiler.rules(key).is_none() {
-            self.groups.entry(key.clone()).or_insert(at);
+            self.groups.entry(key.clone()).or_insert(Due::at(at));
         }
     }
 
@@ -256,7 +256,7 @@ impl Enforcer {
             if newer || known.is_some_and(same) {
                 continue;
             }
-            self.pods.entry(pod.clone()).or_insert(Dirty { since: at, own: true });
+            self.pods.entry(pod.clone()).or_insert(Dirty { due: Due::at(at), own: true });
             self.seen.set_port(id, SeenPort { pod, groups, unsure: false, at });
         }
         let gone = |(id, port): &(PortId, &SeenPort)| {

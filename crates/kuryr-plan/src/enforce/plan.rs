@@ -1,7 +1,7 @@
 //! Which steps may be done now.
 
 use super::{
-    Enforcer,
+    Due, Enforcer,
     seen::{SeenGroup, SeenPort},
     step::{GroupStep, Hold, Object, Order, Step},
 };
@@ -10,16 +10,16 @@ use kuryr_model::{
     PodUid, PortId, SecurityGroupId, SecurityGroupRuleId,
     neutron::{Direction, RuleContent},
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// How a group differs from what it is to be.
 struct GroupWork {
-    since: u64,
+    due: Due,
     id: SecurityGroupId,
     tag: bool,
-    remove: Vec<SecurityGroupRuleId>,
+    excess: Vec<(RuleContent, SecurityGroupRuleId)>,
     add: Vec<RuleContent>,
-    /// Of those, the ones that must wait for ports that lose.
+    /// Of those, the ones that must wait for ports that lose, or for rules that are to go.
     later: Vec<RuleContent>,
 }
 
@@ -27,7 +27,7 @@ struct GroupWork {
 struct PortWork {
     port: PortId,
     pod: PodUid,
-    since: u64,
+    due: Due,
     own: bool,
     rank: Rank,
     target: BTreeSet<SecurityGroupId>,
@@ -59,14 +59,21 @@ enum Rank {
 struct Earliest(Option<u64>);
 
 impl Earliest {
-    fn note(&mut self, since: u64) {
-        self.0 = Some(self.0.map_or(since, |known| known.min(since)));
+    fn note(&mut self, due: Due) {
+        self.0 = Some(self.0.map_or(due.first, |known| known.min(due.first)));
     }
 
-    /// Whether something is due that became so no later.
-    fn before(self, since: u64) -> bool {
-        self.0.is_some_and(|earliest| earliest <= since)
+    /// Whether something is due that became so no later than what else is wanted last.
+    fn before(self, due: Due) -> bool {
+        self.0.is_some_and(|earliest| earliest <= due.last)
     }
+}
+
+/// Since when rules are to go.
+#[derive(Clone, Copy, Default)]
+struct Removals {
+    ingress: Earliest,
+    egress: Earliest,
 }
 
 impl Enforcer {
@@ -81,15 +88,17 @@ impl Enforcer {
         let tainted = self.tainted();
         let mut ports = self.port_work(&work, &tainted);
         self.split_mixed(&mut ports);
-        self.postpone_rules(&mut work, &ports);
-        self.port_steps(&ports, &work, &mut steps);
+        let removals = self.removals(&work);
+        self.postpone_rules(&mut work, &ports, &removals);
+        self.port_steps(&ports, &work, &removals, &mut steps);
         for (key, work) in work {
             let free = !self.is_held(&Object::Group(key.clone())) && !self.busy_groups.contains(&key);
             let later: HashSet<&RuleContent> = work.later.iter().collect();
             let add: Vec<RuleContent> = work.add.iter().filter(|rule| !later.contains(rule)).cloned().collect();
-            if free && (work.tag || !work.remove.is_empty() || !add.is_empty()) {
+            if free && (work.tag || !work.excess.is_empty() || !add.is_empty()) {
                 let order = if self.may_be_carried(work.id) { Order::AddFirst } else { Order::Any };
-                let GroupWork { id, tag, remove, .. } = work;
+                let GroupWork { id, tag, excess, .. } = work;
+                let remove = excess.into_iter().map(|(_, id)| id).collect();
                 steps.push(Step::Group(GroupStep { key, id, tag, remove, add, order }));
             }
         }
@@ -106,7 +115,7 @@ impl Enforcer {
     fn group_work(&mut self, steps: &mut Vec<Step>) -> BTreeMap<GroupKey, GroupWork> {
         let mut work = BTreeMap::new();
         let (mut make, mut settled) = (Vec::new(), Vec::new());
-        for (key, since) in &self.groups {
+        for (key, due) in &self.groups {
             let busy = self.busy_groups.contains(key);
             let free = !busy && !self.is_held(&Object::Group(key.clone()));
             match (self.compiler.rules(key), self.seen.group(key)) {
@@ -124,10 +133,9 @@ impl Enforcer {
                             settled.push(key.clone());
                         }
                     } else {
-                        let remove = excess.into_iter().map(|(_, id)| id).collect();
                         let (id, tag) = (group.id, !group.tagged);
                         let later = Vec::new();
-                        work.insert(key.clone(), GroupWork { since: *since, id, tag, remove, add: missing, later });
+                        work.insert(key.clone(), GroupWork { due: *due, id, tag, excess, add: missing, later });
                     }
                 }
                 (None, Some(group)) => {
@@ -234,8 +242,8 @@ impl Enforcer {
                 let gained: Vec<GroupKey> = keys.iter().filter(new).cloned().collect();
                 let rank = self.rank(known, &target, &lost, &gained, groups);
                 let held = self.is_held(&Object::Port(port));
-                let (pod, since, own) = (pod.clone(), dirty.since, dirty.own);
-                work.push(PortWork { port, pod, since, own, rank, target, lost, gained, waits, held });
+                let (pod, due, own) = (pod.clone(), dirty.due, dirty.own);
+                work.push(PortWork { port, pod, due, own, rank, target, lost, gained, waits, held });
             }
             if done {
                 settled.push(pod.clone());
@@ -303,47 +311,72 @@ impl Enforcer {
 
     /// Where a change of something else does it to several pods, they lose first.
     fn split_mixed(&self, ports: &mut [PortWork]) {
-        let mut mixed: HashMap<u64, usize> = HashMap::new();
-        for work in ports.iter().filter(|work| work.rank == Rank::Mixed) {
-            *mixed.entry(work.since).or_default() += 1;
+        if ports.iter().filter(|work| work.rank == Rank::Mixed).count() < 2 {
+            return;
         }
-        for work in ports {
-            if work.rank == Rank::Mixed && !work.own && mixed.get(&work.since).is_some_and(|count| *count > 1) {
-                let gained: HashSet<SecurityGroupId> = work.gained.iter().filter_map(|key| self.id(key)).collect();
-                work.target.retain(|id| !gained.contains(id));
-                work.gained.clear();
-                work.rank = Rank::Narrower;
-            }
+        for work in ports.iter_mut().filter(|work| work.rank == Rank::Mixed && !work.own) {
+            let gained: HashSet<SecurityGroupId> = work.gained.iter().filter_map(|key| self.id(key)).collect();
+            work.target.retain(|id| !gained.contains(id));
+            work.gained.clear();
+            work.rank = Rank::Narrower;
         }
     }
 
-    /// New rules of groups that ports have wait for the ports that lose: of those, the ones that a rule may concern.
-    fn postpone_rules(&self, work: &mut BTreeMap<GroupKey, GroupWork>, ports: &[PortWork]) {
-        let losers: Vec<&PortWork> = ports.iter().filter(|work| !work.lost.is_empty() && !work.held).collect();
-        if losers.is_empty() {
-            return;
-        }
+    /// New rules of groups that ports have wait for the ports that lose: of those, the ones that a rule may concern. They
+    /// also wait for the rules of the other direction that are to go: what lets out before and what lets in afterwards would
+    /// be a way together that is in neither world. Two of the same direction are no way.
+    fn postpone_rules(&self, work: &mut BTreeMap<GroupKey, GroupWork>, ports: &[PortWork], removals: &Removals) {
+        let losers: Vec<&PortWork> = ports.iter().filter(|work| !work.lost.is_empty()).collect();
         for group in work.values_mut().filter(|group| self.may_be_carried(group.id)) {
             let concerned = |rule: &RuleContent, loser: &PortWork| {
                 let Some(port) = self.seen.port(loser.port) else { return false };
                 let has = |id: SecurityGroupId| port.groups.contains(&id);
-                loser.since <= group.since && (has(group.id) || rule.remote_group_id.is_none_or(has))
+                loser.due.first <= group.due.last && (has(group.id) || rule.remote_group_id.is_none_or(has))
             };
-            let later = group.add.iter().filter(|rule| losers.iter().any(|loser| concerned(rule, loser)));
-            group.later = later.cloned().collect();
+            let waits = |rule: &&RuleContent| {
+                let other = match rule.direction {
+                    Direction::Ingress => removals.egress,
+                    Direction::Egress => removals.ingress,
+                };
+                other.before(group.due) || losers.iter().any(|loser| concerned(rule, loser))
+            };
+            group.later = group.add.iter().filter(waits).cloned().collect();
         }
     }
 
-    /// The steps for ports, in order of rank.
-    fn port_steps(&self, ports: &[PortWork], groups: &BTreeMap<GroupKey, GroupWork>, steps: &mut Vec<Step>) {
-        let mut due = [Earliest::default(); 3];
-        for work in ports.iter().filter(|work| !work.held && work.rank < Rank::Wider) {
-            due[work.rank as usize].note(work.since);
+    /// The rules that are to go of groups that ports have.
+    fn removals(&self, work: &BTreeMap<GroupKey, GroupWork>) -> Removals {
+        let mut removals = Removals::default();
+        for (key, due) in &self.groups {
+            let Some(group) = self.seen.group(key).filter(|group| self.may_be_carried(group.id)) else { continue };
+            // One that is to be read may have any.
+            let goes = |direction| {
+                let mut excess = work.get(key).into_iter().flat_map(|work| &work.excess);
+                group.stale || excess.any(|(rule, _)| rule.direction == direction)
+            };
+            if goes(Direction::Ingress) {
+                removals.ingress.note(*due);
+            }
+            if goes(Direction::Egress) {
+                removals.egress.note(*due);
+            }
         }
-        let mut removals = Earliest::default();
-        for (key, work) in groups.iter().filter(|(_, work)| !work.remove.is_empty() && self.may_be_carried(work.id)) {
-            if !self.is_held(&Object::Group(key.clone())) {
-                removals.note(work.since);
+        removals
+    }
+
+    /// The steps for ports, in order of rank.
+    fn port_steps(
+        &self,
+        ports: &[PortWork],
+        groups: &BTreeMap<GroupKey, GroupWork>,
+        removals: &Removals,
+        steps: &mut Vec<Step>,
+    ) {
+        // A port that Neutron refuses to make narrower is still as wide as before: those that gain wait for it, too.
+        let mut due = [Earliest::default(); 3];
+        for work in ports.iter().filter(|work| work.rank < Rank::Wider) {
+            if !work.held || work.rank > Rank::Harmless {
+                due[work.rank as usize].note(work.due);
             }
         }
         // A group that gets rules now, or is being given some: better with them.
@@ -354,15 +387,16 @@ impl Enforcer {
         };
         let mut ready: Vec<&PortWork> = Vec::new();
         for work in ports {
-            let others = due.iter().take(work.rank as usize).any(|earliest| earliest.before(work.since));
-            let rules = work.rank >= Rank::Mixed && removals.before(work.since);
+            let others = due.iter().take(work.rank as usize).any(|earliest| earliest.before(work.due));
+            let rules = [removals.ingress, removals.egress].iter().any(|earliest| earliest.before(work.due));
+            let rules = work.rank >= Rank::Mixed && rules;
             let busy = self.busy_ports.contains_key(&work.port);
             let waits = work.waits || work.gained.iter().any(growing);
             if !(busy || work.held || others || rules || waits) {
                 ready.push(work);
             }
         }
-        ready.sort_by_key(|work| (work.rank, work.since));
+        ready.sort_by_key(|work| (work.rank, work.due.first));
         steps.extend(ready.into_iter().map(|work| Step::Port {
             port: work.port,
             pod: work.pod.clone(),

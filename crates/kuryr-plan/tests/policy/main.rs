@@ -14,11 +14,15 @@ mod compare;
 #[cfg(test)]
 mod enforce;
 #[cfg(test)]
+mod executor;
+#[cfg(test)]
 mod guard;
 #[cfg(test)]
 mod incremental;
 #[cfg(test)]
 mod neutron;
+#[cfg(test)]
+mod passes;
 #[cfg(test)]
 mod random;
 #[cfg(test)]

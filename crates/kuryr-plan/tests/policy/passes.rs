@@ -1,10 +1,10 @@
-//! What gets through a cloud.
+//! Who reaches whom through a cloud's security groups, as something to compare.
 
 use crate::{
     neutron::Cloud,
     spec::{Cluster, Traffic},
 };
-use kuryr_plan::policy::{Pod, Protocol, World};
+use kuryr_plan::policy::{Pod, Protocol};
 use std::{collections::BTreeSet, net::IpAddr};
 
 const TRAFFIC: [Traffic; 5] = [
@@ -17,14 +17,15 @@ const TRAFFIC: [Traffic; 5] = [
 
 /// What passes between those that are the same before and after.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Passes {
+pub(crate) enum Passes {
     Direct(String, String, String),
     Out(String, IpAddr, String),
     In(IpAddr, String, String),
     Through(String, String, String),
 }
 
-pub(super) fn passes(cloud: &Cloud, pods: &[Pod], cluster: &Cluster) -> BTreeSet<Passes> {
+/// All that passes.
+pub(crate) fn passes(cloud: &Cloud, pods: &[Pod], cluster: &Cluster) -> BTreeSet<Passes> {
     let mut all = BTreeSet::new();
     let outside: Vec<IpAddr> =
         ["203.0.113.5", "10.0.0.200", "192.168.0.1", "2001:db8::5"].iter().map(|it| it.parse().unwrap()).collect();
@@ -62,17 +63,4 @@ pub(super) fn passes(cloud: &Cloud, pods: &[Pod], cluster: &Cluster) -> BTreeSet
         }
     }
     all
-}
-
-/// The pods that are the same in all worlds.
-pub(super) fn lasting(worlds: &[World]) -> Vec<Pod> {
-    let same = |pod: &&Pod| {
-        worlds.iter().all(|world| {
-            world
-                .pods
-                .get(&pod.key)
-                .is_some_and(|other| (&other.uid, &other.addresses, other.counts()) == (&pod.uid, &pod.addresses, true))
-        })
-    };
-    worlds[0].pods.values().filter(same).cloned().collect()
 }
