@@ -40,7 +40,8 @@ fn run(bytes: &[u8], faults: bool, most: usize) -> Result<(), TestCaseError> {
     executor
         .change(&settings, &start, &changes)
         .map_err(|error| TestCaseError::fail(format!("{error}\n{changes:#?}\n{start:#?}")))?;
-    if !faults {
+    // Of several changes on the way one may want a rule gone, and a later one back.
+    if !faults && changes.len() == 1 {
         // Rules of the same content are the same rules still.
         for (id, group) in &before.groups {
             let Some(after) = executor.neutron.groups.get(id) else { continue };
@@ -49,9 +50,8 @@ fn run(bytes: &[u8], faults: bool, most: usize) -> Result<(), TestCaseError> {
                 prop_assert!(twin.is_none_or(|twin| twin.id == rule.id), "a rule was made anew");
             }
         }
-        let one = matches!(&changes[..], [Change::Pod(_) | Change::Policy(_) | Change::PolicyGone(_)]);
         let often = executor.neutron.updates.values().any(|updates| *updates > 1);
-        prop_assert!(!(one && often && matches!(changes[0], Change::Pod(_))), "a port was changed twice {changes:#?}");
+        prop_assert!(!(often && matches!(changes[0], Change::Pod(_))), "a port was changed twice {changes:#?}");
     }
     Ok(())
 }
