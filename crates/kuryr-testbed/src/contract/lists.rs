@@ -42,6 +42,17 @@ pub(super) async fn an_object_is_found_by_all_of_several_tags_only(site: &Site) 
     Ok(())
 }
 
+pub(super) async fn objects_are_found_by_any_of_several_tags(site: &Site) -> anyhow::Result<()> {
+    let (network, subnet) = site.wire("10.231.0.0/24").await?;
+    let (one, other) = (tag(), tag());
+    let with = |tag: String| NewPort { tags: vec![tag], ..new_port(network.id, subnet.id) };
+    let made = site.ports(&[with(one.clone()), with(tag()), with(other.clone())]).await?;
+    let found = site.neutron().ports().list(&Filter::new().any("tags-any", [&one, &other])).await?;
+    let found: BTreeSet<PortId> = found.iter().map(|port| port.id).collect();
+    ensure!(found == BTreeSet::from([made[0].id, made[2].id]), "found {found:?}");
+    Ok(())
+}
+
 pub(super) async fn a_list_has_all_pages_once(site: &Site) -> anyhow::Result<()> {
     let (network, subnet) = site.wire("10.231.0.0/24").await?;
     let made = site.ports(&[(); 5].map(|()| new_port(network.id, subnet.id))).await?;

@@ -60,6 +60,7 @@ pub const ALL: &[Clause] = clauses! {
     ports::what_is_absent_is_not_found_and_may_be_deleted;
     lists::tags_given_at_creation_are_found_by_a_filter;
     lists::an_object_is_found_by_all_of_several_tags_only;
+    lists::objects_are_found_by_any_of_several_tags;
     lists::a_list_has_all_pages_once;
     lists::a_list_by_ids_has_those_that_there_are;
     lists::tags_are_set_as_a_whole;

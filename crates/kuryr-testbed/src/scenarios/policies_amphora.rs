@@ -193,9 +193,8 @@ fn tells(held: Option<&KuryrLoadBalancer>, reason: &str) -> bool {
 
 fn client_hidden(held: Option<&KuryrNetworkPolicy>, named: &str) -> bool {
     let problems = held.and_then(|held| held.status.as_ref()).map(|status| &status.problems);
-    let is_it = |problem: &kuryr_model::told::Problem| {
-        problem.reason == "ClientHidden" && problem.message.contains(named)
-    };
+    let is_it =
+        |problem: &kuryr_model::told::Problem| problem.reason == "ClientHidden" && problem.message.contains(named);
     problems.is_some_and(|problems| problems.iter().any(is_it))
 }
 

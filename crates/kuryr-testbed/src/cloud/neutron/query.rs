@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
+use axum::http::StatusCode;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -72,6 +73,11 @@ impl Query {
         }
         if !unknown.is_empty() {
             return Err(Error::refused(format!("{} is invalid attribute for filtering", shown_list(unknown))));
+        }
+        // It joins the table of tags twice under one name, which MySQL refuses.
+        if !query.filters.tags.is_empty() && query.filters.tags_any.is_some() {
+            let message = "Request Failed: internal server error while processing your request.";
+            return Err(Error::new(StatusCode::INTERNAL_SERVER_ERROR, "HTTPInternalServerError", message));
         }
         query.sort = sorts(kind, keys, &dirs)?;
         query.limit = match (query.limit, page_limit) {

@@ -40,6 +40,8 @@ async fn filters_select_by_attribute_and_by_tag() {
         let body = world.neutron.get(&path).await.expect(200);
         assert_eq!(names(&body).concat(), expected, "{query}");
     }
+    let both = world.neutron.get("/v2.0/ports?tags=red&tags-any=blue").await;
+    assert_eq!(both.error(), (500, "HTTPInternalServerError"), "as Zed on MySQL");
     let reply = world.neutron.get("/v2.0/ports?colour=blue").await;
     assert_eq!(reply.error(), (400, "HTTPBadRequest"));
     assert_eq!(reply.message(), "['colour'] is invalid attribute for filtering");
