@@ -139,7 +139,8 @@ pools() { grep -A1 '^\[pools\]' "$KURYR/kuryr.toml" | grep -q 'enabled = true'; 
 pools_are() { kuryr pools --output json | jq --exit-status "$1"; }
 
 fill() {
-  run_logged pools kuryr pools fill "$NODE" "$1"
+  # Pools open when the ports that there are have been listed.
+  await controller 30 "opened the node's pool" kuryr pools fill "$NODE" "$1"
   await controller 120 "filled its pool" pools_are "any(.pools[]; .ready >= $1)"
 }
 
