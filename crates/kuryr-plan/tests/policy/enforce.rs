@@ -132,6 +132,37 @@ fn a_port_that_is_to_gain_more_on_the_way_waits_for_those_that_are_to_lose_since
     never_wider(&old, &[Change::Pod(pod)], &new);
 }
 
+/// The change of the policy for two pods, and of nothing else.
+fn edited(spec: &Value) -> Change {
+    Change::Policy(read(&two_pods(spec).cluster).policies[&ObjectKey::new("a", "np")].clone())
+}
+
+#[test]
+fn a_port_whose_opening_is_under_way_and_not_wanted_any_more_holds_up_those_that_gain() {
+    never_wider(
+        &json!({"policyTypes": ["Ingress", "Egress"]}),
+        &[edited(&json!({"policyTypes": ["Ingress"]}))],
+        &json!({"policyTypes": ["Egress"]}),
+    );
+}
+
+#[test]
+fn a_rule_that_is_under_way_and_not_wanted_any_more_holds_up_those_that_gain() {
+    never_wider(
+        &json!({"policyTypes": ["Ingress", "Egress"]}),
+        &[edited(&json!({"policyTypes": ["Ingress", "Egress"], "ingress": [{"ports": [{"protocol": "TCP"}]}]}))],
+        &json!({"policyTypes": ["Ingress"]}),
+    );
+}
+
+#[test]
+fn a_group_whose_deletion_was_not_answered_is_read_before_a_new_pod_gets_it() {
+    let spec = json!({"policyTypes": ["Ingress"]});
+    let more = two_pods(&spec).pod("a/p2", "", "10.0.0.3");
+    let pod = more.cluster.world.pods[&ObjectKey::new("a", "p2")].clone();
+    never_wider(&spec, &[Change::PolicyGone(ObjectKey::new("a", "np")), Change::Pod(pod)], &spec);
+}
+
 #[test]
 fn a_rule_that_was_refused_to_go_holds_up_ports_that_gain() {
     never_wider(
