@@ -26,6 +26,10 @@
 //!   labels, do that to several pods, they all lose before one of them gains.
 //! - A group is deleted when no port has it.
 //!
+//! What a port or a group may be getting by a request that is under way, or whose answer was lost, counts as there for what
+//! is to go, and as not there for what comes. Who is to get a group, and who becomes a member of one that others are to let
+//! in, waits for what the changes of those groups take away, too.
+//!
 //! What cannot be done does not hold up the rest for ever: a port whose group cannot be made goes without, so it is
 //! closed and not open; and who waits for something that failed does so only where it might be wider otherwise. So a port
 //! or a rule that Neutron refuses to make narrower does hold up those that are to gain, until it is narrower.
@@ -40,7 +44,7 @@ pub use seen::{SeenGroup, SeenPort};
 pub use step::{GroupStep, Hold, Object, Order, Step};
 
 use crate::policy::{Change, Compiler, Delta, GroupKey, Settings};
-use kuryr_model::{GroupDigest, ObjectKey, PodUid, PortId, SecurityGroupId};
+use kuryr_model::{GroupDigest, ObjectKey, PodUid, PortId, SecurityGroupId, neutron::RuleContent};
 use seen::Seen;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -58,8 +62,8 @@ pub struct Enforcer {
     groups: BTreeMap<GroupKey, Due>,
     /// Pods whose ports may differ.
     pods: BTreeMap<PodUid, Dirty>,
-    /// Groups that steps are under way for.
-    busy_groups: HashSet<GroupKey>,
+    /// Groups that steps are under way for, with the rules that they are getting.
+    busy_groups: HashMap<GroupKey, Vec<RuleContent>>,
     /// The same for ports, with the sets that they are getting.
     busy_ports: HashMap<PortId, BTreeSet<SecurityGroupId>>,
     busy_strays: HashSet<SecurityGroupId>,
@@ -115,7 +119,7 @@ impl Enforcer {
             seen: Seen::default(),
             groups: BTreeMap::new(),
             pods: BTreeMap::new(),
-            busy_groups: HashSet::new(),
+            busy_groups: HashMap::new(),
             busy_ports: HashMap::new(),
             busy_strays: HashSet::new(),
             held: HashMap::new(),
@@ -157,6 +161,15 @@ impl Enforcer {
             self.groups.entry(key.clone()).or_insert(Due::at(since)).last = since;
             // What was refused may be asked for differently now.
             self.held.remove(&Object::Group(key.clone()));
+        }
+        if !delta.groups.is_empty() {
+            // Who is to get a group gets what is new in it, too.
+            for (uid, dirty) in &mut self.pods {
+                let mut keys = self.compiler.groups(uid).into_iter().flat_map(|keys| keys.iter());
+                if keys.any(|key| delta.groups.contains_key(key)) {
+                    dirty.due.last = since;
+                }
+            }
         }
         delta
     }
@@ -242,7 +255,7 @@ impl Enforcer {
         let Some(keys) = self.compiler.groups(pod) else { return Err(NotYet(Vec::new())) };
         let ready = |key: &&GroupKey| {
             // One that is just being deleted is complete until it is gone.
-            let free = !self.busy_groups.contains(*key);
+            let free = !self.busy_groups.contains_key(*key);
             let there = || free && self.complete(key) && self.id(key).is_some_and(|id| !self.is_misnamed(id));
             self.open.contains_key(key) || there()
         };

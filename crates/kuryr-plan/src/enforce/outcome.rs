@@ -30,9 +30,10 @@ impl Enforcer {
             Step::Look => self.looking = true,
             Step::Port { port, groups, .. } => drop(self.busy_ports.insert(*port, groups.clone())),
             Step::DeleteStray(id) => drop(self.busy_strays.insert(*id)),
-            Step::Make(_) | Step::Read(..) | Step::Group(_) | Step::Delete(..) => {
+            Step::Group(step) => drop(self.busy_groups.insert(step.key.clone(), step.add.clone())),
+            Step::Make(_) | Step::Read(..) | Step::Delete(..) => {
                 let keys = step.objects().into_iter().filter_map(|object| match object {
-                    Object::Group(key) => Some(key),
+                    Object::Group(key) => Some((key, Vec::new())),
                     Object::Stray(_) | Object::Port(_) => None,
                 });
                 self.busy_groups.extend(keys);
@@ -53,6 +54,12 @@ impl Enforcer {
                     }
                 }
             }
+        }
+        // One whose deletion failed may be gone: before anybody gets it, it is read.
+        if let Step::Delete(key, id) = step
+            && self.id(key) == Some(*id)
+        {
+            self.doubt(key);
         }
     }
 
@@ -140,7 +147,8 @@ impl Enforcer {
     pub fn has(&mut self, port: PortId, pod: &PodUid, groups: BTreeSet<SecurityGroupId>) {
         let at = self.tick();
         self.granted.remove(pod);
-        self.seen.set_port(port, SeenPort { pod: pod.clone(), groups, unsure: false, at });
+        let sure = groups.clone();
+        self.seen.set_port(port, SeenPort { pod: pod.clone(), groups, unsure: false, sure, at });
         self.pods.entry(pod.clone()).or_insert(Dirty { due: Due::at(at), own: true });
     }
 
@@ -148,9 +156,8 @@ impl Enforcer {
     pub fn unsure(&mut self, port: PortId, attempted: &BTreeSet<SecurityGroupId>) {
         let at = self.tick();
         let Some(known) = self.seen.port(port).cloned() else { return };
-        let groups = known.groups.union(attempted).copied().collect();
         self.pods.entry(known.pod.clone()).or_insert(Dirty { due: Due::at(at), own: true });
-        self.seen.set_port(port, SeenPort { groups, unsure: true, at, ..known });
+        self.seen.set_port(port, SeenPort { at, ..known.changing(attempted) });
     }
 
     /// A port is gone.
@@ -200,7 +207,7 @@ impl Enforcer {
         let gone = |key: &&GroupKey| {
             !found.contains(*key)
                 && self.seen.group(key).is_some_and(|group| group.at <= moment)
-                && !self.busy_groups.contains(*key)
+                && !self.busy_groups.contains_key(*key)
         };
         let gone: Vec<GroupKey> = self.seen.keys().filter(gone).cloned().collect();
         for key in gone {
@@ -224,7 +231,7 @@ impl Enforcer {
 
     fn found(&mut self, cluster: &ClusterId, key: &GroupKey, group: &SecurityGroup, moment: u64, at: u64) {
         let known = self.seen.group(key);
-        if self.busy_groups.contains(key) || known.is_some_and(|known| known.at > moment) {
+        if self.busy_groups.contains_key(key) || known.is_some_and(|known| known.at > moment) {
             return;
         }
         let listed = seen(cluster, group, at);
@@ -257,7 +264,8 @@ impl Enforcer {
                 continue;
             }
             self.pods.entry(pod.clone()).or_insert(Dirty { due: Due::at(at), own: true });
-            self.seen.set_port(id, SeenPort { pod, groups, unsure: false, at });
+            let sure = groups.clone();
+            self.seen.set_port(id, SeenPort { pod, groups, unsure: false, sure, at });
         }
         let gone = |(id, port): &(PortId, &SeenPort)| {
             !found.contains(id) && port.at <= moment && !self.busy_ports.contains_key(id)
@@ -272,7 +280,8 @@ impl Enforcer {
     pub(super) fn complete(&self, key: &GroupKey) -> bool {
         let Some(group) = self.seen.group(key) else { return false };
         let Some(wanted) = self.compiler.rules(key) else { return false };
-        wanted.len() == group.rules.len()
+        !group.stale
+            && wanted.len() == group.rules.len()
             && wanted
                 .iter()
                 .all(|rule| rule.content(|key| self.id(key)).is_some_and(|content| group.rules.contains_key(&content)))

@@ -10,14 +10,14 @@ use kuryr_model::{
     PodUid, PortId, SecurityGroupId, SecurityGroupRuleId,
     neutron::{Direction, RuleContent},
 };
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// How a group differs from what it is to be.
 struct GroupWork {
     due: Due,
     id: SecurityGroupId,
     tag: bool,
-    excess: Vec<(RuleContent, SecurityGroupRuleId)>,
+    excess: Vec<(RuleContent, Option<SecurityGroupRuleId>)>,
     add: Vec<RuleContent>,
     /// Of those, the ones that must wait for ports that lose, or for rules that are to go.
     later: Vec<RuleContent>,
@@ -92,13 +92,13 @@ impl Enforcer {
         self.postpone_rules(&mut work, &ports, &removals);
         self.port_steps(&ports, &work, &removals, &mut steps);
         for (key, work) in work {
-            let free = !self.is_held(&Object::Group(key.clone())) && !self.busy_groups.contains(&key);
+            let free = !self.is_held(&Object::Group(key.clone())) && !self.busy_groups.contains_key(&key);
             let later: HashSet<&RuleContent> = work.later.iter().collect();
             let add: Vec<RuleContent> = work.add.iter().filter(|rule| !later.contains(rule)).cloned().collect();
             if free && (work.tag || !work.excess.is_empty() || !add.is_empty()) {
                 let order = if self.may_be_carried(work.id) { Order::AddFirst } else { Order::Any };
                 let GroupWork { id, tag, excess, .. } = work;
-                let remove = excess.into_iter().map(|(_, id)| id).collect();
+                let remove = excess.into_iter().filter_map(|(_, id)| id).collect();
                 steps.push(Step::Group(GroupStep { key, id, tag, remove, add, order }));
             }
         }
@@ -116,7 +116,7 @@ impl Enforcer {
         let mut work = BTreeMap::new();
         let (mut make, mut settled) = (Vec::new(), Vec::new());
         for (key, due) in &self.groups {
-            let busy = self.busy_groups.contains(key);
+            let busy = self.busy_groups.contains_key(key);
             let free = !busy && !self.is_held(&Object::Group(key.clone()));
             match (self.compiler.rules(key), self.seen.group(key)) {
                 (Some(_), None) if free && self.lost.is_none() => make.push(key.clone()),
@@ -171,8 +171,8 @@ impl Enforcer {
         (missing, unknown)
     }
 
-    /// The rules that a group has too many.
-    fn excess(&self, key: &GroupKey, group: &SeenGroup) -> Vec<(RuleContent, SecurityGroupRuleId)> {
+    /// The rules that a group has too many, or is getting by a step that was begun when they were wanted.
+    fn excess(&self, key: &GroupKey, group: &SeenGroup) -> Vec<(RuleContent, Option<SecurityGroupRuleId>)> {
         let wanted: BTreeSet<RuleContent> = self
             .compiler
             .rules(key)
@@ -180,8 +180,10 @@ impl Enforcer {
             .flatten()
             .filter_map(|rule| rule.content(|key| self.id(key)))
             .collect();
-        let excess = group.rules.iter().filter(|(content, _)| !wanted.contains(content));
-        excess.map(|(content, id)| (content.clone(), *id)).collect()
+        let there = group.rules.iter().map(|(content, id)| (content, Some(*id)));
+        let coming = self.busy_groups.get(key).into_iter().flatten().filter(|rule| !group.rules.contains_key(rule));
+        let all = there.chain(coming.map(|content| (content, None)));
+        all.filter(|(content, _)| !wanted.contains(content)).map(|(content, id)| (content.clone(), id)).collect()
     }
 
     /// Groups that no port may get: they have rules too many, or there are rules too many about their members.
@@ -218,6 +220,7 @@ impl Enforcer {
         tainted: &HashSet<SecurityGroupId>,
     ) -> Vec<PortWork> {
         let (mut work, mut settled) = (Vec::new(), Vec::new());
+        let named = self.to_be_named(groups);
         for (pod, dirty) in &self.pods {
             let Some(keys) = self.compiler.groups(pod) else {
                 settled.push(pod.clone());
@@ -225,22 +228,22 @@ impl Enforcer {
             };
             let mut done = true;
             for port in self.seen.ports_of(pod) {
-                let Some(known) = self.seen.port(port) else { continue };
+                let Some(known) = self.possible(port) else { continue };
                 let wanted: Option<BTreeSet<SecurityGroupId>> = keys.iter().map(|key| self.id(key)).collect();
-                if !known.unsure && wanted.as_ref() == Some(&known.groups) && !self.busy_ports.contains_key(&port) {
+                if !known.unsure && wanted.as_ref() == Some(&known.groups) {
                     continue;
                 }
                 done = false;
-                let (target, waits) = self.target(keys, known, tainted);
+                let (target, waits) = self.target(keys, &known, tainted);
                 if target == known.groups && !known.unsure {
                     continue;
                 }
                 let lost: BTreeSet<SecurityGroupId> = known.groups.difference(&target).copied().collect();
-                let new = |key: &&GroupKey| {
-                    self.id(key).is_some_and(|id| target.contains(&id) && !known.groups.contains(&id))
-                };
+                let new =
+                    |key: &&GroupKey| self.id(key).is_some_and(|id| target.contains(&id) && !known.sure.contains(&id));
                 let gained: Vec<GroupKey> = keys.iter().filter(new).cloned().collect();
-                let rank = self.rank(known, &target, &lost, &gained, groups);
+                let earlier = |id| named.get(&id).is_some_and(|time| *time < dirty.due.last);
+                let rank = self.rank(&known, &target, &lost, &gained, groups, earlier);
                 let held = self.is_held(&Object::Port(port));
                 let (pod, due, own) = (pod.clone(), dirty.due, dirty.own);
                 work.push(PortWork { port, pod, due, own, rank, target, lost, gained, waits, held });
@@ -266,7 +269,7 @@ impl Enforcer {
         for key in keys {
             let closed = self.held(&Object::Group(key.clone())) == Some(Hold::Closed);
             match self.id(key) {
-                Some(id) if port.groups.contains(&id) || !tainted.contains(&id) => drop(target.insert(id)),
+                Some(id) if port.sure.contains(&id) || !tainted.contains(&id) => drop(target.insert(id)),
                 Some(_) | None => waits |= !closed,
             }
         }
@@ -280,6 +283,7 @@ impl Enforcer {
         lost: &BTreeSet<SecurityGroupId>,
         gained: &[GroupKey],
         groups: &BTreeMap<GroupKey, GroupWork>,
+        earlier: impl Fn(SecurityGroupId) -> bool,
     ) -> Rank {
         let is_open = |set: &BTreeSet<SecurityGroupId>, direction| {
             let key = match direction {
@@ -289,24 +293,64 @@ impl Enforcer {
             self.open.get(&key).is_some_and(|id| set.contains(id))
         };
         // What a group allows is nothing new, and no loss, to a port that is open in that direction anyway.
-        let is_named = |id| self.seen.namers(id).any(|namer| self.id(namer).is_some_and(|id| self.may_be_carried(id)));
+        let is_named = |id| {
+            earlier(id) || self.seen.namers(id).any(|namer| self.id(namer).is_some_and(|id| self.may_be_carried(id)))
+        };
         let widens = |key: &GroupKey| {
             let Some(group) = self.seen.group(key) else { return true };
             let coming = groups.get(key).into_iter().flat_map(|work| &work.add);
             let mut all = group.rules.keys().chain(coming);
-            is_named(group.id) || !all.all(|rule| is_open(&port.groups, rule.direction))
+            is_named(group.id) || !all.all(|rule| is_open(&port.sure, rule.direction))
         };
         let narrows = |id: &SecurityGroupId| match self.seen.by_id(*id) {
             Some(group) => is_named(*id) || !group.rules.keys().all(|rule| is_open(target, rule.direction)),
             // An open group, or one that nobody knows.
             None => true,
         };
-        match (gained.iter().any(widens), port.unsure || lost.iter().any(narrows)) {
+        match (gained.iter().any(widens), lost.iter().any(narrows)) {
             (false, false) => Rank::Harmless,
             (false, true) => Rank::Narrower,
             (true, true) => Rank::Mixed,
             (true, false) => Rank::Wider,
         }
+    }
+
+    /// A port with all groups that it has or may have, as one whose change is under way.
+    fn possible(&self, port: PortId) -> Option<SeenPort> {
+        let known = self.seen.port(port)?;
+        Some(self.busy_ports.get(&port).map_or_else(|| known.clone(), |getting| known.changing(getting)))
+    }
+
+    /// The groups about whose members ports are to get rules, and what those wait for: all that is due until then. Who
+    /// becomes a member because of something later is let in by them, so that does change what passes.
+    fn to_be_named(&self, groups: &BTreeMap<GroupKey, GroupWork>) -> HashMap<SecurityGroupId, u64> {
+        let mut gained: HashMap<&GroupKey, u64> = HashMap::new();
+        for (pod, dirty) in &self.pods {
+            let has = |id: SecurityGroupId| {
+                self.seen.ports_of(pod).all(|port| self.seen.port(port).is_some_and(|port| port.sure.contains(&id)))
+            };
+            for key in self.compiler.groups(pod).into_iter().flat_map(|keys| keys.iter()) {
+                if !self.id(key).is_some_and(has) {
+                    let time = gained.entry(key).or_insert(dirty.due.last);
+                    *time = dirty.due.last.min(*time);
+                }
+            }
+        }
+        let coming = gained.iter().flat_map(|(key, time)| {
+            let rules = self.seen.group(key).into_iter().flat_map(|group| group.rules.keys());
+            let missing = groups.get(*key).into_iter().flat_map(|work| &work.add);
+            rules.chain(missing).map(|rule| (rule, *time))
+        });
+        let carried = groups.values().filter(|work| self.may_be_carried(work.id));
+        let new = carried.flat_map(|work| work.add.iter().map(|rule| (rule, work.due.last)));
+        let mut named = HashMap::new();
+        for (rule, since) in coming.chain(new) {
+            if let Some(remote) = rule.remote_group_id {
+                let time = named.entry(remote).or_insert(since);
+                *time = since.min(*time);
+            }
+        }
+        named
     }
 
     /// Where a change of something else does it to several pods, they lose first.
@@ -329,7 +373,7 @@ impl Enforcer {
         let losers: Vec<&PortWork> = ports.iter().filter(|work| !work.lost.is_empty()).collect();
         for group in work.values_mut().filter(|group| self.may_be_carried(group.id)) {
             let concerned = |rule: &RuleContent, loser: &PortWork| {
-                let Some(port) = self.seen.port(loser.port) else { return false };
+                let Some(port) = self.possible(loser.port) else { return false };
                 let has = |id: SecurityGroupId| port.groups.contains(&id);
                 loser.due.first <= group.due.last && (has(group.id) || rule.remote_group_id.is_none_or(has))
             };
@@ -383,7 +427,7 @@ impl Enforcer {
         let growing = |key: &GroupKey| {
             let closed = self.held(&Object::Group(key.clone())) == Some(Hold::Closed);
             let adds = groups.get(key).is_some_and(|work| work.add.len() > work.later.len());
-            !closed && (self.busy_groups.contains(key) || adds || self.lacks_remotes(key))
+            !closed && (self.busy_groups.contains_key(key) || adds || self.lacks_remotes(key))
         };
         let mut ready: Vec<&PortWork> = Vec::new();
         for work in ports {

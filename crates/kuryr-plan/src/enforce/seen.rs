@@ -28,7 +28,22 @@ pub struct SeenPort {
     pub groups: BTreeSet<SecurityGroupId>,
     /// An answer was lost: it has some of them.
     pub unsure: bool,
+    /// Of those, the ones that it has for sure.
+    pub(super) sure: BTreeSet<SecurityGroupId>,
     pub(super) at: u64,
+}
+
+impl SeenPort {
+    /// While it is not known whether it has these groups already: what it may have, and what it has in any case.
+    pub(super) fn changing(&self, to: &BTreeSet<SecurityGroupId>) -> Self {
+        Self {
+            pod: self.pod.clone(),
+            groups: self.groups.union(to).copied().collect(),
+            unsure: true,
+            sure: self.sure.intersection(to).copied().collect(),
+            at: self.at,
+        }
+    }
 }
 
 /// All groups of ours and the ports of pods.

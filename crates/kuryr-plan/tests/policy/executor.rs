@@ -59,6 +59,12 @@ impl Neutron {
         format!("00000000-0000-0000-0000-{:012x}", self.last).parse().unwrap()
     }
 
+    /// How often the ports of a pod were changed.
+    pub(crate) fn updates_of(&self, pod: &PodUid) -> impl Iterator<Item = usize> {
+        let ports = self.ports.iter().filter(move |(_, (owner, _))| owner == pod);
+        ports.filter_map(|(port, _)| self.updates.get(port).copied())
+    }
+
     fn open(&mut self, direction: Direction) -> SecurityGroupId {
         let id = self.id::<SecurityGroupId>();
         let rules = [EtherType::IPv4, EtherType::IPv6].map(|family| RuleContent::everything(direction, family));
@@ -181,6 +187,8 @@ pub(crate) struct Executor<'a, 'b> {
     /// How many requests are still to fail.
     pub(crate) faults: usize,
     held: Vec<Object>,
+    /// All changes were heard of at once, none on the way.
+    pub(crate) at_once: bool,
 }
 
 impl Executor<'_, '_> {
@@ -382,7 +390,8 @@ pub(crate) fn settled<'a, 'b>(
     ]
     .into();
     let enforcer = Enforcer::new(settings.clone(), open[&GroupKey::IngressOpen], open[&GroupKey::EgressOpen]);
-    let mut executor = Executor { enforcer, neutron, open, flights: Vec::new(), dice, faults: 0, held: Vec::new() };
+    let mut executor =
+        Executor { enforcer, neutron, open, flights: Vec::new(), dice, faults: 0, held: Vec::new(), at_once: true };
     executor.enforcer.apply(start.changes().collect());
     let mut steps = 0;
     loop {
@@ -422,6 +431,7 @@ impl Executor<'_, '_> {
         let mut later: VecDeque<Change> = changes.iter().cloned().collect();
         let at_once = later.len() - self.dice.below(later.len());
         self.enforcer.apply(later.drain(..at_once).collect());
+        self.at_once = later.is_empty();
         let mut steps = 0;
         loop {
             if !later.is_empty() && self.dice.below(6) == 5 {
