@@ -1,5 +1,6 @@
 //! What the controller counts; every name begins with `kuryr_`.
 
+use crate::allocator::PoolReport;
 use kuryr_model::kuryr_load_balancer::LoadBalancerState;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -73,18 +74,6 @@ struct PoolResultLabels {
     place: String,
     network: String,
     result: &'static str,
-}
-
-/// What is told of one port pool.
-pub(crate) struct PoolNumbers {
-    pub(crate) place: String,
-    pub(crate) network: String,
-    /// Its spare ports by state.
-    pub(crate) ports: [(&'static str, usize); 3],
-    pub(crate) target: usize,
-    pub(crate) hits: u64,
-    pub(crate) misses: u64,
-    pub(crate) waiting: usize,
 }
 
 /// The controller's metrics. Cheap to clone; all clones count together.
@@ -351,26 +340,27 @@ impl Metrics {
     }
 
     /// Sets the numbers of all pools.
-    pub(crate) fn pools(&self, pools: Vec<PoolNumbers>, held: usize, budget: usize) {
+    pub(crate) fn pools(&self, report: &PoolReport) {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.spare_ports.set(number(held));
-        self.spare_budget.set(number(budget));
+        self.spare_ports.set(number(report.held));
+        self.spare_budget.set(number(report.budget));
         self.pool_ports.clear();
         self.pool_target.clear();
         self.pool_requests.clear();
         self.pool_waiting.clear();
-        for PoolNumbers { place, network, ports, target, hits, misses, waiting } in pools {
-            for (state, count) in ports {
+        for pool in &report.pools {
+            let (place, network) = (&pool.place, pool.network.to_string());
+            for (state, count) in [("ready", pool.ready), ("cooling", pool.cooling), ("refilling", pool.refilling)] {
                 let labels = PoolStateLabels { place: place.clone(), network: network.clone(), state };
                 self.pool_ports.get_or_create(&labels).set(number(count));
             }
-            for (result, count) in [("hit", hits), ("miss", misses)] {
+            for (result, count) in [("hit", pool.hits), ("miss", pool.misses)] {
                 let labels = PoolResultLabels { place: place.clone(), network: network.clone(), result };
                 self.pool_requests.get_or_create(&labels).inc_by(count);
             }
-            let labels = PoolLabels { place, network };
-            self.pool_target.get_or_create(&labels).set(number(target));
-            self.pool_waiting.get_or_create(&labels).set(number(waiting));
+            let labels = PoolLabels { place: place.clone(), network };
+            self.pool_target.get_or_create(&labels).set(number(pool.target));
+            self.pool_waiting.get_or_create(&labels).set(number(pool.waiting));
         }
     }
 

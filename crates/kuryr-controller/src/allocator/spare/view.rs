@@ -1,7 +1,7 @@
 //! What people are told about pools, and may tell them.
 
 use super::Spares;
-use crate::{allocator::Shared, metrics::PoolNumbers};
+use crate::allocator::Shared;
 use kuryr_model::NetworkId;
 use kuryr_plan::pool::{Place, PoolKey, PoolView};
 use serde::{Deserialize, Serialize};
@@ -63,17 +63,20 @@ pub enum UnknownPool {
 
 impl Shared {
     pub(in crate::allocator) fn pool_report(&self) -> Option<PoolReport> {
-        let spares = self.spares.as_ref()?;
+        self.spares.as_ref().map(|spares| self.report(spares))
+    }
+
+    fn report(&self, spares: &Spares) -> PoolReport {
         let state = spares.state.lock();
         let totals = state.pools.totals();
-        Some(PoolReport {
+        PoolReport {
             pools: state.pools.view(self.now()).iter().map(row).collect(),
             held: totals.held,
             budget: totals.budget,
             leaving: totals.leaving,
             requests: totals.requests,
             short: state.short,
-        })
+        }
     }
 
     pub(in crate::allocator) fn fill_pools(
@@ -122,20 +125,7 @@ impl Shared {
 
     /// Publishes the numbers of all pools.
     pub(super) fn publish(&self, spares: &Spares) {
-        let (views, totals) = {
-            let state = spares.state.lock();
-            (state.pools.view(self.now()), state.pools.totals())
-        };
-        let numbers = |view: PoolView| PoolNumbers {
-            place: view.key.place.to_string(),
-            network: view.key.network.to_string(),
-            ports: [("ready", view.ready), ("cooling", view.cooling), ("refilling", view.refilling)],
-            target: view.target,
-            hits: view.hits,
-            misses: view.misses,
-            waiting: view.waiting,
-        };
-        self.metrics.pools(views.into_iter().map(numbers).collect(), totals.held, totals.budget);
+        self.metrics.pools(&self.report(spares));
     }
 }
 
