@@ -108,9 +108,7 @@ pub(super) async fn the_controller_is_killed_between_port_and_subport(world: &mu
             world.pods().create(&NewPod::new(name).on(&machine.name)).await?;
         }
         faults.wait_for_hits(id, 1).await;
-        for controller in world.kuryr.controllers() {
-            world.kuryr.kill_controller(controller).await?;
-        }
+        world.kuryr.kill_controllers().await?;
         faults.remove(id);
         world.kuryr.start_controller().await?;
         world.leader_elected().await?;
@@ -145,9 +143,7 @@ pub(super) async fn the_controller_is_killed_while_pods_of_a_machine_come_and_go
         if work.is_finished() {
             break;
         }
-        for controller in world.kuryr.controllers() {
-            world.kuryr.kill_controller(controller).await?;
-        }
+        world.kuryr.kill_controllers().await?;
         world.kuryr.start_controller().await?;
         world.leader_elected().await?;
     }
@@ -372,9 +368,7 @@ pub(super) async fn the_controller_is_killed_while_pods_come_to_a_shared_port(wo
         let id = faults.add(fault.on(Method::PUT, &path).times(1));
         world.pods().create(&NewPod::new(name).on("vm")).await?;
         faults.wait_for_hits(id, 1).await;
-        for controller in world.kuryr.controllers() {
-            world.kuryr.kill_controller(controller).await?;
-        }
+        world.kuryr.kill_controllers().await?;
         faults.remove(id);
         world.kuryr.start_controller().await?;
         world.leader_elected().await?;
@@ -388,9 +382,7 @@ pub(super) async fn the_controller_is_killed_while_pods_come_to_a_shared_port(wo
     let id = faults.add(Fault::hold_answer().on(Method::PUT, &path).times(1));
     world.pods().create(&NewPod::new("lost").on("vm")).await?;
     faults.wait_for_hits(id, 1).await;
-    for controller in world.kuryr.controllers() {
-        world.kuryr.kill_controller(controller).await?;
-    }
+    world.kuryr.kill_controllers().await?;
     faults.remove(id);
     world.pods().force_delete("lost").await?;
     ensure!(pairs().await?.len() == 3, "{:?}", pairs().await?);

@@ -242,9 +242,7 @@ pub(super) async fn a_restarted_controller_interrupts_nothing_behind_an_amphora(
     comes(&friend, service).await?;
     let mut session = probe::connect(&friend, service, WITHIN).await?;
     session.exchange(WITHIN).await?;
-    for controller in world.kuryr.controllers() {
-        world.kuryr.kill_controller(controller).await?;
-    }
+    world.kuryr.kill_controllers().await?;
     world.inside()?.cloud.calls().reset();
     world.kuryr.start_controller().await?;
     world.leader_elected().await?;

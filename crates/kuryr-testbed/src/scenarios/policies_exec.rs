@@ -128,9 +128,7 @@ pub(super) async fn a_restarted_controller_finds_policies_as_they_are(world: &mu
     policies.create("out", egress).await?;
     policies.ready("only-friends").await?;
     policies.ready("out").await?;
-    for controller in world.kuryr.controllers() {
-        world.kuryr.kill_controller(controller).await?;
-    }
+    world.kuryr.kill_controllers().await?;
     world.inside()?.cloud.calls().reset();
     world.kuryr.start_controller().await?;
     world.leader_elected().await?;

@@ -193,9 +193,7 @@ pub(super) async fn the_controller_is_killed_during_each_step_of_a_policy(world:
                 let id = faults.add(fault.clone().service(Service::Network).on(method.clone(), path).times(1));
                 cast.act(world, act).await?;
                 struck(world, id, 1).await.with_context(|| format!("{act:?}: {method} {path}"))?;
-                for controller in world.kuryr.controllers() {
-                    world.kuryr.kill_controller(controller).await?;
-                }
+                world.kuryr.kill_controllers().await?;
                 faults.remove(id);
                 world.kuryr.start_controller().await?;
                 world.leader_elected().await?;

@@ -62,9 +62,7 @@ pub(super) async fn the_controller_is_killed_while_it_fills_pools(world: &mut Wo
     let fault = cloud.faults().add(Fault::hold_answer().on(Method::POST, PORTS));
     world.use_pools("floor = 4\ncooldown = \"1s\"").await?;
     cloud.faults().wait_for_hits(fault, 1).await;
-    for controller in world.kuryr.controllers() {
-        world.kuryr.kill_controller(controller).await?;
-    }
+    world.kuryr.kill_controllers().await?;
     cloud.faults().remove(fault);
     world.kuryr.start_controller().await?;
     world.leader_elected().await?;
@@ -83,9 +81,7 @@ pub(super) async fn the_controller_is_killed_while_pods_take_from_pools(world: &
         pods.create_all(&names).await?;
         // Some have their KuryrPort by now, and some have not.
         pods.port(&names[0], "there", PATIENCE, |port: Option<&KuryrPort>| port.is_some()).await?;
-        for controller in world.kuryr.controllers() {
-            world.kuryr.kill_controller(controller).await?;
-        }
+        world.kuryr.kill_controllers().await?;
         world.kuryr.start_controller().await?;
         world.leader_elected().await?;
         try_join_all(names.iter().map(|name| pods.running(name))).await?;

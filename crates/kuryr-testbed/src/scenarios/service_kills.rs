@@ -137,9 +137,7 @@ async fn die(world: &mut World, life: Life, place: Place) -> anyhow::Result<bool
         () = struck => (true, false),
     };
     if came {
-        for controller in world.kuryr.controllers() {
-            world.kuryr.kill_controller(controller).await?;
-        }
+        world.kuryr.kill_controllers().await?;
     }
     drop(guard);
     if let Some(id) = fault {

@@ -102,10 +102,7 @@ pub(super) async fn the_status_names_what_does_not_work_and_nothing_else(world: 
     ensure!(code == Some(1) && faults(&output) == [format!("daemon {node}")], "no daemon: {code:?}\n{output}");
     world.kuryr.start_daemon(&node).await?;
 
-    let controllers = world.kuryr.controllers();
-    for controller in controllers {
-        world.kuryr.kill_controller(controller).await?;
-    }
+    world.kuryr.kill_controllers().await?;
     let (code, output) = status(world).await?;
     ensure!(code == Some(1) && faults(&output) == ["controller"], "no controller: {code:?}\n{output}");
     world.kuryr.start_controller().await?;
@@ -128,9 +125,7 @@ fn faults(output: &str) -> Vec<String> {
 pub(super) async fn secrets_stay_out_of_logs_that_tell_everything(world: &mut World) -> anyhow::Result<()> {
     let node = world.nodes[0].clone();
     world.kuryr.log_everything();
-    for controller in world.kuryr.controllers() {
-        world.kuryr.kill_controller(controller).await?;
-    }
+    world.kuryr.kill_controllers().await?;
     world.kuryr.kill_daemon(&node).await?;
     world.kuryr.start_controller().await?;
     world.kuryr.start_daemon(&node).await?;

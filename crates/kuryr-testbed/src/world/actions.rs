@@ -283,9 +283,7 @@ impl World {
             if work.is_finished() {
                 break;
             }
-            for controller in self.kuryr.controllers() {
-                self.kuryr.kill_controller(controller).await?;
-            }
+            self.kuryr.kill_controllers().await?;
             self.kuryr.start_controller().await?;
             self.leader_elected().await?;
         }

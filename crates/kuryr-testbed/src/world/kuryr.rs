@@ -119,6 +119,17 @@ impl Kuryr {
         self.controllers.remove(&number).context("no such controller")?.0.kill().await
     }
 
+    /// SIGKILL for all controllers.
+    ///
+    /// # Errors
+    /// One does not end.
+    pub async fn kill_controllers(&mut self) -> anyhow::Result<()> {
+        for controller in self.controllers() {
+            self.kill_controller(controller).await?;
+        }
+        Ok(())
+    }
+
     /// SIGTERM for a controller, and its end.
     ///
     /// # Errors
