@@ -115,7 +115,7 @@ fn scenarios(args: ScenariosArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn contract(args: ContractArgs) -> ExitCode {
-    let arguments = Arguments { test_threads: Some(1), filter: args.filter, ..Arguments::default() };
+    let arguments = Arguments { test_threads: Some(contract::AT_A_TIME), filter: args.filter, ..Arguments::default() };
     let place = if args.real.clouds_file.is_some() {
         contract::Place::Real(args.real)
     } else {

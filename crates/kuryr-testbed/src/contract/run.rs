@@ -1,11 +1,15 @@
 //! Runs the clauses as a test suite.
 
-use super::{ALL, Clause, Site};
+use super::{ALL, Beside, Clause, Site};
 use crate::cloud::{Cloud as EmbeddedCloud, Config, HostKind};
 use anyhow::Context;
 use kuryr_openstack::{CloudConfig, Sources};
 use libtest_mimic::{Failed, Trial};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
 use tokio::{net::TcpListener, runtime::Runtime, time::timeout};
 
 /// How long a clause may take: real clouds are slow.
@@ -31,25 +35,40 @@ pub struct RealArgs {
     pub cloud: String,
 }
 
-/// The clauses as tests for libtest-mimic.
+/// How many clauses are tried on a real cloud at a time: it waits for its database and its network more than it computes.
+pub const AT_A_TIME: usize = 4;
+
+/// The clauses as tests for libtest-mimic; those that suffer no other come last.
 #[must_use]
 pub fn trials(place: &Place) -> Vec<Trial> {
+    let cloud = Arc::new(RwLock::new(()));
     let trial = |clause: &Clause| {
-        let (clause, place) = (*clause, place.clone());
+        let (clause, place, cloud) = (*clause, place.clone(), Arc::clone(&cloud));
         let name = match &place {
             Place::Embedded(kind) => format!("{}::{}", format!("{kind:?}").to_lowercase(), clause.name),
             Place::Real(_) => clause.name.to_owned(),
         };
         Trial::test(name, move || {
+            // A lock that somebody panicked under is as good as any.
+            let (_shared, _alone) = match (&place, clause.beside) {
+                (Place::Embedded(_), _) => (None, None),
+                (Place::Real(_), Beside::Others) => (Some(cloud.read().unwrap_or_else(PoisonError::into_inner)), None),
+                (Place::Real(_), Beside::Nobody) => (None, Some(cloud.write().unwrap_or_else(PoisonError::into_inner))),
+            };
             let runtime = Runtime::new().map_err(|error| Failed::from(error.to_string()))?;
-            match runtime.block_on(async { timeout(LONGEST, hold(&clause, &place)).await }) {
+            let begun = Instant::now();
+            let held = runtime.block_on(async { timeout(LONGEST, hold(&clause, &place)).await });
+            tracing::info!(clause = clause.name, took = ?begun.elapsed(), "tried");
+            match held {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(error)) => Err(format!("{error:#}").into()),
                 Err(_) => Err(format!("not at its end after {LONGEST:?}").into()),
             }
         })
     };
-    ALL.iter().map(trial).collect()
+    let mut clauses: Vec<&Clause> = ALL.iter().collect();
+    clauses.sort_by_key(|clause| clause.beside == Beside::Nobody);
+    clauses.into_iter().map(trial).collect()
 }
 
 async fn hold(clause: &Clause, place: &Place) -> anyhow::Result<()> {
