@@ -288,12 +288,13 @@ impl Kuryr {
         Ok(attachments)
     }
 
-    /// Runs `kuryr audit` with the reports of these nodes. Whether it is clean, and what it says.
+    /// Runs `kuryr audit` with the reports of these nodes, as it is at this moment. Whether it is clean, and what it says.
     ///
     /// # Errors
     /// It cannot be run.
     pub async fn audit(&self, nodes: &[String]) -> anyhow::Result<(bool, String)> {
-        let mut args = vec!["audit".to_owned()];
+        // Who asks asks again until it is clean: for what is still under way nothing is gained by waiting in there.
+        let mut args = vec!["audit".to_owned(), "--settle=0".to_owned()];
         for node in nodes.iter().filter(|node| self.daemons.contains_key(*node)) {
             args.push(format!("--daemon-socket={}", self.socket(node).display()));
         }
