@@ -32,6 +32,7 @@ mod service_times;
 mod service_users;
 mod services;
 mod setup;
+mod together;
 mod tools;
 mod verify;
 
@@ -40,6 +41,7 @@ use futures::future::BoxFuture;
 
 pub use real::RealArgs;
 pub use run::{Place, at_a_time, trials, trials_apart};
+pub use together::tell_in_real_world;
 
 /// One story.
 #[derive(Clone, Copy)]
@@ -48,6 +50,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// Where it can be told.
     pub worlds: Worlds,
+    /// Whether it can be told in the real world while others are.
+    pub beside: Beside,
     /// The story.
     pub story: for<'a> fn(&'a mut World) -> BoxFuture<'a, anyhow::Result<()>>,
 }
@@ -63,12 +67,24 @@ pub enum Worlds {
     Real,
 }
 
-/// `scenario!(Both, connectivity::pods_on_one_node)`: its name is the function's.
+/// Whom a scenario suffers beside it in the real world, which is one for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// Nobody: it ends or configures what all have, or takes times.
+    Nobody,
+    /// Others: all that it touches is in its own namespaces.
+    Others,
+}
+
+/// `Both + Others connectivity::pods_on_one_node;`: its name is the function's.
 macro_rules! scenarios {
-    ($($worlds:ident $module:ident :: $name:ident;)*) => {
+    (@beside) => { Beside::Nobody };
+    (@beside $beside:ident) => { Beside::$beside };
+    ($($worlds:ident $(+ $beside:ident)? $module:ident :: $name:ident;)*) => {
         &[$(Scenario {
             name: stringify!($name),
             worlds: Worlds::$worlds,
+            beside: scenarios!(@beside $($beside)?),
             story: |world| Box::pin($module::$name(world)),
         }),*]
     };
@@ -76,27 +92,27 @@ macro_rules! scenarios {
 
 /// All scenarios.
 pub const ALL: &[Scenario] = scenarios! {
-    Both connectivity::pods_on_one_node_reach_each_other;
+    Both + Others connectivity::pods_on_one_node_reach_each_other;
     Embedded connectivity::pods_on_two_nodes_reach_each_other;
     Embedded connectivity::a_pod_that_runs_is_reached_by_the_first_packet;
-    Both connectivity::a_pod_and_a_vm_reach_each_other;
+    Both + Others connectivity::a_pod_and_a_vm_reach_each_other;
     Both connectivity::pods_have_an_address_of_each_family_on_a_dual_stack_network;
     Embedded connectivity::pods_on_an_ipv6_network_reach_each_other;
-    Both connectivity::a_pod_has_the_mtu_of_its_network;
-    Both lifecycle::a_port_tells_whose_it_is;
-    Both lifecycle::fifty_pods_at_once;
-    Both lifecycle::a_pod_recreated_under_its_name_twenty_times;
+    Both + Others connectivity::a_pod_has_the_mtu_of_its_network;
+    Both + Others lifecycle::a_port_tells_whose_it_is;
+    Both + Others lifecycle::fifty_pods_at_once;
+    Both + Others lifecycle::a_pod_recreated_under_its_name_twenty_times;
     Both lifecycle::a_pod_deleted_while_its_add_waits;
-    Both lifecycle::an_add_for_a_pod_that_is_gone_does_not_wait;
-    Both lifecycle::a_force_deleted_pod_gives_its_port_back;
-    Both lifecycle::a_completed_pod_gives_its_port_back;
-    Both lifecycle::a_host_network_pod_is_left_alone;
+    Both + Others lifecycle::an_add_for_a_pod_that_is_gone_does_not_wait;
+    Both + Others lifecycle::a_force_deleted_pod_gives_its_port_back;
+    Both + Others lifecycle::a_completed_pod_gives_its_port_back;
+    Both + Others lifecycle::a_host_network_pod_is_left_alone;
     Both restarts::the_controller_is_killed_during_fifty_creates_and_deletes;
     Both restarts::a_standby_takes_over;
     Both restarts::a_daemon_is_killed_and_traffic_goes_on;
     Both restarts::deletion_works_with_a_fresh_daemon;
     Embedded restarts::a_daemon_starts_while_the_api_server_is_away;
-    Both restarts::deletion_may_be_repeated_and_needs_no_namespace;
+    Both + Others restarts::deletion_may_be_repeated_and_needs_no_namespace;
     Both restarts::the_api_server_is_restarted;
     Real node_faults::open_vswitch_is_restarted;
     Embedded node_faults::a_node_is_deleted;
@@ -149,8 +165,8 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded pools_faults::spare_ports_make_way_when_subnets_are_full;
     Embedded pools_faults::pools_that_are_switched_off_leave_nothing_behind;
     Embedded setup::setup_does_at_once_what_it_can;
-    Both reach::can_reach_answers_and_says_if_neutron_does_otherwise;
-    Both verify::every_kind_of_rule_is_proven_to_be_enforced;
+    Both + Others reach::can_reach_answers_and_says_if_neutron_does_otherwise;
+    Both + Others verify::every_kind_of_rule_is_proven_to_be_enforced;
     Embedded verify::a_cloud_that_does_not_enforce_a_kind_of_rule_does_not_pass;
     Embedded verify::what_a_run_that_was_killed_has_left_is_removed_by_the_next;
     Embedded bad_input::a_node_that_neutron_does_not_know_is_named;
@@ -159,33 +175,33 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded bad_input::a_kuryr_port_that_was_spoilt_is_made_anew_with_the_same_port;
     Embedded bad_input::a_malformed_kuryr_load_balancer_hides_nothing_else;
     Embedded bad_input::an_annotation_that_is_no_host_is_ignored_and_told;
-    Both bad_input::malformed_cni_input_is_refused;
-    Both bad_input::wrong_configuration_ends_with_one_sentence;
-    Both services::a_service_leads_to_all_its_endpoints;
-    Both services::a_vm_reaches_a_service;
+    Both + Others bad_input::malformed_cni_input_is_refused;
+    Both + Others bad_input::wrong_configuration_ends_with_one_sentence;
+    Both + Others services::a_service_leads_to_all_its_endpoints;
+    Both + Others services::a_vm_reaches_a_service;
     Both service_times::a_service_answers_as_soon_as_octavia_is_done;
-    Both services::tcp_and_udp_at_one_number;
-    Both services::a_pod_reaches_itself_through_its_service;
-    Both services::a_service_is_scaled_up_and_down;
-    Both services::a_terminating_endpoint_keeps_its_connections;
-    Both services::a_rollout_under_traffic_loses_no_connection;
-    Both services::a_client_stays_with_its_endpoint;
-    Both services::many_services_at_once;
+    Both + Others services::tcp_and_udp_at_one_number;
+    Both + Others services::a_pod_reaches_itself_through_its_service;
+    Both + Others services::a_service_is_scaled_up_and_down;
+    Both + Others services::a_terminating_endpoint_keeps_its_connections;
+    Both + Others services::a_rollout_under_traffic_loses_no_connection;
+    Both + Others services::a_client_stays_with_its_endpoint;
+    Both + Others services::many_services_at_once;
     Embedded services::a_new_service_is_one_request;
-    Both services::endpoints_that_flap_come_to_rest;
+    Both + Others services::endpoints_that_flap_come_to_rest;
     Both service_kinds::a_floating_ip_leads_to_a_service;
     Both service_kinds::a_service_changes_its_type_in_place;
-    Both service_kinds::a_node_port_of_every_node_leads_to_a_service;
+    Both + Others service_kinds::a_node_port_of_every_node_leads_to_a_service;
     Embedded service_kinds::an_external_ip_leads_to_a_service;
     Embedded service_kinds::a_local_node_port_leads_to_pods_of_its_node_only;
-    Both service_kinds::a_service_without_selector_has_endpoints_made_by_hand;
-    Both service_kinds::a_named_port_may_be_another_number_in_each_pod;
-    Both service_kinds::headless_services_and_names_have_no_load_balancer;
-    Both service_kinds::the_kubernetes_service_leads_to_the_api_server;
-    Both service_kinds::a_service_is_recreated_at_once;
-    Both service_kinds::a_service_goes_before_it_is_ready;
-    Both service_kinds::a_service_and_its_namespace_go_together;
-    Both service_kinds::a_wrong_annotation_is_told_and_holds_up_nothing_else;
+    Both + Others service_kinds::a_service_without_selector_has_endpoints_made_by_hand;
+    Both + Others service_kinds::a_named_port_may_be_another_number_in_each_pod;
+    Both + Others service_kinds::headless_services_and_names_have_no_load_balancer;
+    Both + Others service_kinds::the_kubernetes_service_leads_to_the_api_server;
+    Both + Others service_kinds::a_service_is_recreated_at_once;
+    Both + Others service_kinds::a_service_goes_before_it_is_ready;
+    Both + Others service_kinds::a_service_and_its_namespace_go_together;
+    Both + Others service_kinds::a_wrong_annotation_is_told_and_holds_up_nothing_else;
     Embedded service_annotations::an_amphora_does_what_annotations_ask_for;
     Embedded service_annotations::what_ovn_cannot_do_is_told_and_the_service_works;
     Embedded service_annotations::a_service_says_how_it_is_reached_from_outside;
@@ -215,24 +231,24 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded service_faults::the_controller_is_killed_during_the_life_of_services;
     Embedded service_kills::the_controller_dies_after_each_write_to_the_cloud;
     Embedded service_kills::the_controller_dies_after_each_write_to_kubernetes;
-    Real service_users::coredns_answers_pods_over_udp_and_tcp;
+    Real + Others service_users::coredns_answers_pods_over_udp_and_tcp;
     Real service_users::haproxy_routes_host_names_from_outside_to_services;
-    Both policies_peers::policies_let_in_whom_their_selectors_mean;
-    Both policies_ports::policies_let_through_what_their_ports_say;
+    Both + Others policies_peers::policies_let_in_whom_their_selectors_mean;
+    Both + Others policies_ports::policies_let_through_what_their_ports_say;
     Embedded policies_ports::policies_tell_sctp_from_the_rest;
-    Both policies_ways::policies_hold_in_the_directions_that_they_name;
-    Both policies_ways::policies_tell_addresses_apart;
+    Both + Others policies_ways::policies_hold_in_the_directions_that_they_name;
+    Both + Others policies_ways::policies_tell_addresses_apart;
     Both policies_ways::policies_hold_for_both_families;
-    Both policies::policies_follow_labels_of_pods_and_namespaces;
-    Both policies::policies_follow_pods_that_come_and_go;
-    Both policies::policies_are_changed_deleted_and_made_anew;
-    Both policies::established_connections_end_when_a_policy_forbids_them;
-    Both policies::a_pod_is_closed_from_its_first_packet;
-    Both policies::policies_hold_through_services;
+    Both + Others policies::policies_follow_labels_of_pods_and_namespaces;
+    Both + Others policies::policies_follow_pods_that_come_and_go;
+    Both + Others policies::policies_are_changed_deleted_and_made_anew;
+    Both + Others policies::established_connections_end_when_a_policy_forbids_them;
+    Both + Others policies::a_pod_is_closed_from_its_first_packet;
+    Both + Others policies::policies_hold_through_services;
     Embedded policies::a_pods_own_node_reaches_it_and_no_other;
-    Both policies::a_vm_is_no_pod;
-    Both policies::isolated_pods_come_as_others_go;
-    Both policies::many_policies_at_once;
+    Both + Others policies::a_vm_is_no_pod;
+    Both + Others policies::isolated_pods_come_as_others_go;
+    Both + Others policies::many_policies_at_once;
     Embedded policies_amphora::an_amphora_lets_in_whom_the_pods_behind_it_would;
     Embedded policies_amphora::nothing_gets_through_an_amphora_while_policies_change;
     Embedded policies_amphora::who_comes_in_where_pods_behind_an_amphora_differ;

@@ -1,6 +1,6 @@
 //! Runs scenarios as a test suite.
 
-use super::{ALL, Scenario, Worlds};
+use super::{ALL, Beside, Scenario, Worlds};
 use crate::world::{EmbeddedConfig, RealConfig, World};
 use anyhow::Context;
 use libtest_mimic::{Failed, Trial};
@@ -27,40 +27,52 @@ pub enum Place {
     Real(RealConfig),
 }
 
-/// The scenarios as tests for libtest-mimic. One at a time has the whole world.
+/// The scenarios as tests for libtest-mimic, without those that can be told beside others in the real world. One at a time has the
+/// whole world.
 #[must_use]
 pub fn trials(place: &Place) -> Vec<Trial> {
     let wanted = |scenario: &&Scenario| match place {
         Place::Embedded(_) => scenario.worlds != Worlds::Real,
-        Place::Real(_) => scenario.worlds != Worlds::Embedded,
+        Place::Real(_) => scenario.worlds != Worlds::Embedded && scenario.beside == Beside::Nobody,
     };
     let trial = |scenario: &Scenario| {
         let (scenario, place) = (*scenario, place.clone());
-        Trial::test(scenario.name, move || {
-            let vswitchd = || match &place {
-                Place::Embedded(_) => None,
-                Place::Real(config) => config.vswitchd(),
-            };
-            let before = vswitchd();
-            let told = alone(&scenario, &place);
-            match (&told, before.zip(vswitchd())) {
-                // Open vSwitch 3.1 does so by itself (e2e/README.md), and what it forwards is wrong for a while.
-                (Err(failed), Some((before, now))) if before.died(now) => {
-                    let why = failed.message().unwrap_or_default();
-                    tracing::warn!(scenario = scenario.name, why, "ovs-vswitchd died meanwhile: told once more");
-                    alone(&scenario, &place)
-                }
-                _ => told,
-            }
+        Trial::test(scenario.name, move || match &place {
+            Place::Embedded(_) => alone(&scenario, &place),
+            Place::Real(config) => again_if_vswitchd_died(&scenario, config, || alone(&scenario, &place)),
         })
     };
     ALL.iter().filter(wanted).map(trial).collect()
 }
 
-/// Tells it in a runtime of its own.
+/// Tells once more what failed while ovs-vswitchd died: Open vSwitch 3.1 does so by itself (e2e/README.md), and what it forwards is
+/// wrong for a while.
+pub(super) fn again_if_vswitchd_died(
+    scenario: &Scenario,
+    config: &RealConfig,
+    tell: impl Fn() -> Result<(), Failed>,
+) -> Result<(), Failed> {
+    let before = config.vswitchd();
+    let told = tell();
+    match (&told, before.zip(config.vswitchd())) {
+        (Err(failed), Some((before, now))) if before.died(now) => {
+            let why = failed.message().unwrap_or_default();
+            tracing::warn!(scenario = scenario.name, why, "ovs-vswitchd died meanwhile: told once more");
+            tell()
+        }
+        _ => told,
+    }
+}
+
+/// Tells it in a runtime of its own, with a world of its own.
 fn alone(scenario: &Scenario, place: &Place) -> Result<(), Failed> {
+    in_time(tell(scenario, place))
+}
+
+/// Runs a future in a runtime of its own, for no longer than a scenario may take.
+pub(super) fn in_time(told: impl Future<Output = anyhow::Result<()>>) -> Result<(), Failed> {
     let runtime = Runtime::new().map_err(|error| Failed::from(error.to_string()))?;
-    let told = runtime.block_on(async { timeout(LONGEST, tell(scenario, place)).await });
+    let told = runtime.block_on(async { timeout(LONGEST, told).await });
     runtime.shutdown_timeout(Duration::from_secs(5));
     match told {
         Ok(Ok(())) => Ok(()),

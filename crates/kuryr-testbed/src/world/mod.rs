@@ -97,6 +97,14 @@ impl World {
         real::start(config).await
     }
 
+    /// The real one, where somebody else keeps Kuryr running.
+    ///
+    /// # Errors
+    /// Kubernetes or the cloud does not answer.
+    pub async fn real_beside_others(config: RealConfig) -> anyhow::Result<Self> {
+        real::join(config).await
+    }
+
     /// The parts of the embedded world, for scenarios that need faults.
     ///
     /// # Errors
@@ -213,25 +221,33 @@ impl World {
         }
     }
 
-    /// Deletes the scenario's Services, NetworkPolicies and pods, waits until all that was made for them is gone, and asks `kuryr audit`.
+    /// Deletes the scenario's Services, NetworkPolicies and pods, and waits until its pods and their ports are gone.
     ///
     /// # Errors
-    /// Something is left, or the audit finds something.
-    pub async fn end_scenario(&self) -> anyhow::Result<()> {
+    /// Something is left.
+    pub async fn clear_away(&self) -> anyhow::Result<()> {
         let namespaces: Vec<&str> = self.more_namespaces.iter().chain([&self.namespace]).map(String::as_str).collect();
         for namespace in &namespaces {
             Services::new(&self.client, namespace).delete_all().await?;
             self.policies_of(namespace).delete_all().await?;
             Pods::new(&self.client, namespace).delete_all().await?;
         }
-        let started = Instant::now();
         let left = async {
             for namespace in &namespaces {
                 Pods::new(&self.client, namespace).all_gone().await?;
             }
             anyhow::Ok(())
         };
-        timeout(CLEAN_WITHIN, left).await.context("pods or KuryrPorts are left")??;
+        timeout(CLEAN_WITHIN, left).await.context("pods or KuryrPorts are left")?
+    }
+
+    /// Does that, waits until all that was made for them is gone, too, and asks `kuryr audit`.
+    ///
+    /// # Errors
+    /// Something is left, or the audit finds something.
+    pub async fn end_scenario(&self) -> anyhow::Result<()> {
+        self.clear_away().await?;
+        let started = Instant::now();
         loop {
             let (clean, report) = self.kuryr.audit(&self.nodes).await?;
             if clean {

@@ -64,10 +64,21 @@ pub struct Real {
 /// The network namespace of the rest of the world.
 const OUTSIDE: &str = "kuryr-e2e-outside";
 
-/// The network namespace of the "VM".
-const VM: &str = "kuryr-e2e-vm";
+/// With what the names of the network namespaces of "VMs" begin.
+const VM: &str = "kuryr-e2e-";
 
+/// Starts a daemon and a controller in it.
 pub(super) async fn start(config: RealConfig) -> anyhow::Result<World> {
+    let mut world = join(config).await?;
+    let node = world.nodes[0].clone();
+    world.kuryr.begin_daemon(&node).await?;
+    world.kuryr.start_controller().await?;
+    world.kuryr.daemon_ready(&node).await?;
+    Ok(world)
+}
+
+/// Starts nothing.
+pub(super) async fn join(config: RealConfig) -> anyhow::Result<World> {
     let file = Kubeconfig::read_from(&config.settings.admin_kubeconfig)?;
     let client = Client::try_from(kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?)?;
     let sources =
@@ -75,10 +86,7 @@ pub(super) async fn start(config: RealConfig) -> anyhow::Result<World> {
     let cloud = Cloud::connect(CloudConfig::load(&sources)?).await?;
     let cluster = cluster_id(&client).await?;
     let place = NodePlace { name: config.node.clone(), netns: None, listen: ([127, 0, 0, 1], 9661).into() };
-    let mut kuryr = Kuryr::new(config.settings, vec![place])?;
-    kuryr.begin_daemon(&config.node).await?;
-    kuryr.start_controller().await?;
-    kuryr.daemon_ready(&config.node).await?;
+    let kuryr = Kuryr::new(config.settings, vec![place])?;
     let ground = Ground::Real(Box::new(Real { scripts: config.scripts, ovsdb_socket: config.ovsdb_socket }));
     Ok(World {
         client,
@@ -110,8 +118,9 @@ impl Real {
         Ok(printed)
     }
 
-    pub(super) fn vm_netns(&self) -> PathBuf {
-        PathBuf::from("/var/run/netns").join(VM)
+    /// The network namespace of the "VM" with this interface.
+    pub(super) fn vm_netns(&self, wire: &str) -> PathBuf {
+        PathBuf::from("/var/run/netns").join(format!("{VM}{wire}"))
     }
 
     pub(super) fn outside_netns(&self) -> PathBuf {
@@ -123,17 +132,18 @@ impl Real {
     pub(super) async fn plug_vm(&self, port: &Port, addresses: &[VifAddress], mtu: u32) -> anyhow::Result<String> {
         let wire = format!("vm{}", &port.id.to_string()[..11]);
         let (mac, mtu) = (port.mac_address.to_string(), mtu.to_string());
-        run(Command::new("ip").args(["netns", "add", VM])).await?;
+        let netns = format!("{VM}{wire}");
+        run(Command::new("ip").args(["netns", "add", &netns])).await?;
         run(self.vsctl().args(["add-port", "br-int", &wire, "--", "set", "Interface", &wire, "type=internal"]).args([
             format!("mac=\"{mac}\""),
             format!("external_ids:iface-id={}", port.id),
             format!("external_ids:attached-mac=\"{mac}\""),
         ]))
         .await?;
-        run(Command::new("ip").args(["link", "set", &wire, "netns", VM])).await?;
+        run(Command::new("ip").args(["link", "set", &wire, "netns", &netns])).await?;
         let inside = |args: &[&str]| {
             let mut command = Command::new("ip");
-            command.args(["-n", VM]).args(args);
+            command.args(["-n", &netns]).args(args);
             command
         };
         run(&mut inside(&["link", "set", &wire, "address", &mac, "mtu", &mtu, "up"])).await?;
@@ -150,7 +160,7 @@ impl Real {
 
     pub(super) async fn unplug_vm(&self, wire: &str) -> anyhow::Result<()> {
         run(self.vsctl().args(["--if-exists", "del-port", "br-int", wire])).await?;
-        run(Command::new("ip").args(["netns", "delete", VM])).await
+        run(Command::new("ip").args(["netns", "delete", &format!("{VM}{wire}")])).await
     }
 
     fn vsctl(&self) -> Command {

@@ -81,7 +81,7 @@ impl World {
             }
             Ground::Real(real) => {
                 let wire = real.plug_vm(&port, &addresses, mtu).await?;
-                let netns = real.vm_netns();
+                let netns = real.vm_netns(&wire);
                 Ok(Vm { netns, addresses: ips, port: port.id, _machine: None, wire: Some(wire) })
             }
         }
