@@ -2,7 +2,8 @@
 # Nodes that are virtual machines: guests in software emulation whose taps are the parent ports of trunks in the integration bridge,
 # with a Kuryr daemon, kuryr-cni and a kubelet in them. The stack must be up, and Kuryr deployed.
 #
-#   e2e/machines.sh up NAME...                starts those that do not run, waits until they are ready nodes, prints JSON about them
+#   e2e/machines.sh up MACHINE...             starts those that do not run, waits until they are ready nodes, prints JSON about them.
+#                                             MACHINE is NAME; pods of NAME=macvlan or NAME=ipvlan share its port instead of a trunk
 #   e2e/machines.sh ask NAME SECONDS COMMAND  runs a shell command in one
 #   e2e/machines.sh reboot NAME               switches it off and on; it forgets all that it had written. Waits until it answers
 #   e2e/machines.sh down|status               down takes all of them away, with all that was made for them in cloud and cluster
@@ -56,11 +57,18 @@ make_image() {
   rm -rf "$stripped"
 }
 
-# registered NAME: its Node, which its daemon's token is for. Its address, by which Kuryr finds the port, comes with the kubelet.
+# registered NAME KIND: its Node, which its daemon's token is for. Its address, by which Kuryr finds the port, comes with the kubelet.
 registered() {
-  jq -n --arg name "$1" --arg taint "$TAINT" '{apiVersion: "v1", kind: "Node",
-    metadata: {name: $name, annotations: {"kuryr.openstack.org/nested": "vlan"}}, spec: {taints: [{key: $taint, effect: "NoSchedule"}]}}' |
+  jq -n --arg name "$1" --arg kind "$2" --arg taint "$TAINT" '{apiVersion: "v1", kind: "Node",
+    metadata: {name: $name, annotations: {"kuryr.openstack.org/nested": $kind}}, spec: {taints: [{key: $taint, effect: "NoSchedule"}]}}' |
     kubectl apply --filename - >>"$LOGS/machines.log"
+}
+
+kind_of() { # MACHINE: how its pods are plugged
+  case $1 in
+    *=*) printf '%s' "${1#*=}" ;;
+    *) printf vlan ;;
+  esac
 }
 
 # facts_of NAME: what the cloud has said of it, as JSON.
@@ -118,7 +126,7 @@ boot() {
 }
 
 up() {
-  local name facts image all
+  local machine name facts image all
   [ $# -gt 0 ] || die "which machines?"
   prepare
   locked machines
@@ -127,25 +135,26 @@ up() {
   make_image &
   image=$!
   # Also those that are there already: one that is started later does not take their place.
-  mapfile -t all < <({ printf '%s\n' "$@" && machines; } | sort --unique)
-  in_cloud up --host "$NODE" --router kuryr-pods --cidr "$MACHINE_CIDR" "${all[@]}" >"$MACHINES/facts.json"
-  for name in "$@"; do
+  mapfile -t all < <(printf '%s\n' "$@" && comm -13 <(printf '%s\n' "${@%%=*}" | sort) <(machines | sort))
+  in_cloud up --host "$NODE" --router kuryr-pods --cidr "$MACHINE_CIDR" --pods kuryr-pods "${all[@]}" >"$MACHINES/facts.json"
+  for machine in "$@"; do
+    name=${machine%%=*}
     alive "machine-$name" && continue
     facts=$(facts_of "$name")
-    registered "$name"
+    registered "$name" "$(kind_of "$machine")"
     own_files "$name" "$facts"
     plug "$facts"
   done
   join "$image" || die "the image of the machines was not made"
   guest_kernel
-  for name in "$@"; do
+  for name in "${@%%=*}"; do
     alive "machine-$name" || boot "$(facts_of "$name")"
   done
-  for name in "$@"; do
+  for name in "${@%%=*}"; do
     await "machine-$name" 120 "become a ready node (its console: $LOGS/machine-$name.console.log)" ready "$name"
   done
   jq -c --arg logs "$LOGS" 'map(select(IN(.name; $ARGS.positional[])) + {console: "\($logs)/machine-\(.name).console.log"})' \
-    "$MACHINES/facts.json" --args "$@"
+    "$MACHINES/facts.json" --args "${@%%=*}"
 }
 
 reboot() {

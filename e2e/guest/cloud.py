@@ -1,8 +1,10 @@
 #!/usr/bin/python3
-"""What virtual machines have in the cloud: a network on Kuryr's router, and for each a port and a trunk on it.
+"""What virtual machines have in the cloud: a network on Kuryr's router, and for each a port and a trunk on it. One whose pods share
+its port has no trunk, and its port is on the network of the pods.
 
-    cloud.py --cloud CLOUD up --host HOST --router NAME --cidr CIDR NAME...    prints the machines as JSON; what is there stays
-    cloud.py --cloud CLOUD down                                               takes all of it away; absent is fine
+    cloud.py --cloud CLOUD up --host HOST --router NAME --cidr CIDR --pods NETWORK MACHINE...
+                                   MACHINE is NAME, or NAME=macvlan or NAME=ipvlan; prints them as JSON; what is there stays
+    cloud.py --cloud CLOUD down    takes all of it away; absent is fine
 """
 
 import argparse
@@ -31,18 +33,22 @@ def common(neutron, router_name, cidr):
     if not group:
         group = neutron.create_security_group(name=NAME)
         neutron.create_security_group_rule(security_group_id=group.id, direction="ingress", ethertype="IPv4")
-    return network, subnet, group
+    return network, group
 
 
-def machine(neutron, name, host, network, subnet, group):
+def machine(neutron, said, host, pods, network, group):
+    name, _, kind = said.partition("=")
+    # One that is there is named without its kind.
     port = neutron.find_port(names(name)) or neutron.create_port(
-        name=names(name), network_id=network.id, security_groups=[group.id], device_owner="compute:nova", binding_host_id=host,
+        name=names(name), network_id=pods if kind else network.id, security_groups=[group.id], device_owner="compute:nova",
+        binding_host_id=host,
     )
-    trunk = neutron.find_trunk(names(name)) or neutron.create_trunk(name=names(name), port_id=port.id)
+    if port.network_id == network.id:
+        neutron.find_trunk(names(name)) or neutron.create_trunk(name=names(name), port_id=port.id)
+    network, subnet = neutron.get_network(port.network_id), neutron.get_subnet(port.fixed_ips[0]["subnet_id"])
     return {
         "name": name,
         "port": port.id,
-        "trunk": trunk.id,
         "mac": port.mac_address,
         "address": port.fixed_ips[0]["ip_address"],
         "prefix": ipaddress.ip_network(subnet.cidr).prefixlen,
@@ -53,20 +59,21 @@ def machine(neutron, name, host, network, subnet, group):
 
 def up(neutron, args):
     there = common(neutron, args.router, args.cidr)
-    print(json.dumps([machine(neutron, name, args.host, *there) for name in args.names]))
+    pods = neutron.find_network(args.pods, ignore_missing=False).id
+    print(json.dumps([machine(neutron, said, args.host, pods, *there) for said in args.machines]))
 
 
 def down(neutron, _):
     for trunk in neutron.trunks():
         if trunk.name.startswith(NAME):
             neutron.delete_trunk(trunk)
+    for port in neutron.ports():
+        if port.name.startswith(NAME):
+            neutron.delete_port(port)
     network = neutron.find_network(NAME)
     if network:
-        for port in neutron.ports(network_id=network.id):
-            if port.device_owner == "network:router_interface":
-                neutron.remove_interface_from_router(port.device_id, port_id=port.id)
-            elif port.name.startswith(NAME):
-                neutron.delete_port(port)
+        for port in neutron.ports(network_id=network.id, device_owner="network:router_interface"):
+            neutron.remove_interface_from_router(port.device_id, port_id=port.id)
         neutron.delete_network(network)
     group = neutron.find_security_group(NAME)
     if group:
@@ -81,7 +88,8 @@ def main():
     verb.add_argument("--host", required=True)
     verb.add_argument("--router", required=True)
     verb.add_argument("--cidr", required=True)
-    verb.add_argument("names", nargs="+")
+    verb.add_argument("--pods", required=True)
+    verb.add_argument("machines", nargs="+")
     verb.set_defaults(work=up)
     verbs.add_parser("down").set_defaults(work=down)
     args = parser.parse_args()

@@ -269,6 +269,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded tools::what_setup_left_behind_is_listed_and_goes_if_nothing_uses_it;
     Both tools::an_audit_that_cannot_look_does_not_say_that_something_is_wrong;
     Real real_nested::pods_in_virtual_machines_and_all_others_reach_each_other;
+    Real real_nested::pods_that_share_the_port_of_their_machine_and_all_others_reach_each_other;
     Real real_nested::services_lead_to_and_from_pods_in_virtual_machines;
     Real real_nested::policies_hold_between_pods_of_one_virtual_machine;
     Real real_nested::a_daemon_in_a_virtual_machine_is_killed_and_traffic_goes_on;

@@ -14,6 +14,12 @@ use std::net::IpAddr;
 /// The machines of all these scenarios: booted by the first.
 const GUESTS: [&str; 2] = ["vm0", "vm1"];
 
+/// One of those, and two whose pods share their port, in both ways.
+const SHARING: [&str; 3] = ["vm0", "mac0=macvlan", "ip0=ipvlan"];
+
+/// The TCP port number at which a machine itself serves.
+const MACHINE_SERVED: u16 = 81;
+
 /// A pod on this node that serves its name.
 fn server(name: &str, node: &str) -> NewPod {
     let serve = format!(
@@ -37,7 +43,16 @@ async fn with_guests(
     world: &mut World,
     story: impl AsyncFnOnce(&mut World, &[Guest]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let guests = world.guests(&GUESTS).await?;
+    with_these_guests(world, &GUESTS, story).await
+}
+
+/// The same of these machines.
+async fn with_these_guests(
+    world: &mut World,
+    machines: &[&str],
+    story: impl AsyncFnOnce(&mut World, &[Guest]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let guests = world.guests(machines).await?;
     let told = async {
         story(world, &guests).await?;
         for guest in &guests {
@@ -79,17 +94,7 @@ pub(super) async fn pods_in_virtual_machines_and_all_others_reach_each_other(wor
         let places = [("a", "vm0"), ("b", "vm0"), ("c", "vm1"), ("bare", &*bare)];
         let pods = servers(world, &places).await?;
         for pod in &pods[..3] {
-            let port = world.pods().ports().get(&pod.name_any()).await?;
-            let plugs =
-                port.spec.vifs.iter().map(|vif| (vif.plug.driver, vif.plug.parent.map(|parent| parent.port_id)));
-            let guest = guests.iter().find(|guest| Some(&*guest.name) == port_node(pod));
-            let parent = guest.map(|guest| guest.port);
-            ensure!(
-                plugs.clone().eq([(PlugDriver::Vlan, parent)]),
-                "{} is plugged as {:?}, not as a VLAN of {parent:?}",
-                pod.name_any(),
-                plugs.collect::<Vec<_>>()
-            );
+            plugged_as(world, guests, pod, PlugDriver::Vlan).await?;
         }
         let mut askers = askers(world, guests, &pods).await?;
         for guest in guests {
@@ -97,21 +102,45 @@ pub(super) async fn pods_in_virtual_machines_and_all_others_reach_each_other(wor
         }
         all_find(&askers, &pods).await?;
         // And the machines themselves, by the ports that carry the pods.
-        for guest in guests {
-            let serve =
-                format!("mkdir -p /www/self && echo {} > /www/self/index.html && httpd -p 81 -h /www/self", guest.name);
-            world.ask_guest(guest, &format!("{serve} || true")).await?;
-        }
-        let names: Vec<[&str; 1]> = guests.iter().map(|guest| [guest.name.as_str()]).collect();
-        let servers =
-            names.iter().zip(guests).map(|(names, guest)| Server { names, address: guest.address, number: 81 });
-        let servers: Vec<Server<'_>> = servers.collect();
+        let names = machines_serve(world, guests).await?;
+        let servers: Vec<Server<'_>> = machine_servers(&names, guests).collect();
         for (who, asker) in &askers {
             asker.finds(&servers, WITHIN).await.with_context(|| format!("from {who} to the machines"))?;
         }
         Ok(())
     })
     .await
+}
+
+/// That a pod is plugged so, by the port of the machine that it is on.
+async fn plugged_as(world: &World, guests: &[Guest], pod: &Pod, driver: PlugDriver) -> anyhow::Result<()> {
+    let port = world.pods().ports().get(&pod.name_any()).await?;
+    let plugs = port.spec.vifs.iter().map(|vif| (vif.plug.driver, vif.plug.parent.map(|parent| parent.port_id)));
+    let guest = guests.iter().find(|guest| Some(&*guest.name) == port_node(pod));
+    let parent = guest.map(|guest| guest.port);
+    ensure!(
+        plugs.clone().eq([(driver, parent)]),
+        "{} is plugged as {:?}, not as {driver:?} of {parent:?}",
+        pod.name_any(),
+        plugs.collect::<Vec<_>>()
+    );
+    Ok(())
+}
+
+/// Has each machine serve its name; the names.
+async fn machines_serve<'a>(world: &World, guests: &'a [Guest]) -> anyhow::Result<Vec<[&'a str; 1]>> {
+    for guest in guests {
+        let name = &guest.name;
+        let serve = format!(
+            "mkdir -p /www/self && echo {name} > /www/self/index.html && httpd -p {MACHINE_SERVED} -h /www/self"
+        );
+        world.ask_guest(guest, &format!("{serve} || true")).await?;
+    }
+    Ok(guests.iter().map(|guest| [guest.name.as_str()]).collect())
+}
+
+fn machine_servers<'a>(names: &'a [[&'a str; 1]], guests: &'a [Guest]) -> impl Iterator<Item = Server<'a>> {
+    names.iter().zip(guests).map(|(names, guest)| Server { names, address: guest.address, number: MACHINE_SERVED })
 }
 
 fn port_node(pod: &Pod) -> Option<&str> {
@@ -209,6 +238,60 @@ pub(super) async fn a_virtual_machine_that_was_switched_off_gets_its_pods_back(
         // At the addresses that they had.
         let askers = askers(world, guests, &pods).await?;
         all_find(&askers, &pods).await
+    })
+    .await
+}
+
+/// Pods of the kinds macvlan and ipvlan are reached by all but their own machine, and reach all but that: what leaves the machine by
+/// such an interface does not come back into it, and its kernel leads nothing to it inside.
+pub(super) async fn pods_that_share_the_port_of_their_machine_and_all_others_reach_each_other(
+    world: &mut World,
+) -> anyhow::Result<()> {
+    with_these_guests(world, &SHARING, async |world, guests| {
+        let bare = world.nodes[0].clone();
+        let places =
+            [("mac-a", "mac0"), ("mac-b", "mac0"), ("ip-a", "ip0"), ("ip-b", "ip0"), ("vlan", "vm0"), ("bare", &*bare)];
+        let pods = servers(world, &places).await?;
+        let drivers =
+            [PlugDriver::Macvlan, PlugDriver::Macvlan, PlugDriver::Ipvlan, PlugDriver::Ipvlan, PlugDriver::Vlan];
+        for (pod, driver) in pods.iter().zip(drivers) {
+            plugged_as(world, guests, pod, driver).await?;
+        }
+        let askers = askers(world, guests, &pods).await?;
+        all_find(&askers, &pods).await?;
+
+        let all = json!({"selector": {"app": "kuryr-scenario"}});
+        let all = world.services().create("all", all).await?;
+        world.services().ready("all", u32::try_from(pods.len())?).await?;
+        let names: Vec<&str> = places.iter().map(|(name, _)| *name).collect();
+        let all = Server { names: &names, address: cluster_ip(&all)?, number: 80 };
+        for (who, asker) in &askers {
+            asker.finds(&[all; 4], WITHIN).await.with_context(|| format!("from {who} to the Service"))?;
+        }
+
+        let names = machines_serve(world, guests).await?;
+        let machines: Vec<Server<'_>> = machine_servers(&names, guests).collect();
+        for (pod, (who, asker)) in pods.iter().zip(&askers) {
+            let own = |machine: &&Server<'_>| port_node(pod) == Some(machine.names[0]) && machine.names[0] != "vm0";
+            let others: Vec<Server<'_>> = machines.iter().filter(|machine| !own(machine)).copied().collect();
+            asker.finds(&others, WITHIN).await.with_context(|| format!("from {who} to the machines"))?;
+            for machine in machines.iter().filter(own) {
+                let nothing = asker.hears_nothing(machine.address, machine.number, WITHIN).await;
+                nothing.with_context(|| format!("from {who} to its own machine"))?;
+            }
+        }
+        for guest in guests {
+            let asker = world.guest_asker(guest)?;
+            let own = |pod: &&Pod| port_node(pod) == Some(&guest.name) && guest.name != "vm0";
+            let others: Vec<Pod> = pods.iter().filter(|pod| !own(pod)).cloned().collect();
+            let asker = [(guest.name.clone(), asker)];
+            all_find(&asker, &others).await?;
+            for pod in pods.iter().filter(own) {
+                let nothing = asker[0].1.hears_nothing(address(pod)?, SERVED, WITHIN).await;
+                nothing.with_context(|| format!("from {} to its own pod {}", guest.name, pod.name_any()))?;
+            }
+        }
+        Ok(())
     })
     .await
 }
