@@ -2,16 +2,14 @@
 
 use super::{
     Breaker, Lead, Moment, Place, PoolKey, Settings,
+    breaker::{PAUSE_AWAY, PAUSE_FULL},
     plan::{BulkId, Sent},
     reclaim::Shortage,
     store::Store,
 };
 use crate::subnets::Choice;
 use kuryr_model::{NetworkId, PodUid, PortId, neutron::Port};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The state of all pools of a cluster.
 #[derive(Clone, Debug)]
@@ -58,11 +56,6 @@ pub enum Refusal {
     /// Anything else: the cloud is away, or does not want to.
     Other,
 }
-
-/// How long nothing is asked of a full subnet or a used up quota, at first.
-pub(super) const PAUSE_FULL: Duration = Duration::from_secs(30);
-/// How long nothing is asked of a cloud that is away, at first.
-const PAUSE_AWAY: Duration = Duration::from_secs(5);
 
 impl Pools {
     /// No pools yet. `choices` are where ports may be, best first.
