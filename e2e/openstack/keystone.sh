@@ -39,12 +39,9 @@ C
 
 keystone_schema() {
   local manage=(keystone-manage --config-file "$OPENSTACK/keystone/keystone.conf")
-  {
+  "${manage[@]}" db_sync &&
     "${manage[@]}" fernet_setup --keystone-user root --keystone-group root &&
-      "${manage[@]}" credential_setup --keystone-user root --keystone-group root
-  } &
-  local keys=$!
-  "${manage[@]}" db_sync && join "$keys" &&
+    "${manage[@]}" credential_setup --keystone-user root --keystone-group root &&
     OS_BOOTSTRAP_PASSWORD=$(<"$OPENSTACK/secrets/admin") "${manage[@]}" bootstrap --bootstrap-region-id RegionOne \
       --bootstrap-admin-url "$KEYSTONE_URL" --bootstrap-public-url "$KEYSTONE_URL" --bootstrap-internal-url "$KEYSTONE_URL"
 }

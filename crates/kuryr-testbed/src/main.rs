@@ -9,7 +9,7 @@ use kuryr_testbed::{
     dataplane::enter,
     demo,
     kubernetes::kubelet::command as kubelet,
-    scenarios::{Place, RealArgs, at_a_time, tell_in_real_world, trials, trials_apart},
+    scenarios::{RealArgs, at_a_time, tell_in_real_world, trials, trials_apart},
     up,
     world::EmbeddedConfig,
 };
@@ -108,7 +108,7 @@ fn scenarios(args: ScenariosArgs) -> anyhow::Result<ExitCode> {
     }
     let conclusion = if args.exact {
         let inside = enter().context("the testbed's own namespaces")?;
-        libtest_mimic::run(&arguments, trials(&Place::Embedded(EmbeddedConfig::new(inside.directory()))))
+        libtest_mimic::run(&arguments, trials(&EmbeddedConfig::new(inside.directory())))
     } else {
         arguments.test_threads = Some(at_a_time());
         libtest_mimic::run(&arguments, trials_apart(&current_exe()?))

@@ -40,7 +40,7 @@ use crate::world::World;
 use futures::future::BoxFuture;
 
 pub use real::RealArgs;
-pub use run::{Place, at_a_time, trials, trials_apart};
+pub use run::{at_a_time, trials, trials_apart};
 pub use together::tell_in_real_world;
 
 /// One story.
@@ -74,6 +74,8 @@ pub enum Beside {
     Nobody,
     /// Others: all that it touches is in its own namespaces.
     Others,
+    /// Nobody, and it leaves virtual machines running, which are no rest for others: it comes last.
+    Machines,
 }
 
 /// `Both + Others connectivity::pods_on_one_node;`: its name is the function's.
@@ -101,7 +103,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Both + Others connectivity::a_pod_has_the_mtu_of_its_network;
     Both + Others lifecycle::a_port_tells_whose_it_is;
     Both + Others lifecycle::fifty_pods_at_once;
-    Both + Others lifecycle::a_pod_recreated_under_its_name_twenty_times;
+    Both lifecycle::a_pod_recreated_under_its_name_twenty_times;
     Both lifecycle::a_pod_deleted_while_its_add_waits;
     Both + Others lifecycle::an_add_for_a_pod_that_is_gone_does_not_wait;
     Both + Others lifecycle::a_force_deleted_pod_gives_its_port_back;
@@ -112,7 +114,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Both restarts::a_daemon_is_killed_and_traffic_goes_on;
     Both restarts::deletion_works_with_a_fresh_daemon;
     Embedded restarts::a_daemon_starts_while_the_api_server_is_away;
-    Both + Others restarts::deletion_may_be_repeated_and_needs_no_namespace;
+    Both restarts::deletion_may_be_repeated_and_needs_no_namespace;
     Both restarts::the_api_server_is_restarted;
     Real node_faults::open_vswitch_is_restarted;
     Embedded node_faults::a_node_is_deleted;
@@ -165,8 +167,8 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded pools_faults::spare_ports_make_way_when_subnets_are_full;
     Embedded pools_faults::pools_that_are_switched_off_leave_nothing_behind;
     Embedded setup::setup_does_at_once_what_it_can;
-    Both + Others reach::can_reach_answers_and_says_if_neutron_does_otherwise;
-    Both + Others verify::every_kind_of_rule_is_proven_to_be_enforced;
+    Both reach::can_reach_answers_and_says_if_neutron_does_otherwise;
+    Both verify::every_kind_of_rule_is_proven_to_be_enforced;
     Embedded verify::a_cloud_that_does_not_enforce_a_kind_of_rule_does_not_pass;
     Embedded verify::what_a_run_that_was_killed_has_left_is_removed_by_the_next;
     Embedded bad_input::a_node_that_neutron_does_not_know_is_named;
@@ -175,18 +177,18 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded bad_input::a_kuryr_port_that_was_spoilt_is_made_anew_with_the_same_port;
     Embedded bad_input::a_malformed_kuryr_load_balancer_hides_nothing_else;
     Embedded bad_input::an_annotation_that_is_no_host_is_ignored_and_told;
-    Both + Others bad_input::malformed_cni_input_is_refused;
-    Both + Others bad_input::wrong_configuration_ends_with_one_sentence;
-    Both + Others services::a_service_leads_to_all_its_endpoints;
-    Both + Others services::a_vm_reaches_a_service;
+    Both bad_input::malformed_cni_input_is_refused;
+    Both bad_input::wrong_configuration_ends_with_one_sentence;
+    Both services::a_service_leads_to_all_its_endpoints;
+    Both services::a_vm_reaches_a_service;
     Both service_times::a_service_answers_as_soon_as_octavia_is_done;
-    Both + Others services::tcp_and_udp_at_one_number;
-    Both + Others services::a_pod_reaches_itself_through_its_service;
-    Both + Others services::a_service_is_scaled_up_and_down;
-    Both + Others services::a_terminating_endpoint_keeps_its_connections;
-    Both + Others services::a_rollout_under_traffic_loses_no_connection;
-    Both + Others services::a_client_stays_with_its_endpoint;
-    Both + Others services::many_services_at_once;
+    Both services::tcp_and_udp_at_one_number;
+    Both services::a_pod_reaches_itself_through_its_service;
+    Both services::a_service_is_scaled_up_and_down;
+    Both services::a_terminating_endpoint_keeps_its_connections;
+    Both services::a_rollout_under_traffic_loses_no_connection;
+    Both services::a_client_stays_with_its_endpoint;
+    Both services::many_services_at_once;
     Embedded services::a_new_service_is_one_request;
     Both + Others services::endpoints_that_flap_come_to_rest;
     Both service_kinds::a_floating_ip_leads_to_a_service;
@@ -231,24 +233,24 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded service_faults::the_controller_is_killed_during_the_life_of_services;
     Embedded service_kills::the_controller_dies_after_each_write_to_the_cloud;
     Embedded service_kills::the_controller_dies_after_each_write_to_kubernetes;
-    Real + Others service_users::coredns_answers_pods_over_udp_and_tcp;
+    Real service_users::coredns_answers_pods_over_udp_and_tcp;
     Real service_users::haproxy_routes_host_names_from_outside_to_services;
-    Both + Others policies_peers::policies_let_in_whom_their_selectors_mean;
-    Both + Others policies_ports::policies_let_through_what_their_ports_say;
+    Both policies_peers::policies_let_in_whom_their_selectors_mean;
+    Both policies_ports::policies_let_through_what_their_ports_say;
     Embedded policies_ports::policies_tell_sctp_from_the_rest;
-    Both + Others policies_ways::policies_hold_in_the_directions_that_they_name;
-    Both + Others policies_ways::policies_tell_addresses_apart;
+    Both policies_ways::policies_hold_in_the_directions_that_they_name;
+    Both policies_ways::policies_tell_addresses_apart;
     Both policies_ways::policies_hold_for_both_families;
-    Both + Others policies::policies_follow_labels_of_pods_and_namespaces;
-    Both + Others policies::policies_follow_pods_that_come_and_go;
-    Both + Others policies::policies_are_changed_deleted_and_made_anew;
-    Both + Others policies::established_connections_end_when_a_policy_forbids_them;
-    Both + Others policies::a_pod_is_closed_from_its_first_packet;
-    Both + Others policies::policies_hold_through_services;
+    Both policies::policies_follow_labels_of_pods_and_namespaces;
+    Both policies::policies_follow_pods_that_come_and_go;
+    Both policies::policies_are_changed_deleted_and_made_anew;
+    Both policies::established_connections_end_when_a_policy_forbids_them;
+    Both policies::a_pod_is_closed_from_its_first_packet;
+    Both policies::policies_hold_through_services;
     Embedded policies::a_pods_own_node_reaches_it_and_no_other;
-    Both + Others policies::a_vm_is_no_pod;
-    Both + Others policies::isolated_pods_come_as_others_go;
-    Both + Others policies::many_policies_at_once;
+    Both policies::a_vm_is_no_pod;
+    Both policies::isolated_pods_come_as_others_go;
+    Both policies::many_policies_at_once;
     Embedded policies_amphora::an_amphora_lets_in_whom_the_pods_behind_it_would;
     Embedded policies_amphora::nothing_gets_through_an_amphora_while_policies_change;
     Embedded policies_amphora::who_comes_in_where_pods_behind_an_amphora_differ;
@@ -268,10 +270,32 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded tools::secrets_stay_out_of_logs_that_tell_everything;
     Embedded tools::what_setup_left_behind_is_listed_and_goes_if_nothing_uses_it;
     Both tools::an_audit_that_cannot_look_does_not_say_that_something_is_wrong;
-    Real real_nested::pods_in_virtual_machines_and_all_others_reach_each_other;
-    Real real_nested::pods_that_share_the_port_of_their_machine_and_all_others_reach_each_other;
-    Real real_nested::services_lead_to_and_from_pods_in_virtual_machines;
-    Real real_nested::policies_hold_between_pods_of_one_virtual_machine;
-    Real real_nested::a_daemon_in_a_virtual_machine_is_killed_and_traffic_goes_on;
-    Real real_nested::a_virtual_machine_that_was_switched_off_gets_its_pods_back;
+    Real + Machines real_nested::pods_in_virtual_machines_and_all_others_reach_each_other;
+    Real + Machines real_nested::pods_of_macvlan_and_ipvlan_and_all_others_reach_each_other;
+    Real + Machines real_nested::services_lead_to_and_from_pods_in_virtual_machines;
+    Real + Machines real_nested::policies_hold_between_pods_of_one_virtual_machine;
+    Real + Machines real_nested::a_daemon_in_a_virtual_machine_is_killed_and_traffic_goes_on;
+    Real + Machines real_nested::a_virtual_machine_that_was_switched_off_gets_its_pods_back;
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_scenario_has_a_name_of_its_own_that_a_namespace_can_have() {
+        let names: BTreeSet<&str> = ALL.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        let long: Vec<&&str> = names.iter().filter(|name| name.len() > 63).collect();
+        assert!(long.is_empty(), "{long:?}");
+    }
+
+    #[test]
+    fn only_scenarios_of_the_real_world_say_whom_they_suffer_there() {
+        let beside = |scenario: &&Scenario| scenario.beside != Beside::Nobody;
+        let embedded: Vec<&str> =
+            ALL.iter().filter(beside).filter(|one| one.worlds == Worlds::Embedded).map(|one| one.name).collect();
+        assert!(embedded.is_empty(), "{embedded:?}");
+    }
+}

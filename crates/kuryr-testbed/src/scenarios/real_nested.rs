@@ -244,7 +244,7 @@ pub(super) async fn a_virtual_machine_that_was_switched_off_gets_its_pods_back(
 
 /// Pods of the kinds macvlan and ipvlan are reached by all but their own machine, and reach all but that: what leaves the machine by
 /// such an interface does not come back into it, and its kernel leads nothing to it inside.
-pub(super) async fn pods_that_share_the_port_of_their_machine_and_all_others_reach_each_other(
+pub(super) async fn pods_of_macvlan_and_ipvlan_and_all_others_reach_each_other(
     world: &mut World,
 ) -> anyhow::Result<()> {
     with_these_guests(world, &SHARING, async |world, guests| {

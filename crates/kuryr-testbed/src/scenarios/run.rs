@@ -20,28 +20,32 @@ const LONGEST: Duration = Duration::from_secs(300);
 
 /// Which world the scenarios run in.
 #[derive(Clone, Debug)]
-pub enum Place {
+enum Place {
     /// A fresh embedded one for each.
     Embedded(EmbeddedConfig),
     /// One real one for all.
     Real(RealConfig),
 }
 
-/// The scenarios as tests for libtest-mimic, without those that can be told beside others in the real world. One at a time has the
-/// whole world.
+/// The scenarios of the embedded world as tests for libtest-mimic, in this process. One at a time has the whole world.
 #[must_use]
-pub fn trials(place: &Place) -> Vec<Trial> {
-    let wanted = |scenario: &&Scenario| match place {
-        Place::Embedded(_) => scenario.worlds != Worlds::Real,
-        Place::Real(_) => scenario.worlds != Worlds::Embedded && scenario.beside == Beside::Nobody,
-    };
+pub fn trials(config: &EmbeddedConfig) -> Vec<Trial> {
     let trial = |scenario: &Scenario| {
-        let (scenario, place) = (*scenario, place.clone());
-        Trial::test(scenario.name, move || match &place {
-            Place::Embedded(_) => alone(&scenario, &place),
-            Place::Real(config) => again_if_vswitchd_died(&scenario, config, || alone(&scenario, &place)),
+        let (scenario, place) = (*scenario, Place::Embedded(config.clone()));
+        Trial::test(scenario.name, move || alone(&scenario, &place))
+    };
+    ALL.iter().filter(|scenario| scenario.worlds != Worlds::Real).map(trial).collect()
+}
+
+/// The same of those of the real world that suffer nobody but these beside them.
+pub(super) fn trials_alone(config: &RealConfig, beside: Beside) -> Vec<Trial> {
+    let trial = |scenario: &Scenario| {
+        let (scenario, config) = (*scenario, config.clone());
+        Trial::test(scenario.name, move || {
+            again_if_vswitchd_died(&scenario, &config, || alone(&scenario, &Place::Real(config.clone())))
         })
     };
+    let wanted = |scenario: &&Scenario| scenario.worlds != Worlds::Embedded && scenario.beside == beside;
     ALL.iter().filter(wanted).map(trial).collect()
 }
 
@@ -66,18 +70,18 @@ pub(super) fn again_if_vswitchd_died(
 
 /// Tells it in a runtime of its own, with a world of its own.
 fn alone(scenario: &Scenario, place: &Place) -> Result<(), Failed> {
-    in_time(tell(scenario, place))
+    in_time(LONGEST, tell(scenario, place))
 }
 
-/// Runs a future in a runtime of its own, for no longer than a scenario may take.
-pub(super) fn in_time(told: impl Future<Output = anyhow::Result<()>>) -> Result<(), Failed> {
+/// Runs a future in a runtime of its own, for no longer than this.
+pub(super) fn in_time(longest: Duration, told: impl Future<Output = anyhow::Result<()>>) -> Result<(), Failed> {
     let runtime = Runtime::new().map_err(|error| Failed::from(error.to_string()))?;
-    let told = runtime.block_on(async { timeout(LONGEST, told).await });
+    let told = runtime.block_on(async { timeout(longest, told).await });
     runtime.shutdown_timeout(Duration::from_secs(5));
     match told {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(format!("{error:#}").into()),
-        Err(_) => Err(format!("not at its end after {LONGEST:?}").into()),
+        Err(_) => Err(format!("not at its end after {longest:?}").into()),
     }
 }
 

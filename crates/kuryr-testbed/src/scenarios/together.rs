@@ -3,20 +3,27 @@
 //! ```text
 //!   tell_in_real_world ─▶ those that suffer nobody, one after the other, each with processes of Kuryr of its own
 //!                      ─▶ those that suffer others, several at a time ─▶ one audit after all of them
+//!                      ─▶ those with virtual machines, as the first
 //! ```
 
 use super::{
-    ALL, Beside, Place, Scenario, Worlds,
-    run::{again_if_vswitchd_died, in_time, trials},
+    ALL, Beside, Scenario, Worlds,
+    run::{again_if_vswitchd_died, in_time, trials_alone},
 };
 use crate::world::{RealConfig, World};
 use anyhow::Context;
 use libtest_mimic::{Arguments, Trial};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{runtime::Runtime, time::Instant};
 
 /// How many are told at a time: they wait for Neutron, Octavia and the kubelet more than any of these computes.
 const AT_A_TIME: usize = 4;
+
+/// How long one may take: each has a part of the machine only.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// What is told after them.
 const END: &str = "nothing_is_left_of_scenarios_told_beside_each_other";
@@ -41,7 +48,7 @@ pub fn tell_in_real_world(arguments: &Arguments, config: &RealConfig) -> bool {
         let arguments = Arguments { test_threads: Some(at_a_time), filter, ..arguments.clone() };
         held &= !libtest_mimic::run(&arguments, trials).has_failed();
     };
-    tell(1, arguments.filter.clone(), trials(&Place::Real(config.clone())));
+    tell(1, arguments.filter.clone(), trials_alone(config, Beside::Nobody));
     let shared = Arc::new(Shared { config: config.clone(), running: Mutex::default() });
     tell(AT_A_TIME, arguments.filter.clone(), shared.trials());
     if let Some(running) = shared.take() {
@@ -53,6 +60,7 @@ pub fn tell_in_real_world(arguments: &Arguments, config: &RealConfig) -> bool {
         };
         tell(1, None, vec![Trial::test(END, end)]);
     }
+    tell(1, arguments.filter.clone(), trials_alone(config, Beside::Machines));
     held
 }
 
@@ -63,7 +71,7 @@ impl Shared {
             let (scenario, shared) = (*scenario, Arc::clone(self));
             Trial::test(scenario.name, move || {
                 shared.start().map_err(|error| format!("Kuryr does not start: {error:#}"))?;
-                again_if_vswitchd_died(&scenario, &shared.config, || in_time(tell(&scenario, &shared.config)))
+                again_if_vswitchd_died(&scenario, &shared.config, || in_time(LONGEST, tell(&scenario, &shared.config)))
             })
         };
         let all: Vec<&Scenario> = ALL.iter().filter(wanted).collect();
