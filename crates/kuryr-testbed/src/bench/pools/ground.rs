@@ -53,17 +53,18 @@ pub(super) fn latency() -> Latency {
     Latency { create, create_item, ..Latency::measured() }
 }
 
-/// A world whose pods are all bound to one node, on which nothing starts them.
+/// A world whose pods are bound to one node, on which nothing starts them, or to another one of bare metal.
 pub(super) struct Ground {
     pub(super) world: World,
     pub(super) node: String,
+    pub(super) other: String,
     pub(super) trunk: Option<TrunkId>,
 }
 
 impl Ground {
     /// One without a controller.
     pub(super) async fn new(scale: &Scale, kind: Kind) -> anyhow::Result<Self> {
-        let config = EmbeddedConfig { latency: latency(), nodes: 1, ..EmbeddedConfig::new(&scale.netns) };
+        let config = EmbeddedConfig { latency: latency(), nodes: 2, ..EmbeddedConfig::new(&scale.netns) };
         let mut world = lab::world_of(config).await?;
         let (node, trunk) = match kind {
             Kind::Bare => (world.nodes[0].clone(), None),
@@ -72,15 +73,17 @@ impl Ground {
                 (machine.name, Some(machine.trunk))
             }
         };
-        Ok(Self { world, node, trunk })
+        let other = world.nodes[1].clone();
+        Ok(Self { world, node, other, trunk })
     }
 
     /// One whose controller has these settings of `[pools]`.
     pub(super) async fn with(scale: &Scale, kind: Kind, pools: &str) -> anyhow::Result<Self> {
         let mut ground = Self::new(scale, kind).await?;
-        let host = ground.world.nodes[0].clone();
         start(&mut ground.world, pools).await?;
-        ground.world.inside_mut()?.burn_down(&host).await?;
+        for host in ground.world.nodes.clone() {
+            ground.world.inside_mut()?.burn_down(&host).await?;
+        }
         Ok(ground)
     }
 

@@ -7,10 +7,15 @@ use super::{
 use crate::bench::{
     figure::{Budget, Figure, Unit},
     lab::{self, Scale},
+    seen::Seen,
 };
 
 /// Pods that are bound at once.
 const BURSTS: [usize; 2] = [50, 200];
+
+/// Pods for which ports are made on another node, and those that come meanwhile.
+const CROWD: usize = 100;
+const MEANWHILE: usize = 20;
 
 /// What all of them are plugged within is the budget; here they have their ports.
 const MOST: f64 = 2.0;
@@ -24,7 +29,7 @@ pub(super) async fn measure(scale: &Scale, kind: Kind) -> anyhow::Result<Vec<Fig
 
 async fn on(ground: &Ground, scale: &Scale, kind: Kind) -> anyhow::Result<Vec<Figure>> {
     let pods = scale.samples(100);
-    ground.fill(pods + BURSTS.iter().sum::<usize>()).await?;
+    ground.fill(pods + BURSTS.iter().sum::<usize>() + MEANWHILE).await?;
     let filled = lab::ports_filled(&ground.world.client);
     let word = kind.word();
     ground.reset()?;
@@ -51,6 +56,7 @@ async fn on(ground: &Ground, scale: &Scale, kind: Kind) -> anyhow::Result<Vec<Fi
         count("Neutron calls", neutron, 0).original("4 for each"),
         count("controller's Kubernetes writes", usize::try_from(writes)?, pods).original("11 for each"),
     ];
+    figures.insert(1, meanwhile(ground, &filled, word).await?);
     for count in BURSTS {
         let names = lab::names(&format!("burst{count}"), count);
         ground.reset()?;
@@ -61,4 +67,25 @@ async fn on(ground: &Ground, scale: &Scale, kind: Kind) -> anyhow::Result<Vec<Fi
         figures.push(figure.calls(format!("{neutron} Neutron, {writes} K8s")));
     }
     Ok(figures)
+}
+
+/// Ports are made for pods of another node, and every request that the controller makes at once is taken.
+async fn meanwhile(ground: &Ground, filled: &Seen, word: &str) -> anyhow::Result<Figure> {
+    let client = &ground.world.client;
+    let crowd = lab::names("crowd", CROWD);
+    lab::bound_pods(client, &crowd, &ground.other).await?;
+    ground.world.inside()?.cloud.calls().reset();
+    // Neutron works on them from the first answer on, if not before.
+    filled.when(&crowd[0]).await?;
+    let mut samples = Vec::new();
+    for name in lab::names("meanwhile", MEANWHILE) {
+        let (asked, _) = lab::bound_pod(client, &name, &ground.node).await?;
+        samples.push(lab::ms(asked, filled.when(&name).await?));
+    }
+    let made = ground.made()?;
+    for name in &crowd {
+        filled.when(name).await?;
+    }
+    let what = format!("{word}pod bound -> KuryrPort written, pool hit, while ports are made for {CROWD} pods of another node");
+    Ok(Figure::new(GROUP, what, Unit::Milliseconds, samples).budget(Budget::of(10.0, 50.0)).calls(made))
 }
