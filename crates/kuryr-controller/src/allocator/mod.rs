@@ -1,7 +1,7 @@
 //! Where a pod's Neutron port comes from.
 //!
 //! ```text
-//!   allocate(request) ──▶ gather ──batch──▶ look up suspects ──▶ Supply: what next? ──▶ count, bulk create ──▶ replies
+//!   allocate(request) ──▶ a spare port? ──no──▶ gather ──batch──▶ look up suspects ──▶ Supply: what next? ──▶ count, bulk create ──▶ replies
 //!                                                            └─ of a node that is a virtual machine: then settled on its port
 //!   sweep(pod)        ──▶ gather ──▶ one list for many pods ──▶ delete what nobody keeps
 //! ```
@@ -184,7 +184,12 @@ impl Allocator {
         let (reply, answer) = oneshot::channel();
         let (key, uid, host) = (request.key.clone(), request.uid.clone(), request.host.clone());
         let machine = request.machine;
-        self.requests.send(((request, reply), Instant::now())).map_err(|_| PodError::Stopping)?;
+        // Nobody for whom a port is there waits behind those for whom ports are made.
+        let suspect = self.shared.state.lock().suspects.may_have_one(&key, &uid);
+        let without = if suspect { Some((request, reply)) } else { self.shared.lend_at_once(request, reply) };
+        if let Some(pod) = without {
+            self.requests.send((pod, Instant::now())).map_err(|_| PodError::Stopping)?;
+        }
         let answer = answer.await;
         self.shared.answered(&host, &uid);
         let mut allocated = answer.map_err(|_| PodError::Stopping)??;

@@ -231,9 +231,12 @@ async fn serve_call(cloud: &Cloud, call: &Call) -> Answer {
 }
 
 fn latency(latency: &Latency, call: &Call) -> std::time::Duration {
+    let items = || u32::try_from(call.items()).unwrap_or(u32::MAX);
+    let of_subports = || call.path.last().is_some_and(|last| last.ends_with("_subports"));
     match (call.service, &call.method) {
         (Service::Identity, &Method::POST) => latency.token,
-        (_, &Method::POST) => latency.create + latency.create_item * u32::try_from(call.items()).unwrap_or(u32::MAX),
+        (_, &Method::POST) => latency.create + latency.create_item * items(),
+        (_, &Method::PUT) if of_subports() => latency.update + latency.subport * items(),
         (_, &Method::PUT) => latency.update,
         (_, &Method::DELETE) => latency.delete,
         _ => latency.read,
