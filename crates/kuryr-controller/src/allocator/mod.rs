@@ -27,7 +27,7 @@ use crate::{
     error::PodError,
     gather::{Arrival, Limits, gather},
     index::{Home, Index},
-    machines::Machines,
+    machines::{CutOff, Machines},
     metrics::Metrics,
     policy::Keeper,
     topology::Topology,
@@ -218,8 +218,8 @@ impl Allocator {
         self.shared.machines.revive(&self.shared.cluster).await;
     }
 
-    /// Compares what pods of virtual machines have with what Neutron has, and puts it right.
-    pub(crate) async fn repair(&self) -> Result<(), PodError> {
+    /// Compares what pods of virtual machines have with what Neutron has, and puts it right; the nodes where it cannot.
+    pub(crate) async fn repair(&self) -> Result<Vec<CutOff>, PodError> {
         self.shared.machines.repair().await
     }
 
