@@ -1,7 +1,8 @@
 //! Where a pod's Neutron port comes from.
 //!
 //! ```text
-//!   allocate(request) ──▶ gather ──batch──▶ look up suspects ──▶ Supply: what next? ──▶ count, bulk create ──▶ replies
+//!   allocate(request) ──▶ a spare port? ──none──▶ gather ──batch──▶ look up suspects
+//!                              └─▶ reply            └─▶ Supply: what next? ──▶ count, bulk create ──▶ replies
 //!                                                            └─ of a node that is a virtual machine: then settled on its port
 //!   sweep(pod)        ──▶ gather ──▶ one list for many pods ──▶ delete what nobody keeps
 //! ```
@@ -142,6 +143,7 @@ impl Allocator {
         index: Arc<Index>,
     ) -> Self {
         let (requests, arrivals) = mpsc::unbounded_channel();
+        let (line, in_line) = mpsc::unbounded_channel();
         let (looks, looked) = mpsc::unbounded_channel();
         let supply = Supply::new(topology.choices.clone(), config.bulk_size, topology.tells_room);
         let mut supplies = HashMap::new();
@@ -165,7 +167,8 @@ impl Allocator {
             let shared = serving.clone();
             async move { shared.serve(batch).await }
         };
-        tokio::spawn(gather(arrivals, limits, serve));
+        tokio::spawn(spare::first(shared.clone(), arrivals, line));
+        tokio::spawn(gather(in_line, limits, serve));
         tokio::spawn(look::answer(shared.clone(), looked, config.bulk_linger));
         Self { requests, looks, shared }
     }

@@ -14,6 +14,7 @@
 //! - A `KuryrPort` that was written is in the index before its port counts as recorded, so a port is lent, held or spare at each moment.
 
 mod back;
+mod first;
 mod keep;
 mod lend;
 mod listed;
@@ -41,7 +42,7 @@ use tokio::{
     time::Instant,
 };
 pub use view::{PoolReport, PoolRow, UnknownPool};
-pub(super) use {keep::keep, names::of as name_of};
+pub(super) use {first::first, keep::keep, names::of as name_of};
 
 /// What became of a port that was given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
