@@ -1,7 +1,8 @@
 //! Where a pod's Neutron port comes from.
 //!
 //! ```text
-//!   allocate(request) ──▶ a spare port? ──no──▶ gather ──batch──▶ look up suspects ──▶ Supply: what next? ──▶ count, bulk create ──▶ replies
+//!   allocate(request) ──▶ a spare port? ──none──▶ gather ──batch──▶ look up suspects
+//!                              └─▶ reply            └─▶ Supply: what next? ──▶ count, bulk create ──▶ replies
 //!                                                            └─ of a node that is a virtual machine: then settled on its port
 //!   sweep(pod)        ──▶ gather ──▶ one list for many pods ──▶ delete what nobody keeps
 //! ```
@@ -27,7 +28,7 @@ use crate::{
     error::PodError,
     gather::{Arrival, Limits, gather},
     index::{Home, Index},
-    machines::Machines,
+    machines::{CutOff, Machines},
     metrics::Metrics,
     policy::Keeper,
     topology::Topology,
@@ -223,8 +224,8 @@ impl Allocator {
         self.shared.machines.revive(&self.shared.cluster).await;
     }
 
-    /// Compares what pods of virtual machines have with what Neutron has, and puts it right.
-    pub(crate) async fn repair(&self) -> Result<(), PodError> {
+    /// Compares what pods of virtual machines have with what Neutron has, and puts it right; the nodes where it cannot.
+    pub(crate) async fn repair(&self) -> Result<Vec<CutOff>, PodError> {
         self.shared.machines.repair().await
     }
 
