@@ -137,13 +137,7 @@ impl Shared {
 impl State {
     /// A port for a pod. What a `KuryrPort` has all the same, as one that a controller of before has written just now, is no
     /// spare port.
-    fn take(
-        &mut self,
-        spares: &Spares,
-        key: &PoolKey,
-        uid: &PodUid,
-        now: Duration,
-    ) -> Option<Lent> {
+    fn take(&mut self, spares: &Spares, key: &PoolKey, uid: &PodUid, now: Duration) -> Option<Lent> {
         let before = self.pools.lends_to(uid);
         loop {
             let port = self.pools.take(key, uid, now)?;

@@ -86,6 +86,8 @@ async fn meanwhile(ground: &Ground, filled: &Seen, word: &str) -> anyhow::Result
     for name in &crowd {
         filled.when(name).await?;
     }
-    let what = format!("{word}pod bound -> KuryrPort written, pool hit, while ports are made for {CROWD} pods of another node");
+    let what = format!(
+        "{word}pod bound -> KuryrPort written, pool hit, while ports are made for {CROWD} pods of another node"
+    );
     Ok(Figure::new(GROUP, what, Unit::Milliseconds, samples).budget(Budget::of(10.0, 50.0)).calls(made))
 }
