@@ -2,16 +2,15 @@
 //!
 //! Only what is needed is kept: ten thousand pods must fit into a few megabytes.
 
-use crate::lean::{NodeState, OddPort};
+mod nodes;
+
+use crate::lean::OddPort;
 use kube::Resource;
 use kuryr_model::{
     KuryrPort, ObjectKey, PodUid, PortId, SegmentationId, Vif, kuryr_port::AttachmentState, vif::PlugDriver,
 };
-use kuryr_plan::{
-    nested::{Machine, MachineError, pairs_of},
-    pairs::Used,
-    pod::{Node, Pod},
-};
+use kuryr_plan::{nested::pairs_of, pairs::Used, pod::Pod};
+pub(crate) use nodes::Home;
 use parking_lot::RwLock;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -27,15 +26,6 @@ pub(crate) struct Index {
     pub(crate) nodes_changed: Notify,
     /// How pods are plugged on nodes that do not say it.
     nested: Option<PlugDriver>,
-}
-
-/// Where the ports of a node's pods are in Neutron.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Home {
-    /// The node's name there.
-    pub(crate) host: String,
-    /// It is a virtual machine; or what it says of itself cannot be.
-    pub(crate) machine: Result<Option<Arc<Machine>>, MachineError>,
 }
 
 /// What pods have of a virtual machine's port.
@@ -71,13 +61,6 @@ pub(crate) struct Known {
 }
 
 impl State {
-    /// Forgets nodes that are gone when nothing is left of them: there may be ever new ones.
-    fn forget_gone(&mut self) {
-        let Self { ports, homes, gone, .. } = self;
-        let used: HashSet<&str> = ports.values().map(|port| &*port.spec.node_name).collect();
-        gone.retain(|node, _| homes.contains_key(node) || used.contains(&**node));
-    }
-
     /// The keys of the `KuryrPort`s on a node.
     fn on(&self, node: &str) -> Vec<ObjectKey> {
         self.ports.iter().filter(|(_, port)| port.spec.node_name == node).map(|(key, _)| key.clone()).collect()
@@ -144,15 +127,6 @@ impl Index {
         state.ports.values().flat_map(held).collect()
     }
 
-    /// The names in Neutron of the nodes to which pods are scheduled, but for virtual machines.
-    pub(crate) fn serving(&self) -> BTreeSet<String> {
-        let state = self.state.read();
-        let serves = |name: &String| !state.gone.contains_key(name) && !state.cordoned.contains(name);
-        // Ports of virtual machines' pods are bound to no host.
-        let bare = state.homes.iter().filter(|(name, home)| serves(name) && home.machine == Ok(None));
-        bare.map(|(_, home)| home.host.clone()).collect()
-    }
-
     /// UIDs of the pods that should have ports and have none.
     pub(crate) fn waiting(&self) -> BTreeSet<PodUid> {
         let state = self.state.read();
@@ -165,12 +139,6 @@ impl Index {
         let state = self.state.read();
         let pods = state.pods.values().filter(|pod| uids.contains(&pod.uid));
         pods.map(|pod| (pod.uid.clone(), pod.key.clone())).collect()
-    }
-
-    /// Where the ports of a node's pods are. Its name in Neutron is what its annotation says, else its own one.
-    pub(crate) fn home(&self, node: &str) -> Home {
-        let known = self.state.read().homes.get(node).cloned();
-        known.unwrap_or_else(|| Home { host: node.to_owned(), machine: Ok(None) })
     }
 
     /// What pods have of virtual machines' ports.
@@ -190,25 +158,6 @@ impl Index {
         let state = self.state.read();
         let vifs = state.nested().filter(|vif| vif.plug.parent.is_some_and(|known| known.port_id == parent));
         vifs.filter_map(|vif| Some((vif.port_id, vif.plug.vlan?))).collect()
-    }
-
-    /// The nodes that are virtual machines.
-    pub(crate) fn machines(&self) -> Vec<(String, Arc<Machine>)> {
-        let state = self.state.read();
-        let machine = |(node, home): (&String, &Home)| Some((node.clone(), home.machine.clone().ok()??));
-        state.homes.iter().filter_map(machine).collect()
-    }
-
-    /// Whether `node` is there, or since when it is known to be missing or out of service.
-    pub(crate) fn node(&self, node: &str, now: Instant) -> Node {
-        let state = self.state.read();
-        if state.homes.contains_key(node) && !state.gone.contains_key(node) {
-            return Node::Present;
-        }
-        drop(state);
-        let mut state = self.state.write();
-        let since = *state.gone.entry(node.to_owned()).or_insert(now);
-        Node::Gone(now.saturating_duration_since(since))
     }
 
     /// Takes over a pod; `true` if anything that matters changed.
@@ -266,41 +215,6 @@ impl Index {
         }
     }
 
-    /// Takes over a node, and gives the keys of the `KuryrPort`s on it if it is out of service from now on, and of pods that wait
-    /// for ports if these are somewhere else now.
-    pub(crate) fn apply_node(&self, node: NodeState, now: Instant) -> Vec<ObjectKey> {
-        let NodeState { name, host, said, addresses, out_of_service, cordoned } = node;
-        let machine = Machine::read(&said.annotations, self.nested, said.provider_id.as_deref(), addresses);
-        let home = Home { host: host.name, machine: machine.map(|machine| machine.map(Arc::new)) };
-        let mut state = self.state.write();
-        self.nodes_changed.notify_one();
-        if cordoned {
-            state.cordoned.insert(name.clone());
-        } else {
-            state.cordoned.remove(&name);
-        }
-        let before = state.homes.insert(name.clone(), home.clone());
-        let mut keys = if before.as_ref() == Some(&home) { Vec::new() } else { state.lacking(&name) };
-        if !out_of_service {
-            state.gone.remove(&name);
-        } else if !state.gone.contains_key(&name) {
-            state.gone.insert(name.clone(), now);
-            keys.extend(state.on(&name));
-        }
-        keys
-    }
-
-    /// Forgets a node and gives the keys of the `KuryrPort`s that were on it.
-    pub(crate) fn remove_node(&self, name: &str, now: Instant) -> Vec<ObjectKey> {
-        let mut state = self.state.write();
-        state.homes.remove(name);
-        state.cordoned.remove(name);
-        self.nodes_changed.notify_one();
-        state.gone.entry(name.to_owned()).or_insert(now);
-        state.forget_gone();
-        state.on(name)
-    }
-
     /// Drops all pods that are not in `seen`: what a watch that began anew no longer listed. Gives their keys.
     pub(crate) fn retain_pods(&self, seen: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
         retain(&mut self.state.write().pods, seen)
@@ -312,11 +226,6 @@ impl Index {
         let mut gone = retain(&mut state.ports, seen);
         gone.extend(retain(&mut state.odd, seen));
         gone
-    }
-
-    /// The nodes that are known.
-    pub(crate) fn nodes(&self) -> Vec<String> {
-        self.state.read().homes.keys().cloned().collect()
     }
 }
 
@@ -352,16 +261,14 @@ fn number(version: Option<&str>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lean::{LeanPod, Said};
-    use kuryr_model::{Host, NESTED_ANNOTATION};
+    use crate::lean::LeanPod;
     use serde_json::json;
-    use std::time::Duration;
 
-    fn pod(value: serde_json::Value) -> Pod {
+    pub(super) fn pod(value: serde_json::Value) -> Pod {
         serde_json::from_value::<LeanPod>(value).unwrap().read().unwrap().0
     }
 
-    fn port(version: &str, uid: &str) -> KuryrPort {
+    pub(super) fn port(version: &str, uid: &str) -> KuryrPort {
         serde_json::from_value(json!({
             "apiVersion": "kuryr.openstack.org/v1", "kind": "KuryrPort",
             "metadata": {"namespace": "a", "name": "x", "uid": uid, "resourceVersion": version},
@@ -396,46 +303,6 @@ mod tests {
         assert_eq!(known(), "3", "another object of the same name is not an older state");
         index.remove_port(&key, Some("u1"));
         assert!(index.get(&key).port.is_some(), "removed in place of its predecessor");
-    }
-
-    fn node9(out_of_service: bool) -> NodeState {
-        let (name, host) = ("node9".into(), Host::of("node9", Some("compute-9")));
-        NodeState { name, host, said: Said::default(), addresses: [].into(), out_of_service, cordoned: false }
-    }
-
-    #[test]
-    fn a_node_out_of_service_is_gone_until_it_serves_again() {
-        let index = Index::default();
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut port = port("1", "u");
-        port.spec.node_name = "node9".into();
-        index.apply_port(port);
-        assert_eq!(index.apply_node(node9(false), start), []);
-        assert_eq!(index.node("node9", start), Node::Present);
-        let woken = index.apply_node(node9(true), at(1));
-        assert_eq!(woken, [ObjectKey::new("a", "x")]);
-        assert_eq!(index.apply_node(node9(true), at(2)), [], "known already");
-        assert_eq!(
-            (index.node("node9", at(4)), &*index.home("node9").host),
-            (Node::Gone(Duration::from_secs(3)), "compute-9")
-        );
-        // Deleting the Node as well does not begin the wait anew.
-        assert_eq!(index.remove_node("node9", at(5)), [ObjectKey::new("a", "x")]);
-        assert_eq!(index.node("node9", at(6)), Node::Gone(Duration::from_secs(5)));
-        index.apply_node(node9(false), at(7));
-        assert_eq!(index.node("node9", at(8)), Node::Present);
-    }
-
-    #[test]
-    fn a_missing_node_is_gone_from_the_moment_it_is_missed() {
-        let index = Index::default();
-        let start = Instant::now();
-        assert_eq!(index.node("node9", start), Node::Gone(Duration::ZERO));
-        let later = start + Duration::from_secs(5);
-        assert_eq!(index.node("node9", later), Node::Gone(Duration::from_secs(5)));
-        index.apply_node(node9(false), later);
-        assert_eq!((index.node("node9", later), index.home("node9").host.as_str()), (Node::Present, "compute-9"));
     }
 
     fn odd(version: &str, why: &str) -> OddPort {
@@ -475,41 +342,6 @@ mod tests {
         index.apply_pod(pod(base));
         index.apply_odd(odd("1", "spec"));
         assert!(index.waiting().contains(&PodUid::from("p")), "its port would be a stray");
-    }
-
-    #[test]
-    fn nodes_that_come_and_go_are_forgotten_when_nothing_is_left_on_them() {
-        let (index, now) = (Index::default(), Instant::now());
-        let mut held = port("1", "u");
-        held.spec.node_name = "spot-0".into();
-        index.apply_port(held);
-        for number in 0..100 {
-            let name = format!("spot-{number}");
-            let host = Host::of(&name, None);
-            index.apply_node(NodeState { name: name.clone(), host, ..node9(false) }, now);
-            index.remove_node(&name, now);
-        }
-        let gone = || index.state.read().gone.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(gone(), ["spot-0"], "that one has a port still");
-        index.remove_port(&ObjectKey::new("a", "x"), Some("u"));
-        index.remove_node("spot-7", now);
-        assert_eq!(gone(), [""; 0]);
-    }
-
-    #[test]
-    fn pods_that_wait_on_a_node_are_looked_at_when_it_says_something_else() {
-        let (index, now) = (Index::new(None), Instant::now());
-        index.apply_node(node9(false), now);
-        let waits = json!({"metadata": {"namespace": "a", "name": "x", "uid": "p"}, "spec": {"nodeName": "node9"}});
-        index.apply_pod(pod(waits));
-        assert_eq!(index.apply_node(node9(false), now), [], "no news");
-        let mut nested = node9(false);
-        nested.said.annotations.insert(NESTED_ANNOTATION.into(), "vlan".into());
-        assert_eq!(index.apply_node(nested.clone(), now), [ObjectKey::new("a", "x")]);
-        let machine = index.home("node9").machine.unwrap().unwrap();
-        assert_eq!((machine.driver, index.machines().len()), (PlugDriver::Vlan, 1));
-        nested.addresses = ["192.0.2.7".parse().unwrap()].into();
-        assert_eq!(index.apply_node(nested, now), [ObjectKey::new("a", "x")], "it can be found by that");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::{
     catalog::{NoEndpoint, unversioned},
     http::{Answer, Http},
     limit::{Limiter, Outcome},
+    observer::{Call, Observer},
 };
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
@@ -23,28 +24,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Whoever is to wait longer than this for a busy service is told so and decides.
 const LONGEST_WISH: Duration = Duration::from_secs(10);
-
-/// One request that was made, for metrics.
-#[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
-    /// The service.
-    pub service: Service,
-    /// The HTTP method.
-    pub method: &'a Method,
-    /// What it was about, without ids: `ports`, `ports/tags`.
-    pub resource: &'static str,
-    /// The HTTP status; none if there was no answer.
-    pub status: Option<u16>,
-    /// From sending to the whole answer.
-    pub duration: Duration,
-    /// How long it waited here for its turn.
-    pub queued: Duration,
-    /// The request's id.
-    pub request_id: &'a str,
-}
-
-/// Told of every request.
-pub type Observer = Arc<dyn Fn(&Call<'_>) + Send + Sync>;
 
 /// How the client behaves.
 #[derive(Clone)]

@@ -159,12 +159,9 @@ async fn a_burst_that_is_larger_than_the_pool_takes_what_is_there_and_makes_the_
     let neutron = Neutron::start().await;
     let allocator = start(&neutron, Some(POOLS)).await;
     filled(&neutron, &allocator, 4).await;
-    // What the pool is filled up with comes too late.
+    // The pool asks for more at once, too, and would else be answered first.
     let held = neutron.hold_creates().await;
-    let burst = tokio::spawn({
-        let allocator = allocator.clone();
-        async move { ask(&allocator, 0..12).await }
-    });
+    let burst = tokio::spawn(async move { ask(&allocator, 0..12).await });
     while !neutron.take_log().contains(&"POST 8".to_owned()) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

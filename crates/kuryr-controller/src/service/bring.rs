@@ -4,22 +4,16 @@ use super::{
     calls::{self, Answer, call},
     error::ServiceError,
     forward::{bring_forward, looked_at},
-    index::Known,
-    lean::Seen,
     memory::{Memory, Work},
     observe::add_floating,
-    reconcile::ServiceReconciler,
-    step::{Step as Hold, step},
+    reconciler::ServiceReconciler,
+    target::{Target, Wish},
     wait::{Arriving, next_look, next_repair},
 };
-use kuryr_model::{LoadBalancerId, ObjectKey, ServiceUid, lb::Provisioning};
-use kuryr_plan::{
-    policy::Limits,
-    service::{Desired, Floating, Members, Place, Slice, Step, desired, digest, plan, step::Why},
-};
-use std::{sync::Arc, time::Duration};
+use kuryr_model::{LoadBalancerId, lb::Provisioning};
+use kuryr_plan::service::{Desired, Floating, Members, Place, Step, digest, plan, step::Why};
+use std::time::Duration;
 use tokio::time::Instant;
-use tracing::field::{DisplayValue, display};
 
 /// More steps than any plan has: so many without an end means that they have no effect.
 const MOST_STEPS: usize = 1000;
@@ -39,68 +33,7 @@ pub(super) enum Progress {
     Changed,
 }
 
-/// For whom things are brought to what they should be.
-#[derive(Clone, Copy)]
-pub(super) enum Target<'a> {
-    /// The Service of this key, as long as it has this UID.
-    Service(&'a ObjectKey, &'a ServiceUid),
-    /// Nobody: all that there is of this Service goes.
-    Nobody(&'a ServiceUid),
-}
-
-impl Target<'_> {
-    pub(super) fn uid(&self) -> &ServiceUid {
-        match self {
-            Self::Service(_, uid) | Self::Nobody(uid) => uid,
-        }
-    }
-
-    /// For logs: who is gone has no name.
-    fn name(&self) -> Option<DisplayValue<&ObjectKey>> {
-        match self {
-            Self::Service(key, _) => Some(display(key)),
-            Self::Nobody(_) => None,
-        }
-    }
-}
-
-/// What is wanted for a target, and from what that follows.
-pub(super) struct Wish {
-    pub(super) seen: Option<Arc<Seen>>,
-    pub(super) desired: Desired,
-    pub(super) slices: Vec<Arc<Slice>>,
-    /// What its listeners have to do in place of pods.
-    limits: Option<Limits>,
-}
-
 impl ServiceReconciler {
-    pub(super) fn wish(&self, known: &Known) -> Option<Desired> {
-        let seen = known.service.as_ref()?;
-        let slices: Vec<Slice> = known.slices.iter().map(|slice| Slice::clone(slice)).collect();
-        let site = self.site.with_nodes(self.index.nodes());
-        Some(desired(&seen.service, &slices, &site))
-    }
-
-    /// What is wanted now. `None`: not what was wanted when this began.
-    pub(super) fn wanted(&self, target: Target<'_>) -> Option<Wish> {
-        let (key, uid) = match target {
-            Target::Nobody(uid) => {
-                let desired = Desired::gone(self.site.cluster(), uid.clone());
-                return Some(Wish { seen: None, desired, slices: Vec::new(), limits: None });
-            }
-            Target::Service(key, uid) => (key, uid),
-        };
-        let known = self.index.get(key);
-        let desired = self.wish(&known).filter(|desired| desired.uid == *uid)?;
-        let same = step(Some(&desired), known.load_balancer.as_deref()) == Hold::Serve;
-        let limits = self.policies.limits(key);
-        let desired = match &limits {
-            Some(limits) => desired.limited(limits),
-            None => desired,
-        };
-        same.then_some(Wish { seen: known.service, desired, slices: known.slices, limits })
-    }
-
     /// Does step after step until there is none left, or one has to be waited for.
     pub(super) async fn bring(
         &self,

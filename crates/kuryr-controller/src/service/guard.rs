@@ -1,11 +1,11 @@
 //! A Service whose load balancer hides its clients: its listeners are told whom to let in, and policies whom they let in.
 
 use super::{
-    bring::{Target, Wish},
     error::ServiceError,
-    memory::Memory,
+    memory::{Balancers, Memory},
     observe::Observer,
-    reconcile::{ServiceReconciler, Subject},
+    reconciler::{ServiceReconciler, Subject},
+    target::{Target, Wish},
 };
 use crate::{policy::Keeper, queue::Queue};
 use kuryr_model::{ObjectKey, neutron::Port};
@@ -22,14 +22,6 @@ const MACHINE: &str = "octavia-lb-vrrp-";
 
 /// How long it is remembered which addresses the machines of a load balancer have. Octavia replaces one that fails.
 const REMEMBERED: Duration = Duration::from_secs(60);
-
-/// From where load balancers connect to pods.
-#[derive(Clone, Debug)]
-pub(crate) struct Balancers {
-    of: Vec<Balancer>,
-    addresses: BTreeSet<IpAddr>,
-    since: Instant,
-}
 
 /// Whether the listeners of a provider can tell clients apart that pods do not see. Of others than Octavia's own nothing is
 /// known.

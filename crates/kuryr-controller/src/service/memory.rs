@@ -4,18 +4,24 @@
 //! it is forgotten. Once all that carries our mark was listed, a Service of which nothing is known has nothing there,
 //! unless it is a *suspect*: of one whose call was lost it is asked.
 
-use super::{
-    guard::Balancers,
-    wait::{Arriving, Pace},
-};
+use super::wait::{Arriving, Pace};
 use kuryr_model::{LoadBalancerId, ObjectKey, ServiceUid};
-use kuryr_plan::service::{Observed, ObservedTree, Problem};
+use kuryr_plan::service::{Balancer, Observed, ObservedTree, Problem};
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
+    net::IpAddr,
     time::Duration,
 };
 use tokio::time::Instant;
+
+/// From where load balancers connect to pods.
+#[derive(Clone, Debug)]
+pub(crate) struct Balancers {
+    pub(super) of: Vec<Balancer>,
+    pub(super) addresses: BTreeSet<IpAddr>,
+    pub(super) since: Instant,
+}
 
 /// What is known of one Service.
 #[derive(Clone, Debug, Default)]

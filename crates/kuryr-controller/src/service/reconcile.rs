@@ -1,47 +1,20 @@
 //! From what is known of a Service to what is done for it.
 
 use super::{
-    bring::{Progress, Target},
+    bring::Progress,
     error::ServiceError,
-    index::ServiceIndex,
-    memory::{Memories, Memory, Recall},
-    observe::Observer,
-    report::Reporter,
+    memory::{Memory, Recall},
+    reconciler::{ServiceReconciler, Subject},
     status::Phase,
     step::{Step as Hold, step},
+    target::Target,
     tell::PATIENCE,
-    topology::SiteState,
 };
-use crate::{
-    metrics::Metrics,
-    policy::Keeper,
-    queue::{Outcome, Queue},
-};
+use crate::queue::Outcome;
 use kuryr_model::{KuryrLoadBalancer, ObjectKey, ServiceUid};
 use kuryr_plan::service::Desired;
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::time::Instant;
-
-/// What the queue of Services is about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Subject {
-    /// A Service, and the `KuryrLoadBalancer` of its name.
-    Service(ObjectKey),
-    /// What carries the mark of a Service that is gone, with nothing in Kubernetes that tells of it.
-    Stray(ServiceUid),
-}
-
-/// Does the steps.
-pub(crate) struct ServiceReconciler {
-    pub(crate) index: Arc<ServiceIndex>,
-    pub(crate) queue: Arc<Queue<Subject>>,
-    pub(crate) observer: Observer,
-    pub(crate) site: Arc<SiteState>,
-    pub(crate) memories: Arc<Memories>,
-    pub(crate) reporter: Reporter,
-    pub(crate) metrics: Metrics,
-    pub(crate) policies: Arc<Keeper>,
-}
 
 impl ServiceReconciler {
     /// Does what is to be done for a subject that has waited for this long.

@@ -4,7 +4,7 @@ use super::{
     error::ServiceError,
     forward::is_at_work,
     memory::{Memory, Work},
-    reconcile::ServiceReconciler,
+    reconciler::ServiceReconciler,
 };
 use kuryr_model::ServiceUid;
 use kuryr_openstack::Error as CloudError;

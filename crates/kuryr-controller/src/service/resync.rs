@@ -6,7 +6,7 @@ use super::{
     lean::LeanLoadBalancer,
     memory::Memories,
     observe::Observer,
-    reconcile::Subject,
+    reconciler::Subject,
     topology::{ServicesError, SiteState, provider},
 };
 use crate::{metrics::Metrics, queue::Queue, resync::list};

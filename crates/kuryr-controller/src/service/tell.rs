@@ -1,11 +1,11 @@
 //! What is told of a Service while it is worked on, and when that is over.
 
 use super::{
-    bring::{Target, Wish},
     error::ServiceError,
     memory::Memory,
-    reconcile::{ServiceReconciler, Subject},
+    reconciler::{ServiceReconciler, Subject},
     status::{Facts, Phase, members},
+    target::{Target, Wish},
 };
 use crate::{error::Remedy, queue::Outcome};
 use jiff::Timestamp;

@@ -4,7 +4,7 @@ use super::{
     guard::shown,
     index::ServiceIndex,
     lean::{self, LeanLoadBalancer, Seen, SeenSlice},
-    reconcile::Subject,
+    reconciler::Subject,
 };
 use crate::{
     metrics::Metrics,

@@ -16,11 +16,11 @@ mod task;
 
 use kuryr_model::{PortId, SegmentationId, TrunkId};
 use kuryr_openstack::{Error as CloudError, Network};
-use kuryr_plan::trunk::Trouble;
+use kuryr_plan::trunk::{Room, Trouble};
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use task::{Ask, Task};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Why a port is not on its trunk, or not off it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -53,13 +53,15 @@ struct Shared {
     /// Those that come within this time of each other leave in one request.
     linger: Duration,
     tasks: Mutex<HashMap<TrunkId, mpsc::UnboundedSender<Ask>>>,
+    /// What room each trunk has, as its task knows it.
+    rooms: watch::Sender<HashMap<TrunkId, Room>>,
 }
 
 impl Trunks {
     /// Nothing is asked of Neutron before there is something to do. The tasks end with the last handle.
     #[must_use]
     pub fn new(network: Network, linger: Duration) -> Self {
-        Self { shared: Arc::new(Shared { network, linger, tasks: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { network, linger, tasks: Mutex::default(), rooms: watch::Sender::default() }) }
     }
 
     /// What is known of a trunk when a controller begins: the ids in `KuryrPort`s, and the ports that carry our mark. To be told
@@ -108,11 +110,25 @@ impl Trunks {
         self.ask(trunk, Ask::LookAgain);
     }
 
+    /// How many more ports could be placed on a trunk, with all that were asked for so far there; `None`: it was not read yet, or is
+    /// gone. While it is read again that is what was known before. Nothing is asked of Neutron.
+    #[must_use]
+    pub fn room(&self, trunk: TrunkId) -> Option<Room> {
+        self.shared.rooms.borrow().get(&trunk).copied()
+    }
+
+    /// The room of all trunks that were read, and whether that has changed.
+    #[must_use]
+    pub fn rooms(&self) -> watch::Receiver<HashMap<TrunkId, Room>> {
+        self.shared.rooms.subscribe()
+    }
+
     fn ask(&self, trunk: TrunkId, ask: Ask) {
         let mut tasks = self.shared.tasks.lock();
         let task = tasks.entry(trunk).or_insert_with(|| {
             let (sender, asks) = mpsc::unbounded_channel();
-            tokio::spawn(Task::new(trunk, self.shared.network.clone(), self.shared.linger).run(asks));
+            let Shared { network, linger, rooms, .. } = &*self.shared;
+            tokio::spawn(Task::new(trunk, network.clone(), *linger, rooms.clone()).run(asks));
             sender
         });
         // The task lives as long as its sender, which is here.

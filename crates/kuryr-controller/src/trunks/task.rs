@@ -3,7 +3,7 @@
 use super::TrunkError;
 use kuryr_model::{PortId, SegmentationId, TrunkId, neutron::Trunk};
 use kuryr_openstack::{Error as CloudError, Network};
-use kuryr_plan::trunk::{Outcome, Step, Trouble, Writer};
+use kuryr_plan::trunk::{Outcome, Room, Step, Trouble, Writer};
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 use tokio::{
     sync::{
         mpsc::{UnboundedReceiver, error::TryRecvError},
-        oneshot,
+        oneshot, watch,
     },
     time::timeout,
 };
@@ -36,6 +36,7 @@ pub(super) struct Task {
     trunk: TrunkId,
     network: Network,
     linger: Duration,
+    rooms: watch::Sender<HashMap<TrunkId, Room>>,
     writer: Writer,
     placing: Vec<(PortId, Placed)>,
     leaving: Vec<(PortId, Left)>,
@@ -55,11 +56,17 @@ enum Rest {
 }
 
 impl Task {
-    pub(super) fn new(trunk: TrunkId, network: Network, linger: Duration) -> Self {
+    pub(super) fn new(
+        trunk: TrunkId,
+        network: Network,
+        linger: Duration,
+        rooms: watch::Sender<HashMap<TrunkId, Room>>,
+    ) -> Self {
         Self {
             trunk,
             network,
             linger,
+            rooms,
             writer: Writer::new(),
             placing: Vec::new(),
             leaving: Vec::new(),
@@ -73,6 +80,8 @@ impl Task {
     pub(super) async fn run(mut self, mut asks: UnboundedReceiver<Ask>) {
         loop {
             let plan = self.writer.plan();
+            // Before the answers: whoever is told that there is no room can see it.
+            self.publish();
             self.answer(&plan.troubles);
             match (plan.step, self.rest) {
                 (Some(step), Rest::No) => {
@@ -146,6 +155,12 @@ impl Task {
         }
     }
 
+    /// Tells what room there is, if that is known and news.
+    fn publish(&self) {
+        let Some(room) = self.writer.room() else { return };
+        self.rooms.send_if_modified(|rooms| rooms.insert(self.trunk, room) != Some(room));
+    }
+
     /// Answers those whose ports are where they shall be, and those that cannot be helped.
     fn answer(&mut self, troubles: &BTreeMap<PortId, Trouble>) {
         for (port, reply) in std::mem::take(&mut self.placing) {
@@ -187,6 +202,7 @@ impl Task {
             }
             Err(error) if error.is_trunk_gone() => {
                 self.fail(&TrunkError::Gone(self.trunk));
+                self.rooms.send_if_modified(|rooms| rooms.remove(&self.trunk).is_some());
                 for (_, reply) in self.leaving.drain(..) {
                     let _ = reply.send(Ok(()));
                 }

@@ -2,7 +2,7 @@
 //! Kubernetes' own proxy (`pkg/proxy/healthcheck/service_health.go`).
 
 use super::{
-    index::Index,
+    index::{Check, Index},
     state::{Part, State},
 };
 use axum::{
@@ -10,7 +10,6 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use kuryr_model::ObjectKey;
 use serde_json::json;
 use std::{
     collections::BTreeMap,
@@ -28,15 +27,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A port number that is taken is tried again this much later.
 const RETRY: Duration = Duration::from_secs(5);
-
-/// What is asked at one port number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// The Service.
-    pub service: ObjectKey,
-    /// How many ready endpoints of it this node has.
-    pub endpoints: usize,
-}
 
 /// One that listens; it ends with the guard.
 struct Server {
@@ -128,6 +118,7 @@ fn answer((check, healthy): &(Check, bool)) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kuryr_model::ObjectKey;
 
     #[test]
     fn a_node_is_good_for_a_service_if_it_has_an_endpoint_and_leads_there() {

@@ -1,6 +1,6 @@
 //! What the daemon knows of Services: as little as node ports need.
 
-use super::{health::Check, ruleset::Ruleset};
+use super::ruleset::Ruleset;
 use k8s_openapi::api::{core::v1::Service as KubeService, discovery::v1::EndpointSlice};
 use kuryr_model::ObjectKey;
 use kuryr_plan::service::{Kind, Service, Slice, ThisNode, TrafficPolicy, node_ports, read};
@@ -172,6 +172,15 @@ impl Index {
         });
         Some(Ruleset::new(rules))
     }
+}
+
+/// What is asked at one port number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The Service.
+    pub service: ObjectKey,
+    /// How many ready endpoints of it this node has.
+    pub endpoints: usize,
 }
 
 impl Index {

@@ -6,7 +6,7 @@ use crate::{
     catalog::{Catalog, Entry},
     config::{Credential, Name, Scope},
     http::Http,
-    session::{Call, Observer},
+    observer::{Call, Observer},
 };
 use bytes::Bytes;
 use http::{Method, Request, header};

@@ -18,7 +18,7 @@ mod snapshot;
 pub use error::AuthError;
 pub(crate) use snapshot::Snapshot;
 
-use crate::{CloudConfig, http::Http, session::Observer};
+use crate::{CloudConfig, http::Http, observer::Observer};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::Instant};

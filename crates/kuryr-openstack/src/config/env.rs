@@ -1,6 +1,6 @@
 //! `OS_*` variables.
 
-use super::{interpret::KEYS, settings::Settings};
+use super::settings::{KEYS, Settings};
 
 /// Reads every variable that is a setting.
 pub(super) fn read(variable: &dyn Fn(&str) -> Option<String>) -> Settings {

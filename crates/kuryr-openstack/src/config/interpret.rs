@@ -9,39 +9,6 @@ use http::Uri;
 use secrecy::SecretString;
 use std::{collections::BTreeMap, path::PathBuf};
 
-/// Every setting, by its name in `clouds.yaml`.
-pub(super) const KEYS: &[&str] = &[
-    "auth_url",
-    "auth_type",
-    "username",
-    "user_id",
-    "user_domain_name",
-    "user_domain_id",
-    "password",
-    "project_name",
-    "project_id",
-    "project_domain_name",
-    "project_domain_id",
-    "domain_name",
-    "domain_id",
-    "default_domain",
-    "application_credential_id",
-    "application_credential_name",
-    "application_credential_secret",
-    "token",
-    "region_name",
-    "interface",
-    "endpoint_type",
-    "cacert",
-    "cert",
-    "key",
-    "verify",
-    "insecure",
-    "identity_api_version",
-    "network_endpoint_override",
-    "load_balancer_endpoint_override",
-];
-
 /// Makes a configuration of settings, or says which setting is wrong.
 pub(super) fn interpret(settings: &Settings, origin: Origin) -> Result<CloudConfig, ConfigError> {
     let reader = Reader { settings, origin: &origin };

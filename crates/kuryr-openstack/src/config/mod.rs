@@ -8,6 +8,7 @@
 
 mod clouds;
 mod env;
+mod find;
 mod interpret;
 mod secret;
 mod settings;
@@ -212,7 +213,7 @@ pub enum ConfigError {
         fix: &'static str,
     },
     /// A file in the secret's directory that is no setting.
-    #[error("{} is no setting: remove it from the secret; the settings are {}", path.display(), interpret::KEYS.join(", "))]
+    #[error("{} is no setting: remove it from the secret; the settings are {}", path.display(), settings::KEYS.join(", "))]
     Unknown {
         /// The file.
         path: PathBuf,
@@ -228,7 +229,7 @@ impl CloudConfig {
 
     /// The same with other environment variables.
     pub fn load_with(sources: &Sources, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let (settings, origin) = settings::find(sources, variable)?;
+        let (settings, origin) = find::find(sources, variable)?;
         let mut config = interpret::interpret(&settings, origin)?;
         config.sources = Some(sources.clone());
         Ok(config)

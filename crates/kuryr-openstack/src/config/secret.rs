@@ -2,8 +2,7 @@
 
 use super::{
     ConfigError,
-    interpret::KEYS,
-    settings::{Origin, Settings},
+    settings::{KEYS, Origin, Settings},
 };
 use std::{fs, io, path::Path};
 

@@ -1,11 +1,40 @@
 //! Settings as read, before anything is made of them, and where they are from.
 
-use super::{ConfigError, Sources, clouds, env, secret};
 use secrecy::{ExposeSecret as _, SecretString};
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// Every setting, by its name in `clouds.yaml`.
+pub(super) const KEYS: &[&str] = &[
+    "auth_url",
+    "auth_type",
+    "username",
+    "user_id",
+    "user_domain_name",
+    "user_domain_id",
+    "password",
+    "project_name",
+    "project_id",
+    "project_domain_name",
+    "project_domain_id",
+    "domain_name",
+    "domain_id",
+    "default_domain",
+    "application_credential_id",
+    "application_credential_name",
+    "application_credential_secret",
+    "token",
+    "region_name",
+    "interface",
+    "endpoint_type",
+    "cacert",
+    "cert",
+    "key",
+    "verify",
+    "insecure",
+    "identity_api_version",
+    "network_endpoint_override",
+    "load_balancer_endpoint_override",
+];
 
 /// Settings by their names in `clouds.yaml`, those of its `auth` part beside the others. Any may be a secret.
 #[derive(Clone, Debug, Default)]
@@ -66,45 +95,4 @@ impl Origin {
             Self::Given => key.to_owned(),
         }
     }
-}
-
-/// Looks for settings: a secret if there is one, a chosen cloud, `OS_*` variables, the only cloud of a file.
-pub(super) fn find(
-    sources: &Sources,
-    variable: &dyn Fn(&str) -> Option<String>,
-) -> Result<(Settings, Origin), ConfigError> {
-    let cloud = sources.cloud.clone().or_else(|| variable("OS_CLOUD")).filter(|cloud| !cloud.is_empty());
-    if let Some(dir) = &sources.secret_dir {
-        let file = dir.join("clouds.yaml");
-        return if file.is_file() { clouds::read(&file, cloud.as_deref()) } else { secret::read(dir) };
-    }
-    if sources.clouds_file.is_none() && cloud.is_none() && variable("OS_AUTH_URL").is_some() {
-        return Ok((env::read(variable), Origin::Environment));
-    }
-    let places = places(sources, variable);
-    let searched = || places.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
-    let file = match &sources.clouds_file {
-        Some(file) => Some(file),
-        None => places.iter().find(|path| path.is_file()),
-    };
-    match (file, cloud) {
-        (Some(file), cloud) => clouds::read(file, cloud.as_deref()),
-        (None, Some(cloud)) => Err(ConfigError::NoFile { cloud, searched: searched() }),
-        (None, None) => Err(ConfigError::Nothing { searched: searched() }),
-    }
-}
-
-/// The files that may be the `clouds.yaml`, first the one that wins.
-fn places(sources: &Sources, variable: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
-    if let Some(file) = &sources.clouds_file {
-        return vec![file.clone()];
-    }
-    let chosen = variable("OS_CLIENT_CONFIG_FILE").map(PathBuf::from);
-    let home = variable("XDG_CONFIG_HOME")
-        .filter(|dir| !dir.is_empty())
-        .map(PathBuf::from)
-        .or_else(|| variable("HOME").map(|home| Path::new(&home).join(".config")));
-    let directories = [Some(PathBuf::from(".")), home.map(|dir| dir.join("openstack")), Some("/etc/openstack".into())];
-    let usual = directories.into_iter().flatten().flat_map(|dir| [dir.join("clouds.yaml"), dir.join("clouds.yml")]);
-    chosen.into_iter().chain(usual).collect()
 }

@@ -91,6 +91,7 @@ mod naming;
 pub(crate) mod nets;
 mod objects;
 mod open;
+mod problem;
 mod reach;
 mod read;
 mod selector;
@@ -107,8 +108,9 @@ pub use group::{
 pub use naming::{description, digest_in};
 pub use objects::{containers, named_port, node_addresses, pod_of};
 pub use open::{Span, open};
+pub use problem::{Effect, MAX_RULES, Problem};
 pub use reach::{Answer, Cause, Look, NoAnswer, Place, Side, Verdict, Way, reach};
-pub use read::{Effect, MAX_RULES, Nameless, Problem};
+pub use read::Nameless;
 pub use selector::{Labels, Requirement, Selector};
 pub use spec::{Namespaces, Peer, Policy, PolicyRule, Ports, Protocol};
 pub use world::{Change, Endpoint, Guard, NamedPort, Pod, Service, ServicePort, World};

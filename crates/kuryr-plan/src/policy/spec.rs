@@ -1,6 +1,6 @@
 //! A NetworkPolicy as the compiler takes it: read, checked and with every default filled in.
 
-use super::{cidr::IpBlock, read::Problem, selector::Selector};
+use super::{cidr::IpBlock, problem::Problem, selector::Selector};
 use kuryr_model::{ObjectKey, PolicyUid};
 use std::fmt;
 

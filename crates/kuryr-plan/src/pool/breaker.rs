@@ -3,6 +3,12 @@
 use super::Moment;
 use std::time::Duration;
 
+/// How long nothing is asked of a full subnet or a used up quota, at first.
+pub(super) const PAUSE_FULL: Duration = Duration::from_secs(30);
+
+/// How long nothing is asked of a cloud that is away, at first.
+pub(super) const PAUSE_AWAY: Duration = Duration::from_secs(5);
+
 /// Closed while requests succeed. After a refusal it is open for a time that doubles each time; then one port is asked for,
 /// and its answer decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,16 +2,14 @@
 
 use super::{
     Breaker, Lead, Moment, Place, PoolKey, Settings,
+    breaker::{PAUSE_AWAY, PAUSE_FULL},
     plan::{BulkId, Sent},
     reclaim::Shortage,
     store::Store,
 };
 use crate::subnets::Choice;
-use kuryr_model::{NetworkId, PodUid, PortId, neutron::Port};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use kuryr_model::{PodUid, PortId, neutron::Port};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The state of all pools of a cluster.
 #[derive(Clone, Debug)]
@@ -59,11 +57,6 @@ pub enum Refusal {
     Other,
 }
 
-/// How long nothing is asked of a full subnet or a used up quota, at first.
-pub(super) const PAUSE_FULL: Duration = Duration::from_secs(30);
-/// How long nothing is asked of a cloud that is away, at first.
-const PAUSE_AWAY: Duration = Duration::from_secs(5);
-
 impl Pools {
     /// No pools yet. `choices` are where ports may be, best first.
     #[must_use]
@@ -108,17 +101,7 @@ impl Pools {
     /// A place is gone: the ports that its pools had are to be deleted. What is lent stays so.
     pub fn close(&mut self, place: &Place) -> Vec<PortId> {
         self.places.remove(place);
-        self.close_all(|key| key.place == *place)
-    }
-
-    /// A network is gone, or is not for pods any more.
-    pub fn close_network(&mut self, network: NetworkId) -> Vec<PortId> {
-        self.choices.retain(|choice| choice.network != network);
-        self.close_all(|key| key.network == network)
-    }
-
-    fn close_all(&mut self, which: impl Fn(&PoolKey) -> bool) -> Vec<PortId> {
-        let keys: Vec<PoolKey> = self.stores.keys().filter(|key| which(key)).cloned().collect();
+        let keys: Vec<PoolKey> = self.stores.keys().filter(|key| key.place == *place).cloned().collect();
         let mut gone = Vec::new();
         for key in keys {
             if let Some(store) = self.stores.get_mut(&key) {

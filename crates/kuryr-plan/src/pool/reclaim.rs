@@ -1,6 +1,6 @@
 //! Spare ports make way for pods that find no room.
 
-use super::{Moment, PoolKey, Pools, pools::PAUSE_FULL};
+use super::{Moment, PoolKey, Pools, breaker::PAUSE_FULL};
 use crate::subnets::Choice;
 use kuryr_model::{PortId, neutron::Port};
 use std::collections::BinaryHeap;

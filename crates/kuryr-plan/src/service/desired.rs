@@ -1,67 +1,21 @@
-//! What a Service has to have.
+//! What a Service has to have, from what it says and where it is.
 
 use super::{
     annotations::{self, Options},
     exposure::{Exposure, exposure},
-    ingress::Exposed,
     input::{Family, Kind, Service, Slice, TrafficPolicy},
     listeners::{Frame, Style, affinity, listeners, style},
-    matching::{nobody, only},
     members::Subnets,
     problem::{Effect, Problem, Reason},
     provider::{Abilities, Feature, Provider},
+    ranges::{nobody, only},
     site::Site,
-    tree::{Floating, Place, Role, Tree, Vip},
+    tree::{Place, Role, Tree, Vip},
+    wanted::{Desired, Exposed, Nothing, mark},
 };
 use ipnet::IpNet;
-use kuryr_model::{ClusterId, Mark, Purpose, ServiceUid, SubnetId};
+use kuryr_model::SubnetId;
 use std::{collections::BTreeSet, net::IpAddr};
-
-/// What a Service has to have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Desired {
-    /// The cluster, by whose mark what is ours is known.
-    pub cluster: ClusterId,
-    /// The Service.
-    pub uid: ServiceUid,
-    /// Its clusterIPs.
-    pub cluster_ips: Vec<IpAddr>,
-    /// Its load balancers: one for its clusterIPs ([`Role::Cluster`]), and one if it asks for another address
-    /// ([`Role::External`]).
-    pub trees: Vec<Tree>,
-    /// Something about its exposure has to be put right first: a load balancer that it has beside the one for its
-    /// clusterIPs is emptied, not deleted, so that its address is not lost.
-    pub held: bool,
-    /// Its floating IP.
-    pub floating: Floating,
-    /// What its `status.loadBalancer` is made from.
-    pub exposed: Exposed,
-    /// What is not done as it asks for, sorted.
-    pub problems: Vec<Problem>,
-    /// Why there is no load balancer for it, if so.
-    pub nothing: Option<Nothing>,
-}
-
-/// Why a Service has no load balancer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nothing {
-    /// It is gone, or being deleted.
-    Gone,
-    /// It has no clusterIP: its endpoints are found by the DNS alone.
-    Headless,
-    /// It is a name in the DNS.
-    ExternalName,
-    /// It has no ports.
-    NoPorts,
-    /// None of its clusterIPs can be had, as its problems say.
-    NoVip,
-}
-
-/// The tags of everything that a Service has in OpenStack.
-#[must_use]
-pub(crate) fn mark(cluster: &ClusterId, uid: &ServiceUid) -> Vec<String> {
-    Mark { cluster: cluster.clone(), purpose: Purpose::Service(uid.clone()) }.tags()
-}
 
 /// What `service` with the endpoints in `slices` has to have.
 #[must_use]
@@ -291,24 +245,6 @@ impl Builder<'_> {
             allowed.extend(self.site.nodes.iter().map(IpNet::trunc));
         }
         only(&allowed.into_iter().collect::<Vec<_>>(), families)
-    }
-}
-
-impl Desired {
-    /// What a Service that is gone has to have: nothing.
-    #[must_use]
-    pub fn gone(cluster: ClusterId, uid: ServiceUid) -> Self {
-        Self {
-            cluster,
-            uid,
-            cluster_ips: Vec::new(),
-            trees: Vec::new(),
-            held: false,
-            floating: Floating::None,
-            exposed: Exposed::default(),
-            problems: Vec::new(),
-            nothing: Some(Nothing::Gone),
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A text that tells whether members have changed since they were applied.
 
-use super::desired::Desired;
+use super::wanted::Desired;
 use std::fmt::Write as _;
 
 /// A digest of all members that `desired` has, by tree and listener: recorded once they are applied, so that after a

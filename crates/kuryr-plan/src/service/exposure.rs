@@ -2,12 +2,12 @@
 
 use super::{
     annotations::{self, Options, SubnetChoice},
-    desired::mark,
     input::{Family, Kind, Service},
     problem::{Effect, Problem, Reason},
     provider::{Abilities, Feature},
     site::{Class, Site},
     tree::{Floating, KEEP_TAG, Place, Role, Vip, WantedFloating},
+    wanted::mark,
 };
 use ipnet::IpNet;
 use kuryr_model::{NetworkId, SubnetId};

@@ -1,31 +1,17 @@
 //! What a Service's `status.loadBalancer.ingress` says.
 
 use super::{
-    desired::Desired,
     input::{Family, Transport},
     matching::{Pairs, is_our_floating, pairs},
     observed::Observed,
     tree::{Floating, Role},
+    wanted::Desired,
 };
 use kuryr_model::{
     lb::{LoadBalancer, Provisioning},
     neutron::FloatingIp,
 };
 use std::net::IpAddr;
-
-/// How a Service shows itself to the world.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Exposed {
-    /// It is of type `LoadBalancer` and of our class: its status is ours to write. Otherwise it must be left alone, but
-    /// for an entry that we wrote before.
-    pub ours: bool,
-    /// Shown in place of an address.
-    pub hostname: Option<String>,
-    /// Its ports.
-    pub ports: Vec<(Transport, u16)>,
-    /// The tree at which it is reached; `None`: it must not be, for now.
-    pub at: Option<Role>,
-}
 
 /// One entry of `status.loadBalancer.ingress`: an address or a name, never both.
 #[derive(Clone, Debug, PartialEq, Eq)]

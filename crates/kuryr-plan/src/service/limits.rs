@@ -1,12 +1,13 @@
 //! Listeners that let in only whom the pods behind them would, where the load balancer hides its clients from them.
 
 use super::{
-    desired::Desired,
     input::{Family, Transport},
-    matching::{nobody, pairs},
+    matching::pairs,
     observed::Observed,
     problem::{Effect, Problem, Reason},
+    ranges::nobody,
     tree::{ListenerKey, Place, Role},
+    wanted::Desired,
 };
 use crate::policy::{
     Limit, Limits, MAX_CLIENTS, Protocol,

@@ -1,18 +1,14 @@
 //! Which of the load balancers that are there is which of those that are wanted.
 
 use super::{
-    desired::Desired,
     input::Family,
     observed::{Observed, ObservedTree},
+    ranges::only,
     tree::{Place, Role, Tree},
+    wanted::Desired,
 };
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use kuryr_model::{LoadBalancerId, Mark, Purpose, lb::Provisioning, neutron::FloatingIp};
-use std::{
-    borrow::Cow,
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use kuryr_model::{LoadBalancerId, lb::Provisioning, neutron::FloatingIp};
+use std::{borrow::Cow, collections::BTreeSet, net::IpAddr};
 
 /// Wanted load balancers with those that are there.
 #[derive(Debug)]
@@ -33,15 +29,10 @@ impl<'a> Pairs<'a> {
     }
 }
 
-/// Whether tags carry the mark of the Service.
-pub(crate) fn is_marked(desired: &Desired, tags: &[String]) -> bool {
-    Mark::read(&desired.cluster, tags).is_some_and(|mark| mark.purpose == Purpose::Service(desired.uid.clone()))
-}
-
 /// Whether a floating IP is the Service's: made for it, or adopted by it.
 pub(crate) fn is_our_floating(desired: &Desired, floating: &FloatingIp) -> bool {
     let words = || floating.description.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    is_marked(desired, &floating.tags) || is_marked(desired, &words())
+    desired.owns(&floating.tags) || desired.owns(&words())
 }
 
 /// Pairs what is wanted with what is there.
@@ -52,7 +43,7 @@ pub(crate) fn pairs<'a>(desired: &'a Desired, observed: &'a Observed) -> Pairs<'
     let own: Vec<&ObservedTree> = observed
         .trees
         .iter()
-        .filter(|tree| is_marked(desired, &tree.load_balancer.tags))
+        .filter(|tree| desired.owns(&tree.load_balancer.tags))
         .filter(|tree| tree.load_balancer.provisioning_status != Provisioning::Deleted)
         .collect();
     let mut used: BTreeSet<LoadBalancerId> = BTreeSet::new();
@@ -175,26 +166,4 @@ fn one_family(tree: &Tree, role: Role, n: usize) -> Option<Cow<'static, Tree>> {
         listener.allowed_cidrs = only(&listener.allowed_cidrs, &[family]);
     }
     Some(Cow::Owned(part))
-}
-
-/// Those of `ranges` that are of the families. What was a limit stays one: no range left would mean everybody, so then
-/// it is one that nobody comes from.
-pub(crate) fn only(ranges: &[IpNet], families: &[Family]) -> Vec<IpNet> {
-    if ranges.is_empty() {
-        return Vec::new();
-    }
-    let kept: Vec<IpNet> =
-        ranges.iter().copied().filter(|range| families.contains(&Family::of(range.addr()))).collect();
-    if !kept.is_empty() {
-        return kept;
-    }
-    families.iter().copied().map(nobody).collect()
-}
-
-/// What no client comes from.
-pub(crate) fn nobody(family: Family) -> IpNet {
-    match family {
-        Family::V4 => IpNet::V4(Ipv4Net::from(Ipv4Addr::LOCALHOST)),
-        Family::V6 => IpNet::V6(Ipv6Net::from(Ipv6Addr::LOCALHOST)),
-    }
 }

@@ -32,19 +32,21 @@ pub mod node_ports;
 pub mod observed;
 pub mod problem;
 pub mod provider;
+mod ranges;
 pub mod read;
 pub mod site;
 pub mod step;
 pub mod summary;
 pub mod tree;
+pub mod wanted;
 
 pub(crate) use members::all_endpoints;
 
 pub use annotations::Options;
-pub use desired::{Desired, Nothing, desired};
+pub use desired::desired;
 pub use diff::{Plan, plan};
 pub use digest::digest;
-pub use ingress::{Exposed, Ingress, ingress};
+pub use ingress::{Ingress, ingress};
 pub use input::{Endpoint, Family, Kind, Service, ServicePort, Slice, SlicePort, TrafficPolicy, Transport};
 pub use limits::{Admission, Balancer, admission};
 pub use node_ports::{At, NodePortRule, ThisNode, node_ports};
@@ -58,3 +60,4 @@ pub use tree::{
     ADOPTED_TAG, Floating, KEEP_TAG, Listener, ListenerKey, Member, Monitor, Place, Pool, Role, Timeouts, Tree, Vip,
     WantedFloating,
 };
+pub use wanted::{Desired, Exposed, Nothing};

@@ -1,6 +1,6 @@
 //! What of one Service is in Octavia and Neutron.
 
-use super::{desired::Desired, digest::digest, matching::is_marked, tree::Member};
+use super::{digest::digest, tree::Member, wanted::Desired};
 use kuryr_model::{ClusterId, ListenerPoolId, LoadBalancerId, Mark, Purpose, ServiceUid, lb, neutron::FloatingIp};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -180,7 +180,7 @@ impl Observed {
             return Vec::new();
         }
         let pools = self.trees.iter().flat_map(|tree| &tree.pools);
-        let counted = pools.filter(|pool| pool.members == Members::Counted && is_marked(desired, &pool.pool.tags));
+        let counted = pools.filter(|pool| pool.members == Members::Counted && desired.owns(&pool.pool.tags));
         counted.map(|pool| pool.pool.id).collect()
     }
 }

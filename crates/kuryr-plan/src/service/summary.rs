@@ -1,13 +1,13 @@
 //! A Service's load balancers as people are shown them.
 
 use super::{
-    desired::Desired,
     diff::plan,
     ingress::shown_floating,
     input::Transport,
     matching::pairs,
     observed::{Members, Observed, ObservedTree},
     tree::{Listener, ListenerKey, Member, Role, Tree},
+    wanted::Desired,
 };
 use kuryr_model::{FloatingIpId, HealthMonitorId, ListenerId, ListenerPoolId, LoadBalancerId, PortId, lb};
 use std::{fmt, net::IpAddr};

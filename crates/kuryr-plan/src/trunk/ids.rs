@@ -28,6 +28,11 @@ impl Ids {
         self.taken[word] & bit != 0
     }
 
+    /// How many are free.
+    pub(super) fn free(&self) -> usize {
+        SegmentationId::COUNT - self.taken.iter().map(|word| word.count_ones() as usize).sum::<usize>()
+    }
+
     /// Takes a free one, if there is one.
     pub(super) fn give(&mut self) -> Option<SegmentationId> {
         let mut id = self.last;
@@ -57,9 +62,11 @@ mod tests {
     fn each_of_the_4094_is_given_once_and_then_none() {
         let mut ids = Ids::after(4000.try_into().unwrap());
         ids.take(7.try_into().unwrap());
+        ids.take(7.try_into().unwrap());
+        assert_eq!(ids.free(), 4093);
         let given: BTreeSet<_> = std::iter::from_fn(|| ids.give()).map(SegmentationId::get).collect();
         assert_eq!(given, (1..=4094).filter(|id| *id != 7).collect());
-        assert_eq!(ids.give(), None);
+        assert_eq!((ids.give(), ids.free()), (None, 0));
     }
 
     #[test]

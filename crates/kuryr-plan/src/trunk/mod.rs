@@ -22,5 +22,5 @@ mod step;
 mod tests;
 mod writer;
 
-pub use step::{Outcome, Plan, Step, Trouble};
+pub use step::{Outcome, Plan, Room, Step, Trouble};
 pub use writer::{MOST_AT_ONCE, Writer};

@@ -77,3 +77,12 @@ pub struct Plan {
     /// The ports that cannot be helped.
     pub troubles: BTreeMap<PortId, Trouble>,
 }
+
+/// How many more ports a trunk has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Ids that are nobody's.
+    pub free: usize,
+    /// Ids of subports that Kuryr did not make.
+    pub others: usize,
+}

@@ -1,6 +1,6 @@
 //! The writer of a trunk against a Neutron that knows no more than its rules.
 
-use super::{MOST_AT_ONCE, Outcome, Plan, Step, Trouble, Writer};
+use super::{MOST_AT_ONCE, Outcome, Plan, Room, Step, Trouble, Writer};
 use kuryr_model::{PortId, SegmentationId, neutron::Subport};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -163,7 +163,7 @@ fn a_full_trunk_says_so_and_takes_the_next_one_when_there_is_room() {
     let (mut writer, mut neutron) = (Writer::new(), Neutron::default());
     (0..4094).for_each(|n| writer.want(port(n), None));
     assert_eq!(settle(&mut writer, &mut neutron), BTreeMap::new());
-    assert_eq!((neutron.subports.len(), writer.room()), (4094, Some(0)));
+    assert_eq!((neutron.subports.len(), writer.room()), (4094, Some(Room { free: 0, others: 0 })));
     writer.want(port(5000), None);
     assert_eq!(settle(&mut writer, &mut neutron), [(port(5000), Trouble::Full)].into());
     writer.unwant(port(17));
@@ -371,6 +371,26 @@ impl World {
     }
 }
 
+/// A trunk on which others have all ids but the first fifteen.
+fn crowded() -> Neutron {
+    Neutron { subports: (16..=4094).map(|id| (other(id), id.into())).collect(), ..Neutron::default() }
+}
+
+#[test]
+fn what_nobody_wants_any_more_is_room_and_what_a_missing_subport_was_told_is_none() {
+    let mut neutron = crowded();
+    let mut writer = Writer::new();
+    assert_eq!(writer.room(), None);
+    writer.ours([port(1)]);
+    neutron.subports.insert(port(1), 1);
+    writer.want(port(2), Some(id(2)));
+    writer.want(port(3), None);
+    writer.tell(&Step::Read, Outcome::Done(neutron.shown()));
+    assert_eq!(writer.room(), Some(Room { free: 13, others: 4079 }));
+    writer.look_again();
+    assert_eq!(writer.room(), None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
@@ -408,5 +428,36 @@ proptest! {
                 prop_assert_eq!(u32::from(told.get()), *there);
             }
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    /// Whatever happened on a trunk: as many more ports as it says fit on it, and of one more it says that there is no room.
+    #[test]
+    fn the_room_of_a_trunk_is_what_still_fits(events in prop::collection::vec(event(), 1..50)) {
+        let mut world = World { neutron: crowded(), ..World::default() };
+        for event in &events {
+            world.run(event);
+        }
+        let World { mut neutron, mut writer, .. } = world;
+        neutron.unusable.clear();
+        writer.tell(&Step::Read, Outcome::Done(neutron.shown()));
+        let strangers = neutron.subports.keys().filter(|port| **port >= other(0)).count();
+        let room = writer.room().unwrap();
+        prop_assert_eq!(room.others, strangers);
+        let full = |troubles: BTreeMap<PortId, Trouble>| troubles.values().filter(|why| **why == Trouble::Full).count();
+        if room.free == 0 {
+            // More may be wanted already than fits.
+            writer.want(port(100), None);
+            prop_assert!(full(settle(&mut writer, &mut neutron)) > 0);
+            return Ok(());
+        }
+        (0..room.free as u16).for_each(|n| writer.want(port(100 + n), None));
+        prop_assert_eq!(full(settle(&mut writer, &mut neutron)), 0);
+        prop_assert_eq!(writer.room(), Some(Room { free: 0, others: strangers }));
+        writer.want(port(100 + room.free as u16), None);
+        prop_assert_eq!(full(settle(&mut writer, &mut neutron)), 1);
     }
 }

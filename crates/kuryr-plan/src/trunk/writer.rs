@@ -1,6 +1,6 @@
 //! All that is known and wanted of one trunk.
 
-use super::{Outcome, Plan, Step, Trouble, ids::Ids};
+use super::{Outcome, Plan, Room, Step, Trouble, ids::Ids};
 use kuryr_model::{PortId, SegmentationId, neutron::Subport};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,11 +94,21 @@ impl Writer {
         self.carries.as_ref().is_none_or(|carries| carries.contains_key(&port))
     }
 
-    /// How many more subports fit; `None` while the trunk was not read.
+    /// How many more ports could be wanted, once all that is wanted now is there and what is left over is gone; `None` while the
+    /// trunk was not read.
     #[must_use]
-    pub fn room(&self) -> Option<usize> {
+    pub fn room(&self) -> Option<Room> {
         let carries = self.carries.as_ref()?;
-        Some(SegmentationId::COUNT.saturating_sub(carries.len()))
+        let mut ids = Ids::after(self.last);
+        for id in carries.iter().filter(|(port, _)| !self.ours.contains(port)).filter_map(|(_, id)| vlan(*id)) {
+            ids.take(id);
+        }
+        let others = SegmentationId::COUNT - ids.free();
+        self.wanted.values().filter_map(|id| *id).for_each(|id| ids.take(id));
+        // One that Neutron refused gets no id until it is wanted again.
+        let comes = |port: &PortId| self.id_on_trunk(*port).is_some() || !self.refused.contains(port);
+        let coming = self.wanted.iter().filter(|(port, id)| id.is_none() && comes(port)).count();
+        Some(Room { free: ids.free().saturating_sub(coming), others })
     }
 
     /// `port`, which shall be on the trunk, does not work there: it is taken off and put back, with the same id if that was told.
@@ -183,7 +193,8 @@ impl Writer {
         );
         let is_stale = |port: &&PortId| self.ours.contains(port) && !self.wanted.contains_key(port);
         let stale: Vec<PortId> = carries.keys().filter(is_stale).copied().take(self.batch).collect();
-        if stale.is_empty() {
+        // What is about to go makes room.
+        if stale.is_empty() && in_the_way.is_empty() {
             troubles.extend(without.into_iter().map(|port| (port, Trouble::Full)));
         }
         let step = if !in_the_way.is_empty() {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::calls::CallRecord;
 use super::config::Latency;
-use super::faults::{Effect, FaultId};
+use super::faults::{Effect, FaultId, INTERNAL_ERROR};
 use super::http::{Answer, Call, Service};
 use super::neutron::{Caller, Error};
 use super::wire::{Connection, GatedListener};
@@ -204,6 +204,14 @@ async fn suffer(cloud: &Cloud, call: &Call, id: FaultId, effect: Effect) -> Opti
         Effect::LoseAnswer => {
             serve_call(cloud, call).await;
             None
+        }
+        Effect::DoHalf => {
+            let half = call.first_half();
+            if half.items() > 0 && half.items() < call.items() {
+                serve_call(cloud, &half).await;
+            }
+            let (kind, message) = INTERNAL_ERROR;
+            Some(Error::new(StatusCode::INTERNAL_SERVER_ERROR, kind, message).answer())
         }
         Effect::HoldAnswer => {
             let answer = serve_call(cloud, call).await;

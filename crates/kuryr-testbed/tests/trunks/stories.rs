@@ -6,6 +6,7 @@ use kuryr_openstack::{
     Class, Waits,
     network::{NewPort, PortUpdate},
 };
+use kuryr_plan::trunk::Room;
 use kuryr_testbed::cloud::{Fault, TrunkStatus};
 use std::time::Duration;
 
@@ -146,16 +147,21 @@ async fn who_can_do_something_is_told() {
 async fn the_4095th_subport_is_told_why_and_comes_when_there_is_room() {
     let world = World::new().await;
     let trunks = world.trunks();
+    let mut rooms = trunks.rooms();
     let mut ports = Vec::new();
+    assert_eq!(trunks.room(world.trunk), None, "nobody has asked for it");
     while ports.len() < 4094 {
         ports.extend(world.ports(89).await);
     }
     let mut all = ids(place_all(&trunks, world.trunk, &ports).await);
     all.sort_unstable();
     assert_eq!(all, (1..=4094).collect::<Vec<u32>>());
+    assert_eq!(trunks.room(world.trunk), Some(Room { free: 0, others: 0 }));
     let next = world.ports(1).await[0];
     let error = trunks.place(world.trunk, next).await.unwrap_err();
     assert!(error.to_string().contains("no further pod fits"), "{error}");
     trunks.leave(world.trunk, ports[7]).await.unwrap();
     trunks.place(world.trunk, next).await.unwrap();
+    trunks.leave(world.trunk, ports[8]).await.unwrap();
+    rooms.wait_for(|rooms| rooms[&world.trunk].free == 1).await.unwrap();
 }

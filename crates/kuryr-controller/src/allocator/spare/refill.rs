@@ -2,7 +2,7 @@
 
 use super::{NAME, Spares};
 use crate::{
-    allocator::{Shared, refusal},
+    allocator::{Shared, make::refusal},
     error::Reason,
 };
 use kuryr_model::{DEVICE_OWNER, Mark, Purpose, neutron::Port};

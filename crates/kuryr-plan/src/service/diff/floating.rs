@@ -7,7 +7,7 @@
 use super::{Planner, Turn};
 use crate::service::{
     input::Family,
-    matching::{Pairs, is_marked, is_our_floating},
+    matching::{Pairs, is_our_floating},
     observed::Observed,
     problem::{Effect, Reason},
     step::Step,
@@ -122,7 +122,7 @@ impl Planner<'_> {
     }
 
     fn is_vip_port(&self, observed: &Observed, port: PortId) -> bool {
-        let own = |tree: &&crate::service::ObservedTree| is_marked(self.desired, &tree.load_balancer.tags);
+        let own = |tree: &&crate::service::ObservedTree| self.desired.owns(&tree.load_balancer.tags);
         observed.trees.iter().filter(own).any(|tree| tree.load_balancer.vip_port_id == Some(port))
     }
 

@@ -7,7 +7,6 @@ use super::{Planner, Turn};
 use crate::service::{
     annotations,
     input::Transport,
-    matching::is_marked,
     observed::{Members, ObservedPool, ObservedTree},
     problem::{Effect, Reason},
     step::Step,
@@ -49,7 +48,7 @@ impl Planner<'_> {
     }
 
     fn is_own(&self, tags: &[String]) -> bool {
-        is_marked(self.desired, tags)
+        self.desired.owns(tags)
     }
 
     fn taken(&mut self, tree: &Tree, listener: &Listener, other: &lb::Listener) {

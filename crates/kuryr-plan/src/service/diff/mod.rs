@@ -11,11 +11,11 @@ mod listeners;
 mod trees;
 
 use super::{
-    desired::Desired,
     matching::pairs,
     observed::Observed,
     problem::{Effect, Problem, Reason},
     step::Step,
+    wanted::Desired,
 };
 
 /// What to do.

@@ -3,7 +3,7 @@
 use super::{Planner, Turn};
 use crate::service::{
     annotations,
-    matching::{fits, is_marked},
+    matching::fits,
     observed::ObservedTree,
     problem::{Effect, Reason},
     provider::{Can, Feature, Provider},
@@ -66,7 +66,7 @@ impl Planner<'_> {
     /// A load balancer that nothing wants. Of one that is not ours, or that others use, only what is ours goes.
     pub(super) fn leftover(&mut self, there: &ObservedTree) {
         let lb = &there.load_balancer;
-        let ours = is_marked(self.desired, &lb.tags);
+        let ours = self.desired.owns(&lb.tags);
         let shared = ours && self.is_shared(there);
         let keep = self.desired.held || shared || !ours;
         if keep && !self.has_own(there) {
@@ -108,8 +108,8 @@ impl Planner<'_> {
     }
 
     fn has_own(&self, there: &ObservedTree) -> bool {
-        there.listeners.iter().any(|listener| is_marked(self.desired, &listener.tags))
-            || there.pools.iter().any(|pool| is_marked(self.desired, &pool.pool.tags))
+        there.listeners.iter().any(|listener| self.desired.owns(&listener.tags))
+            || there.pools.iter().any(|pool| self.desired.owns(&pool.pool.tags))
     }
 }
 
