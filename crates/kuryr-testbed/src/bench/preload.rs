@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use std::{collections::HashMap, time::Duration};
 
 /// Pods of one node.
-pub(super) const PER_NODE: usize = 100;
+const PER_NODE: usize = 100;
 /// Pods with the same label `slot`: their numbers but for the last digit.
 pub(super) const SLOT: usize = 10;
 /// Ports that are made in one request.

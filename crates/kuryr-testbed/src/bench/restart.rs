@@ -25,6 +25,9 @@ pub(super) const GROUP: &str = "restart";
 /// Between two looks at the controller's metrics, which have no notification.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// For how long pools must not have changed to be full.
+const REST: Duration = Duration::from_secs(2);
+
 /// How long a restart may take before it is given up.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -72,7 +75,7 @@ async fn on(world: &mut World, scale: &Scale, nodes: Nodes) -> anyhow::Result<Ve
         figures.extend(without_pools(world, scale, count, size).await?);
     }
     let rounds = if scale.quick { 1 } else { 3 };
-    let spare = fill_pools(world, count).await?;
+    let spare = fill_pools(world).await?;
     let mut restarts = Vec::new();
     for round in 0..rounds {
         restarts.push(restart(world, count, &format!("spare{round}"), false).await?);
@@ -143,22 +146,22 @@ fn steps(restarts: &[Restart]) -> String {
 }
 
 /// Has a controller with pools make their ports, and stops it; how many these are.
-async fn fill_pools(world: &mut World, pods: usize) -> anyhow::Result<usize> {
+async fn fill_pools(world: &mut World) -> anyhow::Result<usize> {
     fs::write(&world.kuryr.settings().config, format!("[openstack]\ncloud = \"kuryr\"\n{PROVIDER}"))?;
     let controller = world.kuryr.start_controller().await?;
-    let nodes = pods.div_ceil(preload::PER_NODE);
-    let started = Instant::now();
-    let spare = loop {
-        let report = world.kuryr.pools().await?;
-        let full = |report: &PoolReport| {
-            report.pools.iter().filter(|pool| pool.ready > 0 && pool.ready >= pool.target).count()
-        };
-        if let Some(report) = report.filter(|report| full(report) >= nodes && report.requests == 0) {
-            break report.held;
-        }
-        ensure!(started.elapsed() < PATIENCE, "the pools are not filled after {PATIENCE:?}:\n{}", world.logs());
-        tokio::time::sleep(LOOK).await;
+    let full = |report: &PoolReport| {
+        report.requests == 0 && report.held > 0 && report.pools.iter().all(|pool| pool.ready >= pool.target)
     };
+    let (started, mut spare, mut since) = (Instant::now(), 0, Instant::now());
+    // Those of virtual machines come as these are found.
+    while since.elapsed() < REST {
+        ensure!(started.elapsed() < PATIENCE, "the pools are not filled after {PATIENCE:?}:\n{}", world.logs());
+        match world.kuryr.pools().await?.filter(full) {
+            Some(report) if report.held == spare => {}
+            report => (spare, since) = (report.map_or(0, |report| report.held), Instant::now()),
+        }
+        tokio::time::sleep(LOOK).await;
+    }
     world.kuryr.stop_controller(controller).await?;
     Ok(spare)
 }

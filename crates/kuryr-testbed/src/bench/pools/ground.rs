@@ -7,7 +7,7 @@ use crate::{
         seen::Seen,
     },
     cloud::{Latency, Service},
-    world::{EmbeddedConfig, KnownBy, World},
+    world::{EmbeddedConfig, KnownBy, PROVIDER, World},
 };
 use anyhow::{Context, bail, ensure};
 use kuryr_controller::PoolRow;
@@ -168,7 +168,7 @@ impl Ground {
 
 /// Starts Kuryr with these settings of `[pools]`.
 pub(super) async fn start(world: &mut World, pools: &str) -> anyhow::Result<()> {
-    fs::write(&world.kuryr.settings().config, format!("[openstack]\ncloud = \"kuryr\"\n[pools]\n{pools}\n"))?;
+    fs::write(&world.kuryr.settings().config, format!("[openstack]\ncloud = \"kuryr\"\n[pools]\n{pools}\n{PROVIDER}"))?;
     lab::start_kuryr(world).await
 }
 
