@@ -18,6 +18,8 @@
 
 pub mod allocator;
 pub mod enforce;
+#[cfg(test)]
+mod fixtures;
 pub mod nested;
 pub mod pairs;
 pub mod pod;
