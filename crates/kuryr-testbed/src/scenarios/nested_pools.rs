@@ -2,7 +2,7 @@
 
 use super::{
     cloud_faults::waiting_with,
-    pools::{PORTS, apart, asked, pooled, port_of, ready, when},
+    pools::{PORTS, apart, asked, port_of, ready, when},
     pools_faults::all_known,
 };
 use crate::{
@@ -73,7 +73,7 @@ async fn carried(world: &World, machine: &Machine) -> anyhow::Result<[BTreeMap<P
             told.insert(vif.port_id, u32::from(vif.plug.vlan.context("a VIF without VLAN id")?.get()));
         }
     }
-    let spare: BTreeSet<PortId> = pooled(world)?.iter().map(|port| PortId(port.id)).collect();
+    let spare: BTreeSet<PortId> = world.pool_ports().await?.iter().map(|port| port.id).collect();
     let there = world.subports(machine.trunk).await?;
     ensure!(told.iter().all(|(port, id)| there.get(port) == Some(id)), "{told:?} is not on the trunk, but {there:?}");
     let rest: BTreeMap<PortId, u32> =
@@ -92,7 +92,7 @@ async fn settled(world: &World, machine: &Machine) -> anyhow::Result<()> {
     let trunks = world.cloud.network().trunks().list(&Filter::new()).await?;
     let on: BTreeSet<PortId> =
         trunks.iter().flat_map(|trunk| &trunk.sub_ports).map(|subport| subport.port_id).collect();
-    let loose = pooled(world)?.into_iter().filter(|port| port.host.is_empty()).map(|port| PortId(port.id));
+    let loose = world.pool_ports().await?.into_iter().filter(|port| port.host_id.is_empty()).map(|port| port.id);
     let lost: Vec<PortId> = loose.filter(|port| !on.contains(port)).collect();
     ensure!(lost.is_empty(), "on no trunk: {lost:?}");
     apart(world).await.map(drop)
@@ -302,7 +302,7 @@ pub(super) async fn a_drained_machine_has_no_spare_subports(world: &mut World) -
     world.pods().delete("evicted").await?;
     world.pods().gone("evicted").await?;
     ensure!(world.subports(machine.trunk).await?.is_empty(), "the trunk still has subports");
-    ensure!(pooled(world)?.iter().all(|port| !port.host.is_empty()), "spare ports are left");
+    ensure!(world.pool_ports().await?.iter().all(|port| !port.host_id.is_empty()), "spare ports are left");
     nodes.patch("vm", &PatchParams::default(), &cordon(false)).await?;
     full(world, "vm", 20).await?;
     settled(world, &machine).await
@@ -359,14 +359,14 @@ pub(super) async fn a_pod_of_a_machine_gets_its_groups_before_its_subport(world:
         let name = format!("closed-{round}");
         run(world, &machine, std::slice::from_ref(&name)).await?;
         let port = port_of(world, &name).await?;
-        ensure!(!port.security_groups.contains(&open.0), "{name} is open to everyone");
+        ensure!(!port.security_groups.contains(&open), "{name} is open to everyone");
         ensure!(port.tags.iter().any(|tag| tag == "kuryr:pool:ports"), "{name} has no port of a pool");
         world.pods().delete(&name).await?;
         world.pods().gone(&name).await?;
     }
     full(world, "vm", 2).await?;
-    for port in pooled(world)? {
-        ensure!(port.security_groups.contains(&open.0), "spare port {} has {:?}", port.id, port.security_groups);
+    for port in world.pool_ports().await? {
+        ensure!(port.security_groups.contains(&open), "spare port {} has {:?}", port.id, port.security_groups);
     }
     settled(world, &machine).await
 }
