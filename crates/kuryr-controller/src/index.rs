@@ -10,7 +10,7 @@ use kuryr_model::{
     KuryrPort, ObjectKey, PodUid, PortId, SegmentationId, Vif, kuryr_port::AttachmentState, vif::PlugDriver,
 };
 use kuryr_plan::{nested::pairs_of, pairs::Used, pod::Pod};
-pub(crate) use nodes::Home;
+pub(crate) use nodes::{Home, Serving};
 use parking_lot::RwLock;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},

@@ -58,12 +58,14 @@ struct CallLabels {
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct PoolLabels {
+    node: String,
     place: String,
     network: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct PoolStateLabels {
+    node: String,
     place: String,
     network: String,
     state: &'static str,
@@ -71,6 +73,7 @@ struct PoolStateLabels {
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct PoolResultLabels {
+    node: String,
     place: String,
     network: String,
     result: &'static str,
@@ -349,16 +352,18 @@ impl Metrics {
         self.pool_requests.clear();
         self.pool_waiting.clear();
         for pool in &report.pools {
-            let (place, network) = (&pool.place, pool.network.to_string());
+            let (node, place, network) = (&pool.node, &pool.place, pool.network.to_string());
             for (state, count) in [("ready", pool.ready), ("cooling", pool.cooling), ("refilling", pool.refilling)] {
-                let labels = PoolStateLabels { place: place.clone(), network: network.clone(), state };
+                let labels =
+                    PoolStateLabels { node: node.clone(), place: place.clone(), network: network.clone(), state };
                 self.pool_ports.get_or_create(&labels).set(number(count));
             }
             for (result, count) in [("hit", pool.hits), ("miss", pool.misses)] {
-                let labels = PoolResultLabels { place: place.clone(), network: network.clone(), result };
+                let labels =
+                    PoolResultLabels { node: node.clone(), place: place.clone(), network: network.clone(), result };
                 self.pool_requests.get_or_create(&labels).inc_by(count);
             }
-            let labels = PoolLabels { place: place.clone(), network };
+            let labels = PoolLabels { node: node.clone(), place: place.clone(), network };
             self.pool_target.get_or_create(&labels).set(number(pool.target));
             self.pool_waiting.get_or_create(&labels).set(number(pool.waiting));
         }

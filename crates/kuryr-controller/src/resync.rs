@@ -62,7 +62,8 @@ impl Resync {
             strays = plan.delete.len(),
             "looked for ports that were left behind"
         );
-        let unwanted = self.allocator.listed(&ports, plan.spare);
+        let carriers = self.allocator.carriers(&ports).await?;
+        let unwanted = self.allocator.listed(&ports, plan.spare, &carriers);
         let names = self.index.names(&plan.adopt.keys().collect());
         self.allocator.resynced(plan.adopt.keys().map(|uid| (uid.clone(), names.get(uid).cloned())));
         for port in ports.iter().filter(|port| plan.delete.contains(&port.id) || unwanted.contains(&port.id)) {

@@ -109,18 +109,22 @@ async fn ask(at: SocketAddr, method: &str, path: &str) -> anyhow::Result<String>
 
 /// A row for each pool, and what they have together.
 fn print(report: &PoolReport, out: &mut dyn Write) -> anyhow::Result<()> {
-    let width = report.pools.iter().map(|pool| pool.place.len()).max().unwrap_or(0).max(4);
+    let width = report.pools.iter().map(|pool| pool.node.len()).max().unwrap_or(0).max(4);
     writeln!(
         out,
         "{:<width$}  {:<36}  {:>5}  {:>6}  {:>7}  {:>6}  {:>8}  {:>8}  {:>7}",
         "NODE", "NETWORK", "READY", "WANTED", "COOLING", "MAKING", "HITS", "MISSES", "WAITING"
     )?;
-    for PoolRow { place, network, ready, cooling, refilling, target, hits, misses, waiting, drained } in &report.pools {
+    for PoolRow { node, place, network, ready, cooling, refilling, target, hits, misses, waiting, drained } in
+        &report.pools
+    {
         let network = network.to_string();
         let drained = if *drained { "  drained" } else { "" };
+        // Neutron knows the node by another name, or its pods are on its trunk.
+        let at = if place == node { String::new() } else { format!("  {place}") };
         writeln!(
             out,
-            "{place:<width$}  {network:<36}  {ready:>5}  {target:>6}  {cooling:>7}  {refilling:>6}  {hits:>8}  {misses:>8}  {waiting:>7}{drained}"
+            "{node:<width$}  {network:<36}  {ready:>5}  {target:>6}  {cooling:>7}  {refilling:>6}  {hits:>8}  {misses:>8}  {waiting:>7}{drained}{at}"
         )?;
     }
     writeln!(out, "\n{} spare ports of {} at most", report.held, report.budget)?;
@@ -140,7 +144,8 @@ mod tests {
     #[test]
     fn a_report_is_a_table() {
         let row = PoolRow {
-            place: "node0".into(),
+            node: "node0".into(),
+            place: "trunk 00000000-0000-0000-0000-0000000000bb".into(),
             network: "00000000-0000-0000-0000-0000000000aa".parse().unwrap(),
             ready: 2,
             cooling: 1,
@@ -157,7 +162,7 @@ mod tests {
         let text = String::from_utf8(text).unwrap();
         for part in [
             "node0  00000000-0000-0000-0000-0000000000aa      2       2        1",
-            "drained",
+            "drained  trunk 00000000-0000-0000-0000-0000000000bb",
             "3 spare ports of 500",
             "Pods wait",
         ] {

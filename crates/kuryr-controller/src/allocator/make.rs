@@ -2,6 +2,7 @@
 
 use super::{Allocated, Reply, Request, Shared, port::free};
 use crate::error::PodError;
+use futures::future::join_all;
 use kuryr_model::{NetworkId, PodUid, neutron::Port};
 use kuryr_openstack::{Class, Error as CloudError, Waits, network::NewPort};
 use kuryr_plan::allocator::{Ask, Batch, Counted, Next, Refusal, Shortage};
@@ -61,9 +62,7 @@ impl Shared {
         for (request, reply) in pods {
             on.entry(request.only()).or_default().push((request, reply));
         }
-        for (only, pods) in on {
-            self.make_on(only, pods).await;
-        }
+        join_all(on.into_iter().map(|(only, pods)| self.make_on(only, pods))).await;
     }
 
     /// The same for those that may be on any network, or only on that one.

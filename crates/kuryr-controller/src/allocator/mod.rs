@@ -34,8 +34,8 @@ use crate::{
     topology::Topology,
 };
 use kuryr_model::{
-    ClusterId, KuryrPort, NetworkId, ObjectKey, PodUid, PortId, Purpose, SecurityGroupId, Vif, mark::cluster_tag,
-    neutron::Port,
+    ClusterId, KuryrPort, NetworkId, ObjectKey, PodUid, PortId, Purpose, SecurityGroupId, TrunkId, Vif,
+    mark::cluster_tag, neutron::Port,
 };
 use kuryr_openstack::{Cloud, Filter};
 use kuryr_plan::{
@@ -183,8 +183,8 @@ impl Allocator {
     /// A port for a pod.
     pub(crate) async fn allocate(&self, request: Request) -> Result<Allocated, PodError> {
         let (reply, answer) = oneshot::channel();
-        let (key, uid, host) = (request.key.clone(), request.uid.clone(), request.host.clone());
-        let machine = request.machine;
+        let (key, uid, machine) = (request.key.clone(), request.uid.clone(), request.machine);
+        let pool = self.shared.pool_of(&request);
         // Nobody for whom a port is there waits behind those for whom ports are made.
         let suspect = self.shared.state.lock().suspects.may_have_one(&key, &uid);
         let without = if suspect { Some((request, reply)) } else { self.shared.lend_at_once(request, reply) };
@@ -192,21 +192,28 @@ impl Allocator {
             self.requests.send((pod, Instant::now())).map_err(|_| PodError::Stopping)?;
         }
         let answer = answer.await;
-        self.shared.answered(&host, &uid);
-        let mut allocated = answer.map_err(|_| PodError::Stopping)??;
-        if let Some(found) = machine
-            && let Err(error) = self.shared.machines.settle(&found, &mut allocated.vif).await
-        {
-            // It stays the pod's, and is found at the next try.
-            self.shared.suspect(&key, &uid, false);
-            return Err(error);
+        if let Some(pool) = pool {
+            self.shared.answered(&pool, &uid);
         }
-        Ok(allocated)
+        let mut allocated = answer.map_err(|_| PodError::Stopping)??;
+        let Some(found) = machine else { return Ok(allocated) };
+        match self.shared.machines.settle(&found, &mut allocated.vif).await {
+            Ok(()) => {
+                self.shared.settled(allocated.vif.port_id);
+                Ok(allocated)
+            }
+            Err(error) => {
+                // It stays the pod's, and is found at the next try, unless it is a spare one that will never do.
+                self.shared.suspect(&key, &uid, false);
+                self.shared.not_settled(&uid, allocated.vif.port_id, &error);
+                Err(error)
+            }
+        }
     }
 
     /// Gives the port of a VIF back that no sandbox can use any more: to its pool, or it is deleted. That it is gone already is success.
     pub(crate) async fn release(&self, vif: &Vif) -> Result<Released, PodError> {
-        if self.shared.give_back(vif.port_id).await {
+        if self.shared.give_back(vif).await {
             return Ok(Released::Kept);
         }
         self.shared.machines.let_go(vif).await?;
@@ -221,7 +228,7 @@ impl Allocator {
 
     /// Looks after the ports of pods of virtual machines for ever.
     pub(crate) async fn revive(self) {
-        self.shared.machines.revive(&self.shared.cluster).await;
+        self.shared.machines.revive(&self.shared.cluster, || self.shared.on_trunks()).await;
     }
 
     /// Compares what pods of virtual machines have with what Neutron has, and puts it right; the nodes where it cannot.
@@ -249,9 +256,20 @@ impl Allocator {
         self.shared.has_unknown(spare)
     }
 
-    /// All ports with our mark, and those of pools that no `KuryrPort` had when they were listed. Those that are left to be deleted.
-    pub(crate) fn listed(&self, ports: &[Port], spare: BTreeSet<PortId>) -> BTreeSet<PortId> {
-        self.shared.listed(ports, spare)
+    /// The trunks that carry those of these ports that are ports of pools, as far as that is not known and anybody carries them.
+    pub(crate) async fn carriers(&self, ports: &[Port]) -> Result<HashMap<PortId, TrunkId>, PodError> {
+        self.shared.carriers(ports).await
+    }
+
+    /// All ports with our mark, those of pools that no `KuryrPort` had when they were listed, and who carries them. Those that are left to
+    /// be deleted.
+    pub(crate) fn listed(
+        &self,
+        ports: &[Port],
+        spare: BTreeSet<PortId>,
+        carriers: &HashMap<PortId, TrunkId>,
+    ) -> BTreeSet<PortId> {
+        self.shared.listed(ports, spare, carriers)
     }
 
     /// Waits until all ports are to be listed again, because some may have been made unseen.

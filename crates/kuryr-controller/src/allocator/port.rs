@@ -45,7 +45,14 @@ impl Shared {
         if self.owner(port).as_ref() != Some(&request.uid) {
             return Err(PodError::Untagged);
         }
-        let Some(found) = &request.machine else { return self.plugged(port) };
+        self.plugged(port, request.machine.as_ref())
+    }
+
+    /// What a node plugs for a port, whosever it is; `machine` if the node is a virtual one.
+    pub(super) fn plugged(&self, port: &Port, machine: Option<&Found>) -> Result<Vif, PodError> {
+        let Some(found) = machine else {
+            return Ok(vif(INTERFACE, port, self.network(port)?, &self.topology.subnets)?);
+        };
         let fits = match found.pods {
             Pods::Subports(_) => port.device_id.is_empty(),
             Pods::Pairs | Pods::Addresses => port.host_id.is_empty() && port.network_id == found.network,
@@ -54,11 +61,6 @@ impl Shared {
             return Err(PodError::OtherKind(port.id));
         }
         Ok(nested_vif(INTERFACE, port, self.network(port)?, &self.topology.subnets, found)?)
-    }
-
-    /// What a node that is no virtual machine plugs for a port, whosever it is.
-    pub(super) fn plugged(&self, port: &Port) -> Result<Vif, PodError> {
-        Ok(vif(INTERFACE, port, self.network(port)?, &self.topology.subnets)?)
     }
 
     fn network(&self, port: &Port) -> Result<&Network, PodError> {

@@ -126,7 +126,7 @@ const POOLS: Settings = Settings {
 async fn filled(neutron: &Neutron, allocator: &Allocator, ports: usize) {
     let listed = allocator.list_all().await.unwrap();
     let spare = listed.iter().map(|port| port.id).collect();
-    allocator.listed(&listed, spare);
+    allocator.listed(&listed, spare, &HashMap::new());
     let pools = allocator.clone();
     tokio::spawn(async move { pools.keep_pools().await });
     while neutron.ports().len() < ports {

@@ -2,13 +2,13 @@
 
 use super::{Index, State};
 use crate::lean::NodeState;
-use kuryr_model::ObjectKey;
+use kuryr_model::{ObjectKey, vif::PlugDriver};
 use kuryr_plan::{
     nested::{Machine, MachineError},
     pod::Node,
 };
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
 };
 use tokio::time::Instant;
@@ -22,6 +22,15 @@ pub(crate) struct Home {
     pub(crate) machine: Result<Option<Arc<Machine>>, MachineError>,
 }
 
+/// The nodes to which pods are scheduled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Serving {
+    /// Those that are no virtual machines, by their names in Neutron.
+    pub(crate) hosts: BTreeMap<String, String>,
+    /// Those whose pods are subports of their trunk, by their names.
+    pub(crate) machines: BTreeMap<String, Arc<Machine>>,
+}
+
 impl State {
     /// Forgets nodes that are gone when nothing is left of them: there may be ever new ones.
     fn forget_gone(&mut self) {
@@ -32,13 +41,22 @@ impl State {
 }
 
 impl Index {
-    /// The names in Neutron of the nodes to which pods are scheduled, but for virtual machines.
-    pub(crate) fn serving(&self) -> BTreeSet<String> {
+    /// The nodes to which pods are scheduled and whose pods have ports that can be made before them: where they share the machine's port
+    /// they have only addresses there.
+    pub(crate) fn serving(&self) -> Serving {
         let state = self.state.read();
         let serves = |name: &String| !state.gone.contains_key(name) && !state.cordoned.contains(name);
-        // Ports of virtual machines' pods are bound to no host.
-        let bare = state.homes.iter().filter(|(name, home)| serves(name) && home.machine == Ok(None));
-        bare.map(|(_, home)| home.host.clone()).collect()
+        let mut serving = Serving::default();
+        for (name, home) in state.homes.iter().filter(|(name, _)| serves(name)) {
+            match &home.machine {
+                Ok(None) => drop(serving.hosts.insert(home.host.clone(), name.clone())),
+                Ok(Some(machine)) if machine.driver == PlugDriver::Vlan => {
+                    serving.machines.insert(name.clone(), machine.clone());
+                }
+                Ok(Some(_)) | Err(_) => {}
+            }
+        }
+        serving
     }
 
     /// Where the ports of a node's pods are. Its name in Neutron is what its annotation says, else its own one.

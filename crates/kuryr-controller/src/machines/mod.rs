@@ -22,7 +22,7 @@ use crate::{
     trunks::{TrunkError, Trunks},
 };
 use kuryr_model::{
-    KuryrPort, NetworkId, PortId, ProjectId, TrunkId, Vif,
+    KuryrPort, NetworkId, PortId, ProjectId, SegmentationId, TrunkId, Vif,
     neutron::{Port, Trunk},
     vif::PlugDriver,
 };
@@ -78,6 +78,8 @@ pub(crate) struct Machines {
     state: Mutex<State>,
     /// Subports were added, or may have been changed.
     placed: Notify,
+    /// A trunk was found, or is gone.
+    pub(crate) changed: Notify,
 }
 
 #[derive(Default)]
@@ -96,7 +98,8 @@ impl Machines {
         let (network, project) = (cloud.network(), cloud.identity().project);
         let trunks = Trunks::new(network.clone(), linger);
         let pairs = Pairs::new(network.clone(), linger);
-        Self { network, index, trunks, pairs, networks, project, state: Mutex::default(), placed: Notify::new() }
+        let (state, placed, changed) = (Mutex::default(), Notify::new(), Notify::new());
+        Self { network, index, trunks, pairs, networks, project, state, placed, changed }
     }
 
     /// The port of a node that is a virtual machine, and what its pods are there.
@@ -120,8 +123,16 @@ impl Machines {
         found
     }
 
+    /// What was found when the node was looked for last, if that holds and nobody is looking now.
+    pub(crate) fn known(&self, node: &str, machine: &Machine) -> Option<Found> {
+        let slot = self.state.lock().slots.get(node)?.clone();
+        let slot = slot.try_lock().ok()?;
+        let (known, found, _) = slot.0.as_ref()?;
+        found.as_ref().ok().filter(|found| known == machine && self.holds(found)).copied()
+    }
+
     /// Whether nothing has shown that it is otherwise since it was found.
-    fn holds(&self, found: &Found) -> bool {
+    pub(crate) fn holds(&self, found: &Found) -> bool {
         match found.pods {
             Pods::Subports(trunk) => self.state.lock().begun.get(&found.parent.port_id) == Some(&trunk),
             Pods::Pairs | Pods::Addresses => true,
@@ -164,11 +175,12 @@ impl Machines {
         if state.begun.insert(parent, trunk) != Some(trunk) {
             // Within the lock: nobody asks this writer for anything before.
             self.trunks.begin(trunk, self.index.ids_on(parent), []);
+            self.changed.notify_one();
         }
     }
 
     /// The trunk with this parent, if there is one.
-    async fn trunk_of(&self, parent: PortId) -> Result<Option<TrunkId>, PodError> {
+    pub(crate) async fn trunk_of(&self, parent: PortId) -> Result<Option<TrunkId>, PodError> {
         if let Some(trunk) = self.state.lock().begun.get(&parent) {
             return Ok(Some(*trunk));
         }
@@ -182,28 +194,16 @@ impl Machines {
     /// Somebody has deleted the trunk: it is looked for anew.
     fn lost(&self, trunk: TrunkId) {
         self.state.lock().begun.retain(|_, known| *known != trunk);
+        self.changed.notify_one();
     }
 
     /// Puts a pod's port where the machine carries it, and says so in its VIF.
     pub(crate) async fn settle(&self, found: &Found, vif: &mut Vif) -> Result<(), PodError> {
         match found.pods {
-            Pods::Subports(trunk) => match self.trunks.place(trunk, vif.port_id).await {
-                Ok(id) => {
-                    vif.plug.vlan = Some(id);
-                    self.placed.notify_one();
-                    Ok(())
-                }
-                Err(error) => {
-                    match &error {
-                        TrunkError::Gone(trunk) => self.lost(*trunk),
-                        TrunkError::Trouble(Trouble::Full) | TrunkError::Stopping => {}
-                        TrunkError::Cloud(error) if !error.is_about_subports() => {}
-                        // It is wanted there when it is asked for again; and perhaps it is deleted.
-                        TrunkError::Trouble(_) | TrunkError::Cloud(_) => self.trunks.gone(trunk, vif.port_id),
-                    }
-                    Err(error.into())
-                }
-            },
+            Pods::Subports(trunk) => {
+                vif.plug.vlan = Some(self.place(trunk, vif.port_id).await?);
+                Ok(())
+            }
             Pods::Pairs | Pods::Addresses => {
                 let placed = self.pairs.place(found.parent.port_id, pairs_of(vif)).await;
                 if placed.as_ref().is_err_and(CloudError::is_not_found) {
@@ -213,6 +213,30 @@ impl Machines {
                 placed.map_err(|error| PodError::pair(error, found.parent.port_id))
             }
         }
+    }
+
+    /// How many more ports could be put on a trunk, if that is known.
+    pub(crate) fn room(&self, trunk: TrunkId) -> Option<usize> {
+        self.trunks.room(trunk).map(|room| room.free)
+    }
+
+    /// Puts a port on a trunk; the id that it has there.
+    pub(crate) async fn place(&self, trunk: TrunkId, port: PortId) -> Result<SegmentationId, PodError> {
+        let error = match self.trunks.place(trunk, port).await {
+            Ok(id) => {
+                self.placed.notify_one();
+                return Ok(id);
+            }
+            Err(error) => error,
+        };
+        match &error {
+            TrunkError::Gone(trunk) => self.lost(*trunk),
+            TrunkError::Trouble(Trouble::Full) | TrunkError::Stopping => {}
+            TrunkError::Cloud(error) if !error.is_about_subports() => {}
+            // It is wanted there when it is asked for again; and perhaps it is deleted.
+            TrunkError::Trouble(_) | TrunkError::Cloud(_) => self.trunks.gone(trunk, port),
+        }
+        Err(error.into())
     }
 
     /// Takes a pod's port from where the machine carries it: only then it may be deleted.
@@ -225,7 +249,8 @@ impl Machines {
         Ok(self.pairs.leave(parent.port_id, pairs_of(vif)).await?)
     }
 
-    async fn leave(&self, trunk: TrunkId, port: PortId) -> Result<(), PodError> {
+    /// Takes a port off a trunk: only then it may be deleted.
+    pub(crate) async fn leave(&self, trunk: TrunkId, port: PortId) -> Result<(), PodError> {
         match self.trunks.leave(trunk, port).await {
             Err(TrunkError::Gone(trunk)) => {
                 self.lost(trunk);
@@ -235,9 +260,14 @@ impl Machines {
         }
     }
 
+    /// All trunks, with what they carry.
+    pub(crate) async fn all_trunks(&self) -> Result<Vec<Trunk>, PodError> {
+        Ok(self.network.background().trunks().list(&Filter::new()).await?)
+    }
+
     /// Takes a port from the trunk that carries it, whichever that is.
     pub(crate) async fn take_off(&self, port: PortId) -> Result<(), PodError> {
-        let trunks = self.network.background().trunks().list(&Filter::new()).await?;
+        let trunks = self.all_trunks().await?;
         let carrier = trunks.iter().find(|trunk| trunk.sub_ports.iter().any(|subport| subport.port_id == port));
         let Some(trunk) = carrier else { return Ok(()) };
         self.begin(trunk.port_id, trunk.id);
@@ -276,16 +306,24 @@ impl Machines {
     pub(crate) async fn repair(&self) -> Result<Vec<CutOff>, PodError> {
         let carried = self.index.nested();
         let parents = carried.iter().filter(|(_, carried)| !carried.ids.is_empty()).map(|(parent, _)| *parent);
-        let parents: BTreeSet<PortId> = parents.collect();
+        let with_pods: BTreeSet<PortId> = parents.collect();
+        // There may be spare subports on those of others.
+        let parents: BTreeSet<PortId> =
+            self.state.lock().begun.keys().copied().chain(with_pods.iter().copied()).collect();
         let found = if parents.is_empty() { Vec::new() } else { self.trunks_of(parents.iter().copied()).await? };
         for trunk in &found {
-            self.state.lock().begun.insert(trunk.port_id, trunk.id);
+            if self.state.lock().begun.insert(trunk.port_id, trunk.id) != Some(trunk.id) {
+                self.changed.notify_one();
+            }
             self.trunks.begin(trunk.id, self.index.ids_on(trunk.port_id), []);
         }
         let mut cut_off = Vec::new();
         for parent in parents.iter().filter(|parent| found.iter().all(|trunk| trunk.port_id != **parent)) {
-            tracing::warn!(port = %parent, "the trunk of a node's port is gone: its pods are cut off until it is made again");
+            if with_pods.contains(parent) {
+                tracing::warn!(port = %parent, "the trunk of a node's port is gone: its pods are cut off until it is made again");
+            }
             self.state.lock().begun.remove(parent);
+            self.changed.notify_one();
             cut_off.extend(self.cut_off(*parent));
         }
         for (parent, carried) in carried.into_iter().filter(|(_, carried)| !carried.pairs.is_empty()) {

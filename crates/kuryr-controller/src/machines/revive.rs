@@ -2,12 +2,15 @@
 
 use super::Machines;
 use kuryr_model::{
-    ClusterId, PortId,
+    ClusterId, PortId, TrunkId,
     mark::cluster_tag,
     neutron::{Port, PortStatus},
 };
 use kuryr_openstack::{Error as CloudError, Filter};
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// How long after subports were added it is looked whether they work. Neutron tells nobody that one does.
 const WORKS_WITHIN: Duration = Duration::from_secs(90);
@@ -16,35 +19,50 @@ const WORKS_WITHIN: Duration = Duration::from_secs(90);
 const TWICE: Duration = Duration::from_secs(10);
 
 impl Machines {
-    /// Looks after subports for ever.
-    pub(crate) async fn revive(&self, cluster: &ClusterId) {
+    /// Looks after the subports of pods, and after spare ones, for ever.
+    pub(crate) async fn revive(&self, cluster: &ClusterId, spare: impl Fn() -> Vec<(TrunkId, PortId)>) {
         loop {
             self.placed.notified().await;
             // As many as come meanwhile are looked at together.
             tokio::time::sleep(WORKS_WITHIN).await;
-            if let Err(error) = self.look_for_dead(cluster).await {
+            if let Err(error) = self.look_for_dead(cluster, &spare).await {
                 tracing::warn!(reason = %error, "subports that do not work cannot be looked for");
             }
         }
     }
 
-    async fn look_for_dead(&self, cluster: &ClusterId) -> Result<(), CloudError> {
+    async fn look_for_dead(
+        &self,
+        cluster: &ClusterId,
+        spare: impl Fn() -> Vec<(TrunkId, PortId)>,
+    ) -> Result<(), CloudError> {
         let first = self.down(cluster).await?;
         if first.is_empty() {
             return Ok(());
         }
         tokio::time::sleep(TWICE).await;
         let second: BTreeSet<PortId> = self.down(cluster).await?.intersection(&first).copied().collect();
-        let carried = self.index.nested();
-        let dead =
-            |parent: &PortId| carried[parent].ids.iter().map(|(port, _)| *port).filter(|port| second.contains(port));
-        let parents: Vec<PortId> = carried.keys().filter(|parent| dead(parent).next().is_some()).copied().collect();
+        let begun = self.state.lock().begun.clone();
+        let mut on: BTreeSet<(TrunkId, PortId)> = spare().into_iter().collect();
+        for (parent, carried) in self.index.nested() {
+            let Some(trunk) = begun.get(&parent) else { continue };
+            on.extend(carried.ids.iter().map(|(port, _)| (*trunk, *port)));
+        }
+        let mut dead: BTreeMap<TrunkId, Vec<PortId>> = BTreeMap::new();
+        for (trunk, port) in on.into_iter().filter(|(_, port)| second.contains(port)) {
+            dead.entry(trunk).or_default().push(port);
+        }
+        let parents: Vec<PortId> =
+            begun.iter().filter(|(_, trunk)| dead.contains_key(trunk)).map(|(parent, _)| *parent).collect();
+        if parents.is_empty() {
+            return Ok(());
+        }
         // Where the machine is off all its subports are down, and there is nothing to mend.
         let by_id = Filter::new().any("id", &parents);
         let parents = self.network.background().ports().list(&by_id).await?;
         for parent in parents.iter().filter(|parent| parent.status == PortStatus::Active).map(|parent| parent.id) {
-            let Some(trunk) = self.state.lock().begun.get(&parent).copied() else { continue };
-            for port in dead(&parent) {
+            let Some(trunk) = begun.get(&parent).copied() else { continue };
+            for port in dead.remove(&trunk).unwrap_or_default() {
                 tracing::warn!(%trunk, %port, "the subport is down and its parent is not: it is taken off the trunk and put back");
                 self.trunks.again(trunk, port);
             }

@@ -75,7 +75,8 @@ impl Trunks {
         self.ask(trunk, Ask::Begin { told: told.into_iter().collect(), ours: ours.into_iter().collect() });
     }
 
-    /// Puts a port on a trunk; the id that it has there. A port that is there already keeps its id.
+    /// Puts a port on a trunk; the id that it has there. A port that is there already keeps its id, and where that was told before it is
+    /// told again without any request.
     ///
     /// # Errors
     /// It is not on the trunk. It is tried until [`Self::leave`] is called; calling this again waits for it again.

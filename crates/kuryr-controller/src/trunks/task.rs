@@ -6,6 +6,7 @@ use kuryr_openstack::{Error as CloudError, Network};
 use kuryr_plan::trunk::{Outcome, Room, Step, Trouble, Writer};
 use std::{
     collections::{BTreeMap, HashMap},
+    pin::pin,
     time::Duration,
 };
 use tokio::{
@@ -43,6 +44,8 @@ pub(super) struct Task {
     /// Why Neutron refused a port.
     refusals: HashMap<PortId, CloudError>,
     rest: Rest,
+    /// Somebody may have changed the trunk since it was read last, or it is gone: what was told is not told again before that is known.
+    doubt: bool,
     /// How often in a row Neutron did not do what it was asked for.
     failures: u32,
 }
@@ -72,6 +75,7 @@ impl Task {
             leaving: Vec::new(),
             refusals: HashMap::new(),
             rest: Rest::No,
+            doubt: false,
             failures: 0,
         }
     }
@@ -85,7 +89,7 @@ impl Task {
             self.answer(&plan.troubles);
             match (plan.step, self.rest) {
                 (Some(step), Rest::No) => {
-                    self.step(&step).await;
+                    self.step(&step, &mut asks).await;
                     // All that came meanwhile is part of the next plan.
                     if !self.take(&mut asks) {
                         return;
@@ -98,6 +102,7 @@ impl Task {
                 },
                 (None, _) | (Some(_), Rest::UntilAsked) => {
                     let Some(ask) = asks.recv().await else { return };
+                    let Some(ask) = self.at_once(ask) else { continue };
                     self.take_in(ask);
                     // A bulk of ports is asked for one by one.
                     while let Ok(Some(ask)) = timeout(self.linger, asks.recv()).await {
@@ -119,7 +124,23 @@ impl Task {
         }
     }
 
+    /// Answers whoever asks for an id that is known already; what is asked for else.
+    fn at_once(&mut self, ask: Ask) -> Option<Ask> {
+        match ask {
+            Ask::Place { port, reply } if !self.doubt => match self.writer.told(port) {
+                Some(id) => {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(Ok(id));
+                    None
+                }
+                None => Some(Ask::Place { port, reply }),
+            },
+            other => Some(other),
+        }
+    }
+
     fn take_in(&mut self, ask: Ask) {
+        let Some(ask) = self.at_once(ask) else { return };
         match ask {
             Ask::Begin { told, ours } => {
                 self.writer.ours(ours);
@@ -127,6 +148,7 @@ impl Task {
                     self.writer.want(port, Some(id));
                 }
                 self.writer.look_again();
+                self.doubt = true;
             }
             Ask::Place { port, reply } => {
                 self.refusals.remove(&port);
@@ -139,6 +161,8 @@ impl Task {
                 self.writer.unwant(port);
                 self.writer.ours([port]);
                 self.refusals.remove(&port);
+                // Whoever waits for its place waits for nothing.
+                self.placing.retain(|(placed, _)| *placed != port);
                 self.leaving.push((port, reply));
                 self.rest = Rest::No;
             }
@@ -150,6 +174,7 @@ impl Task {
             Ask::Again { port } => self.writer.again(port),
             Ask::LookAgain => {
                 self.writer.look_again();
+                self.doubt = true;
                 self.rest = Rest::No;
             }
         }
@@ -187,17 +212,37 @@ impl Task {
         }
     }
 
-    async fn step(&mut self, step: &Step) {
-        let trunks = self.network.trunks();
-        let result = match step {
-            Step::Read => trunks.get(self.trunk).await,
-            Step::Add(subports) => trunks.add_subports(self.trunk, subports).await,
-            Step::Remove(ports) => trunks.remove_subports(self.trunk, ports).await,
+    /// Asks Neutron. Whoever asks meanwhile for what is known does not wait for that: it may take seconds.
+    async fn step(&mut self, step: &Step, asks: &mut UnboundedReceiver<Ask>) {
+        let (network, trunk) = (self.network.clone(), self.trunk);
+        let mut request = pin!(async move {
+            let trunks = network.trunks();
+            match step {
+                Step::Read => trunks.get(trunk).await,
+                Step::Add(subports) => trunks.add_subports(trunk, subports).await,
+                Step::Remove(ports) => trunks.remove_subports(trunk, ports).await,
+            }
+        });
+        let mut later = Vec::new();
+        let result = loop {
+            tokio::select! {
+                result = &mut request => break result,
+                Some(ask) = asks.recv() => later.extend(self.at_once(ask)),
+            }
         };
+        self.did(step, result);
+        for ask in later {
+            self.take_in(ask);
+        }
+    }
+
+    /// What came of it.
+    fn did(&mut self, step: &Step, result: Result<Trunk, CloudError>) {
         match result {
             Ok(Trunk { sub_ports, .. }) => {
                 tracing::debug!(trunk = %self.trunk, %step, carries = sub_ports.len(), "done");
                 self.failures = 0;
+                self.doubt = false;
                 self.writer.tell(step, Outcome::Done(sub_ports));
             }
             Err(error) if error.is_trunk_gone() => {
@@ -207,6 +252,7 @@ impl Task {
                     let _ = reply.send(Ok(()));
                 }
                 self.writer.look_again();
+                self.doubt = true;
                 self.rest = Rest::UntilAsked;
             }
             Err(error) if error.is_about_subports() => {

@@ -7,6 +7,7 @@
 //!                                            cooling ◀─give_back─▶ to be deleted, over the budget
 //!                                               │ cooldown
 //!   plan ──▶ bulk ──answered──────────────▶  ready ──▶ plan: surplus is deleted
+//!                     └──▶ placing ──placed──┘  those of trunks
 //! ```
 //!
 //! There is one pool for each place (a node, or the trunk of a node that is a VM) and network. The spare ports of all
@@ -15,7 +16,7 @@
 //! workloads, and most spare ports would lie where nobody asks for them.
 //!
 //! Invariants:
-//! - A port is in one state at a time, and lent to one pod. It is given to no other within the cooldown after it was
+//! - A port is in one state at a time, and lent to one pod. One of a trunk is ready only when it is on it. It is given to no other within the cooldown after it was
 //!   given back; when that was is not known after a restart, so it then counts as given back just now.
 //! - Spare ports, with those that are being made, are never more than the budget.
 //! - What is lent or used is never deleted.

@@ -87,7 +87,7 @@ impl Pools {
     #[must_use]
     pub fn lacks(&self, now: Moment) -> bool {
         let lead = self.lead.time();
-        self.stores.values().zip(self.targets(now)).any(|(store, target)| store.supply(now, lead) < target)
+        self.stores.values().zip(self.targets(now)).any(|(store, target)| store.lack(target, now, lead) > 0)
     }
 
     /// What is to be done. Bulks are taken for sent and ports that are to be deleted for leaving from now on.
@@ -104,7 +104,7 @@ impl Pools {
         let bulks = self.refill(now, &mut lacks, headroom);
         let asked: usize = bulks.iter().flat_map(|bulk| &bulk.parts).map(|(_, count)| count).sum();
         let short = asked < lacking;
-        let again = self.again(now, short && self.bulks.is_empty());
+        let again = self.again(now, short && self.bulks.is_empty(), &targets);
         Plan { bulks, delete, again, short }
     }
 
@@ -149,8 +149,7 @@ impl Pools {
         let lead = self.lead.time();
         let lack = |(key, store): (&PoolKey, &Store)| {
             let target = targets.get(key).copied().unwrap_or(0);
-            let supply = store.supply(now, lead);
-            let count = target.saturating_sub(supply);
+            let (supply, count) = (store.supply(now, lead), store.lack(target, now, lead));
             (count > 0).then(|| Lack { key: key.clone(), full: supply * 1000 / target, count })
         };
         let mut lacks: Vec<Lack> = self.stores.iter().filter_map(lack).collect();
@@ -195,6 +194,7 @@ impl Pools {
         for (key, count) in &parts {
             if let Some(store) = self.stores.get_mut(key) {
                 store.refilling += count;
+                store.breaker.sent();
             }
         }
         self.breakers.entry(choice.clone()).or_default().sent();
@@ -207,12 +207,17 @@ impl Pools {
     }
 
     /// When to plan again. At rest: never.
-    fn again(&self, now: Moment, stuck: bool) -> Option<Duration> {
+    fn again(&self, now: Moment, stuck: bool, targets: &BTreeMap<PoolKey, usize>) -> Option<Duration> {
+        let lead = self.lead.time();
+        let lacks =
+            |(key, store): &(&PoolKey, &Store)| store.supply(now, lead) < targets.get(*key).copied().unwrap_or(0);
+        let trunks = self.stores.iter().filter(lacks).filter_map(|(_, store)| store.breaker.until());
         let cooling = self.stores.values().filter_map(|store| Some(store.cooling.front()?.0));
         let restless = |store: &Store| store.ready.len() > store.rest(&self.settings);
         let breakers =
             self.breakers.values().chain([&self.quota, &self.cloud]).filter_map(|breaker| Breaker::until(*breaker));
         let mut next: Vec<Duration> = cooling.map(|until| until.saturating_sub(now)).collect();
+        next.extend(trunks.filter(|until| *until > now).map(|until| until - now));
         if self.stores.values().any(restless) {
             next.push(TICK.min(self.settings.shrink_after).max(QUICK_TICK));
         }

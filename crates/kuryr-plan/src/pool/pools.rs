@@ -26,6 +26,8 @@ pub struct Pools {
     lent: BTreeMap<PodUid, (PoolKey, Port)>,
     /// To be deleted, and not known to be gone.
     pub(super) leaving: BTreeSet<PortId>,
+    /// Made for a trunk, and not on it yet, with when they were asked for.
+    placing: BTreeMap<PortId, (PoolKey, Port, Moment)>,
     pub(super) bulks: BTreeMap<BulkId, Sent>,
     pub(super) next_bulk: u64,
     pub(super) lead: Lead,
@@ -69,6 +71,7 @@ impl Pools {
             index: BTreeMap::new(),
             lent: BTreeMap::new(),
             leaving: BTreeSet::new(),
+            placing: BTreeMap::new(),
             bulks: BTreeMap::new(),
             next_bulk: 0,
             lead: Lead::default(),
@@ -89,6 +92,13 @@ impl Pools {
         for store in self.stores.iter_mut().filter(|(key, _)| key.place == *place).map(|(_, store)| store) {
             (store.room, store.closed) = (room, false);
         }
+    }
+
+    /// The spare ports that are plugged at a place, or about to be.
+    #[must_use]
+    pub fn there(&self, place: &Place) -> usize {
+        let idle = self.stores.iter().filter(|(key, _)| key.place == *place).map(|(_, store)| store.idle());
+        idle.sum::<usize>() + self.placing.values().filter(|(key, ..)| key.place == *place).count()
     }
 
     /// The pool of this key, which is closed if its place is not there.
@@ -192,7 +202,7 @@ impl Pools {
         if self.leaving.contains(&id) {
             return Back::Delete;
         }
-        if self.index.contains_key(&id) {
+        if self.index.contains_key(&id) || self.placing.contains_key(&id) {
             return Back::Kept;
         }
         self.lent.retain(|_, (_, lent)| lent.id != id);
@@ -242,7 +252,7 @@ impl Pools {
 
     /// Spare ports, with those that are being made.
     pub(super) fn held(&self) -> usize {
-        self.index.len() + self.bulks.values().map(Sent::count).sum::<usize>()
+        self.index.len() + self.placing.len() + self.bulks.values().map(Sent::count).sum::<usize>()
     }
 
     /// How many ports are lent.
@@ -253,7 +263,10 @@ impl Pools {
     /// Whether this port is a spare one, lent or to be deleted, so that it is nobody else's business.
     #[must_use]
     pub fn knows(&self, id: PortId) -> bool {
-        self.index.contains_key(&id) || self.leaving.contains(&id) || self.lent.values().any(|(_, port)| port.id == id)
+        self.index.contains_key(&id)
+            || self.placing.contains_key(&id)
+            || self.leaving.contains(&id)
+            || self.lent.values().any(|(_, port)| port.id == id)
     }
 
     /// A `KuryrPort` has this port, so it is not spare, whatever we thought. Whether it was.
@@ -272,6 +285,45 @@ impl Pools {
             self.leaving.insert(id);
         }
         spare
+    }
+
+    /// This port, which is nobody's, is to be deleted.
+    pub fn discard(&mut self, id: PortId) {
+        self.claim(id);
+        self.leaving.insert(id);
+    }
+
+    /// The port that was lent to this pod cannot be used, and no `KuryrPort` has it: it is to be deleted.
+    pub fn spoilt(&mut self, owner: &PodUid) -> Option<PortId> {
+        let (_, port) = self.lent.remove(owner)?;
+        self.leaving.insert(port.id);
+        Some(port.id)
+    }
+
+    /// A port that was made for a trunk, or was found there, is `on` it; or it is not, and is to be deleted unless a pod has it. After a
+    /// refusal nothing is made for that trunk for a while.
+    pub fn placed(&mut self, id: PortId, on: bool, now: Moment) -> Back {
+        let Some((key, port, at)) = self.placing.remove(&id) else {
+            return if !on && self.withdraw(id) { Back::Delete } else { Back::Kept };
+        };
+        if on {
+            self.lead.note(now.saturating_sub(at));
+        }
+        if let Some(store) = self.stores.get_mut(&key) {
+            store.refilling = store.refilling.saturating_sub(1);
+            if !on {
+                store.breaker.refused(now, PAUSE_AWAY);
+            } else {
+                store.breaker.done();
+                if !store.closed && !store.drained {
+                    store.ready.push_back(port);
+                    self.index.insert(id, key);
+                    return Back::Kept;
+                }
+            }
+        }
+        self.leaving.insert(id);
+        Back::Delete
     }
 
     /// A port that was to be deleted is gone.
@@ -293,7 +345,7 @@ impl Pools {
     }
 
     /// What became of a bulk: its ports, each with its pool; or why there are none. Ports for pools that are gone by now are
-    /// returned, and to be deleted.
+    /// returned, and to be deleted. Those of trunks are to be put there: then [`Self::placed`].
     pub fn answered(&mut self, id: BulkId, answer: Result<Vec<(PoolKey, Port)>, Refusal>, now: Moment) -> Vec<PortId> {
         let Some(sent) = self.bulks.remove(&id) else { return Vec::new() };
         for (key, count) in &sent.parts {
@@ -301,7 +353,7 @@ impl Pools {
                 store.refilling = store.refilling.saturating_sub(*count);
             }
         }
-        let breaker = self.breakers.entry(sent.choice).or_default();
+        let breaker = self.breakers.entry(sent.choice.clone()).or_default();
         let made = match answer {
             Ok(made) => {
                 self.lead.note(now.saturating_sub(sent.at));
@@ -330,17 +382,39 @@ impl Pools {
             }
         };
         let mut unneeded = Vec::new();
+        // Whoever looked at all ports meanwhile has found some before.
         for (key, port) in made {
+            if self.knows(port.id) {
+                continue;
+            }
             match self.stores.get_mut(&key) {
-                Some(store) if !store.closed && !store.drained => {
-                    self.index.insert(port.id, key);
-                    store.ready.push_back(port);
-                }
+                Some(store) if !store.closed && !store.drained => match key.place {
+                    Place::Host(_) => {
+                        self.index.insert(port.id, key);
+                        store.ready.push_back(port);
+                    }
+                    Place::Trunk(_) => {
+                        store.refilling += 1;
+                        self.placing.insert(port.id, (key, port, sent.at));
+                    }
+                },
                 _ => unneeded.push(port.id),
+            }
+        }
+        let placing: BTreeSet<&PoolKey> = self.placing.values().map(|(key, ..)| key).collect();
+        for (key, _) in sent.parts.iter().filter(|(key, _)| !placing.contains(key)) {
+            if let Some(store) = self.stores.get_mut(key) {
+                store.breaker.undecided(now);
             }
         }
         self.leave(&unneeded);
         unneeded
+    }
+
+    /// Whether a port is to be put on its trunk.
+    #[must_use]
+    pub fn is_placing(&self, id: PortId) -> bool {
+        self.placing.contains_key(&id)
     }
 
     /// An operator wants so many ready in this pool at least, until the next restart; 0: as many as demand says.

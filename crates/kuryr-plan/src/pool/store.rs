@@ -1,6 +1,6 @@
 //! The ports of one pool.
 
-use super::{Demand, Moment, PoolKey, Settings};
+use super::{Breaker, Demand, Moment, PoolKey, Settings};
 use kuryr_model::{PodUid, PortId, neutron::Port};
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -14,7 +14,7 @@ pub(super) struct Store {
     pub(super) ready: VecDeque<Port>,
     /// Given back too short a time ago, with when that is over, earliest first.
     pub(super) cooling: VecDeque<(Moment, Port)>,
-    /// Asked for, and not answered yet.
+    /// Asked for and not answered yet, or not on their trunk yet.
     pub(super) refilling: usize,
     pub(super) demand: Demand,
     /// How many more pods the place has room for.
@@ -27,6 +27,8 @@ pub(super) struct Store {
     pub(super) closed: bool,
     /// Pods that wait for a port of their own, because there was none.
     pub(super) waiting: BTreeSet<PodUid>,
+    /// Whether its trunk takes ports.
+    pub(super) breaker: Breaker,
     pub(super) hits: u64,
     pub(super) misses: u64,
     /// The fewest that were ready since then.
@@ -46,6 +48,7 @@ impl Store {
             drained: false,
             closed: false,
             waiting: BTreeSet::new(),
+            breaker: Breaker::default(),
             hits: 0,
             misses: 0,
             low: 0,
@@ -73,6 +76,11 @@ impl Store {
     pub(super) fn supply(&self, now: Moment, lead: Duration) -> usize {
         let soon = self.cooling.iter().take_while(|(until, _)| *until <= now + lead).count();
         self.ready.len() + self.refilling + soon
+    }
+
+    /// How many are to be asked for now, so that it will have what it should.
+    pub(super) fn lack(&self, target: usize, now: Moment, lead: Duration) -> usize {
+        target.saturating_sub(self.supply(now, lead)).min(self.breaker.allows(now))
     }
 
     /// How many it should have ready when nobody has asked for any for long.

@@ -159,6 +159,28 @@ fn what_is_left_over_is_removed_and_what_is_not_ours_stays() {
 }
 
 #[test]
+fn an_id_that_was_told_is_told_again_while_nobody_knows_what_the_trunk_carries() {
+    let (mut writer, mut neutron) = (Writer::new(), Neutron::default());
+    writer.want(port(1), None);
+    assert_eq!(writer.told(port(1)), None);
+    settle(&mut writer, &mut neutron);
+    assert_eq!(writer.told(port(1)), None, "it is there, and nobody was told so far");
+    let there = writer.pin(port(1)).unwrap();
+    writer.look_again();
+    assert_eq!((writer.pin(port(1)), writer.told(port(1))), (None, Some(there)));
+    // Somebody has removed it.
+    writer.tell(&Step::Read, Outcome::Done(Vec::new()));
+    assert_eq!(writer.told(port(1)), None);
+    neutron.subports.clear();
+    settle(&mut writer, &mut neutron);
+    assert_eq!(writer.told(port(1)), Some(there));
+    writer.want(port(2), Some(there));
+    assert_eq!(writer.told(port(1)), None, "another one claims it");
+    writer.unwant(port(1));
+    assert_eq!(writer.told(port(1)), None);
+}
+
+#[test]
 fn a_full_trunk_says_so_and_takes_the_next_one_when_there_is_room() {
     let (mut writer, mut neutron) = (Writer::new(), Neutron::default());
     (0..4094).for_each(|n| writer.want(port(n), None));

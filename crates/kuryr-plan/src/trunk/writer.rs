@@ -88,6 +88,16 @@ impl Writer {
         }
     }
 
+    /// The id that was told of a port, unless the trunk is known not to carry it so. That of a port that is ready for a pod can be told
+    /// again even while nobody knows what the trunk carries, because Neutron is away: it was there, and if it is not it is put back so.
+    #[must_use]
+    pub fn told(&self, port: PortId) -> Option<SegmentationId> {
+        let id = (*self.wanted.get(&port)?)?;
+        let claimed = self.wanted.iter().any(|(other, told)| *other != port && *told == Some(id));
+        let moved = self.carries.as_ref().is_some_and(|carries| carries.get(&port) != Some(&u32::from(id.get())));
+        (!claimed && !moved).then_some(id)
+    }
+
     /// Whether `port` is still on the trunk, as far as is known.
     #[must_use]
     pub fn carries(&self, port: PortId) -> bool {

@@ -114,7 +114,7 @@ pub(super) async fn run_in_turn(world: &World, count: usize) -> anyhow::Result<V
 }
 
 /// The requests to Neutron, without those for tokens.
-fn asked(world: &World) -> anyhow::Result<Vec<CallRecord>> {
+pub(super) fn asked(world: &World) -> anyhow::Result<Vec<CallRecord>> {
     Ok(world.inside()?.cloud.calls().filter(|call| call.service == Service::Network))
 }
 

@@ -18,7 +18,7 @@ fn waiting_with(reason: &'static str) -> impl Fn(Option<&KuryrPort>) -> bool {
 
 /// That pools know every port of a pool that no pod has, and no other, as soon as nothing is under way. Nothing tells: the page is the
 /// question.
-async fn all_known(world: &World, within: Duration) -> anyhow::Result<()> {
+pub(super) async fn all_known(world: &World, within: Duration) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
         let told = known(world).await;

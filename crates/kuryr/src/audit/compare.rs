@@ -301,7 +301,14 @@ fn spare(world: &World, port: &Port) -> Option<Finding> {
         finding.prune = Some(Prunable::SparePort(port.id));
         return Some(finding);
     }
-    if world.view.nodes.iter().all(|node| *node.host.name != port.host_id) {
+    let subport = port.device_owner == "trunk:subport";
+    if port.host_id.is_empty() && !subport {
+        let what = "made for the port pool of a virtual machine, and on no trunk".to_owned();
+        let fix = "the controller deletes it; if it does not: kuryr status";
+        return Some(finding(Kind::Stray, "port", &port.id, what, fix));
+    }
+    // Whose a trunk is, the controller finds out; a subport has the host of its machine.
+    if !subport && world.view.nodes.iter().all(|node| *node.host.name != port.host_id) {
         let what = format!("made for the port pool of node {:?}, which is not there", port.host_id);
         return Some(finding(
             Kind::Stray,

@@ -104,6 +104,16 @@ fn a_spare_port_is_nobodys_business_while_there_are_pools_and_its_node() {
 }
 
 #[test]
+fn a_spare_subport_is_nobodys_business_and_one_on_no_trunk_is() {
+    let subport = || Port { device_owner: "trunk:subport".into(), ..spare(9, "host-of-machines") };
+    assert_eq!(after(|world| world.ports.push(subport())), [""; 0]);
+    let id = port_id(9);
+    assert_eq!(after(|world| world.ports.push(spare(9, ""))), [format!("stray port {id}")]);
+    let other = |world: &mut World| world.ports.push(Port { security_groups: vec![], ..subport() });
+    assert_eq!(after(other), [format!("mismatch port {id}")]);
+}
+
+#[test]
 fn a_port_of_a_pool_is_its_pods_when_the_kuryr_port_says_so() {
     assert_eq!(
         after(|world| world.ports[1] = Port {

@@ -96,7 +96,7 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Check> {
         if let Some(ports) = cloud.and_then(|cloud| cloud.ports.as_ref().ok()) {
             down(view, ports, &mut checks);
             if let Ok(cluster) = &facts.cluster {
-                checks.extend(pools::pools(cluster, facts.floor, view, ports));
+                checks.extend(pools::pools(cluster, facts.floor, view, &facts.machines, ports));
             }
         }
     }

@@ -2,11 +2,11 @@
 
 use super::{Groups, Spares};
 use crate::allocator::Shared;
-use kuryr_model::{PodUid, PortId};
+use kuryr_model::{PodUid, PortId, Vif, vif::PlugDriver};
 use kuryr_openstack::network::PortUpdate;
 use kuryr_plan::{
     enforce::Left,
-    pool::{Back, Place, PoolKey},
+    pool::{Back, PoolKey},
 };
 
 impl Shared {
@@ -28,17 +28,33 @@ impl Shared {
         true
     }
 
-    /// Gives a port back to its pool, if it is of one and that keeps it.
-    pub(in crate::allocator) async fn give_back(&self, id: PortId) -> bool {
+    /// Gives the port of a VIF back to its pool, if it is of one and that keeps it.
+    pub(in crate::allocator) async fn give_back(&self, vif: &Vif) -> bool {
         let Some(spares) = &self.spares else { return false };
-        let (mut port, old_name) = {
+        let id = vif.port_id;
+        if !spares.state.lock().out.contains_key(&id) {
+            return false;
+        }
+        let trunk = match vif.plug.parent.filter(|_| vif.plug.driver == PlugDriver::Vlan) {
+            // The one that it has now. If there is none the port cannot stay there, and if that is not known, who takes it off will say why.
+            Some(parent) => match self.machines.trunk_of(parent.port_id).await {
+                Ok(Some(trunk)) => Some(trunk),
+                Ok(None) | Err(_) => return false,
+            },
+            None => None,
+        };
+        let (place, mut port, old_name) = {
             let mut state = spares.state.lock();
             let Some(out) = state.out.remove(&id) else { return false };
-            let key = PoolKey { place: Place::Host(out.port.host_id.clone()), network: out.port.network_id };
+            if let Some(trunk) = trunk {
+                state.on.insert(id, trunk);
+            }
+            let Some(place) = state.place_of(&out.port) else { return false };
+            let key = PoolKey { place: place.clone(), network: out.port.network_id };
             if !state.pools.has_room(&key) {
                 return false;
             }
-            (out.port, state.rename.remove(&id))
+            (place, out.port, state.rename.remove(&id))
         };
         if !self.is_plain_again(id).await {
             return false;
@@ -46,7 +62,7 @@ impl Shared {
         port.security_groups = self.plain();
         let mut state = spares.state.lock();
         let renamed = old_name.is_none() && spares.names;
-        let kept = state.give_back(port, self.now()) == Back::Kept;
+        let kept = state.pools.give_back(&place, port, self.now()) == Back::Kept;
         if kept && renamed {
             spares.call(&mut state, id, super::NAME.to_owned());
         }
@@ -78,6 +94,7 @@ impl Shared {
             let mut state = spares.state.lock();
             state.gone.insert(id);
             state.out.remove(&id);
+            state.on.remove(&id);
             state.rename.remove(&id);
             state.pools.deleted(id, self.now());
             spares.changed.notify_one();

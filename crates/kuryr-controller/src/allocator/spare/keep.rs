@@ -1,19 +1,25 @@
 //! Keeps pools as they should be.
 
-use super::{Spares, refill::Answer};
-use crate::allocator::Shared;
+use super::{Spares, State, refill::Answer};
+use crate::{allocator::Shared, error::PodError};
 use futures::{
     FutureExt,
     future::BoxFuture,
     stream::{FuturesUnordered, StreamExt},
 };
-use kuryr_model::PortId;
-use kuryr_plan::pool::{BulkId, Headroom, Plan};
+use kuryr_model::{PortId, SegmentationId, TrunkId};
+use kuryr_plan::{
+    nested::{Found, Machine},
+    pool::{Back, BulkId, Headroom, Plan},
+};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// So many ports are deleted at once.
 const DELETES: usize = 4;
+
+/// So many machines are looked for at once.
+const FINDS: usize = 8;
 
 /// So many ports are named at once.
 const NAMINGS: usize = 2;
@@ -27,10 +33,17 @@ const HEADROOM_FOR: Duration = Duration::from_secs(60);
 /// How often numbers are published, at most.
 const PUBLISH: Duration = Duration::from_millis(500);
 
+/// A machine, and what was found of it.
+type Looked = (String, Arc<Machine>, Result<Found, PodError>);
+
 /// What is under way.
 #[derive(Default)]
 struct Work<'a> {
     bulks: FuturesUnordered<BoxFuture<'a, (BulkId, Answer)>>,
+    finds: FuturesUnordered<BoxFuture<'a, Looked>>,
+    /// As many as there are: a trunk's writer asks for all of them together.
+    places: FuturesUnordered<BoxFuture<'a, (PortId, Result<SegmentationId, PodError>)>>,
+    leaves: FuturesUnordered<BoxFuture<'a, (PortId, Result<(), PodError>)>>,
     deletes: FuturesUnordered<BoxFuture<'a, Option<PortId>>>,
     namings: FuturesUnordered<BoxFuture<'a, PortId>>,
     /// The ports of these.
@@ -49,11 +62,23 @@ pub(in crate::allocator) async fn keep(shared: &Arc<Shared>) {
         let again = work.begin(shared, spares);
         tokio::select! {
             Some((id, answer)) = work.bulks.next() => shared.arrived(spares, id, answer),
+            Some((node, machine, found)) = work.finds.next() => {
+                spares.state.lock().was_looked_for(&node, &machine, found, shared.now());
+            }
+            Some((id, placed)) = work.places.next() => shared.was_placed(spares, id, &placed),
+            Some((id, left)) = work.leaves.next() => {
+                let mut state = spares.state.lock();
+                if left.is_ok() {
+                    state.on.remove(&id);
+                }
+                state.delete.push(id);
+            }
             Some(failed) = work.deletes.next() => spares.state.lock().delete.extend(failed),
             Some(id) = work.namings.next() => drop(work.named.remove(&id)),
             Some(headroom) = work.question.next() => work.headroom = Some((headroom, Instant::now() + HEADROOM_FOR)),
             () = spares.changed.notified() => {}
             () = spares.index.nodes_changed.notified() => {}
+            () = shared.machines.changed.notified() => {}
             () = at(again.map(|time| Instant::now() + time)) => {}
             () = at(publish) => {
                 shared.publish(spares);
@@ -77,7 +102,8 @@ impl<'a> Work<'a> {
     fn begin(&mut self, shared: &'a Arc<Shared>, spares: &Spares) -> Option<Duration> {
         let now = shared.now();
         let mut state = spares.state.lock();
-        state.follow(spares.index.serving(), now);
+        state.follow(spares.index.serving(), &shared.machines, now);
+        state.adopt(shared, now);
         let lacks = state.pools.lacks(now);
         let known = self.headroom.as_ref().filter(|(_, until)| Instant::now() < *until);
         if lacks && known.is_none() && self.question.is_empty() {
@@ -96,11 +122,13 @@ impl<'a> Work<'a> {
             headroom.quota.iter_mut().for_each(less);
             let choice = &bulk.choice.subnets;
             headroom.subnets.iter_mut().filter(|(id, _)| choice.contains(id)).for_each(|(_, left)| less(left));
+            state.made_since = true;
             self.bulks.push(shared.refill(bulk).boxed());
         }
         if let Some((known, _)) = &mut self.headroom {
             *known = headroom;
         }
+        self.move_about(shared, &mut state, now);
         let count = state.delete.len().min(DELETES.saturating_sub(self.deletes.len()));
         for id in state.delete.drain(..count) {
             self.deletes.push(shared.withdraw(id).boxed());
@@ -120,11 +148,52 @@ impl<'a> Work<'a> {
             }
         }
         let unfit = state.unfit.values().min().map(|until| until.saturating_sub(now));
-        again.into_iter().chain(unfit).min()
+        again.into_iter().chain(unfit).chain(state.look_after(now).filter(|_| self.finds.len() < FINDS)).min()
+    }
+
+    /// Looks for machines, and puts ports on trunks and takes them off.
+    fn move_about(&mut self, shared: &'a Arc<Shared>, state: &mut State, now: Duration) {
+        for (node, machine) in state.wanted_machines(FINDS.saturating_sub(self.finds.len()), now) {
+            let find = async move {
+                let found = shared.machines.find(&node, &machine).await;
+                (node, machine, found)
+            };
+            self.finds.push(find.boxed());
+        }
+        for (trunk, id) in std::mem::take(&mut state.to_place) {
+            self.places.push(async move { (id, shared.machines.place(trunk, id).await) }.boxed());
+        }
+        let (on, off): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.delete).into_iter().partition(|id| state.on.contains_key(id));
+        state.delete = off;
+        for (id, trunk) in on.into_iter().filter_map(|id| Some((id, *state.on.get(&id)?))) {
+            self.leaves.push(async move { (id, shared.leave(trunk, id).await) }.boxed());
+        }
     }
 }
 
 impl Shared {
+    /// Takes a port off its trunk; if that fails, it is to be tried again when this ends.
+    async fn leave(&self, trunk: TrunkId, id: PortId) -> Result<(), PodError> {
+        let left = self.machines.leave(trunk, id).await;
+        if let Err(error) = &left {
+            tracing::info!(port = %id, %trunk, reason = %error, "a spare port does not leave its trunk; trying again");
+            sleep(RETRY).await;
+        }
+        left
+    }
+
+    /// A spare port is on its trunk, or is not.
+    fn was_placed(&self, spares: &Spares, id: PortId, placed: &Result<SegmentationId, PodError>) {
+        if let Err(error) = placed {
+            tracing::info!(port = %id, reason = %error, "a spare port does not get on its trunk");
+        }
+        let mut state = spares.state.lock();
+        if state.pools.placed(id, placed.is_ok(), self.now()) == Back::Delete {
+            state.delete.push(id);
+        }
+    }
+
     /// Deletes a port; if that fails, it is to be tried again when this ends.
     async fn withdraw(&self, id: PortId) -> Option<PortId> {
         let error = self.delete(id).await.err()?;

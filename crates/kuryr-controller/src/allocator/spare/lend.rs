@@ -8,7 +8,7 @@ use crate::{
 use futures::future::join_all;
 use kuryr_model::{ObjectKey, PodUid, PortId, SecurityGroupId, neutron::Port};
 use kuryr_openstack::network::PortUpdate;
-use kuryr_plan::pool::PoolKey;
+use kuryr_plan::{pool::PoolKey, trunk::Trouble};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// A port that a pod is to get.
@@ -48,8 +48,7 @@ impl Shared {
 
     fn take(&self, request: &Request) -> Option<Lent> {
         let spares = self.spares.as_ref()?;
-        // Those of virtual machines' pods are bound to no host.
-        let key = spares.key(&request.host).filter(|_| request.machine.is_none())?;
+        let key = self.pool_of(request)?;
         let lent = spares.state.lock().take(spares, &key, &request.uid, self.now());
         spares.changed.notify_one();
         lent
@@ -68,7 +67,9 @@ impl Shared {
             Groups::Plain if self.is_plain(&request.groups) => Ok(()),
             Groups::Plain | Groups::Unsure => self.regroup(spares, port.id, request.groups.clone()).await,
         };
-        let result = result.and_then(|()| self.plugged(&port)).map(|vif| Allocated { vif, made: !before });
+        let result = result
+            .and_then(|()| self.plugged(&port, request.machine.as_ref()))
+            .map(|vif| Allocated { vif, made: !before });
         if result.is_ok() && groups != Groups::Handed {
             self.policies.has(port.id, &request.uid, &request.groups);
             if let Some(out) = spares.state.lock().out.get_mut(&port.id) {
@@ -103,11 +104,36 @@ impl Shared {
     }
 
     /// A pod that found no spare port has its answer.
-    pub(in crate::allocator) fn answered(&self, host: &str, uid: &PodUid) {
+    pub(in crate::allocator) fn answered(&self, pool: &PoolKey, uid: &PodUid) {
+        if let Some(spares) = &self.spares {
+            spares.state.lock().pools.waits_no_more(pool, uid);
+        }
+    }
+
+    /// A port is where the machine carries it, and its pod is told where.
+    pub(in crate::allocator) fn settled(&self, port: PortId) {
         if let Some(spares) = &self.spares
-            && let Some(key) = spares.key(host)
+            && let Some(out) = spares.state.lock().out.get_mut(&port)
         {
-            spares.state.lock().pools.waits_no_more(&key, uid);
+            out.settled = true;
+        }
+    }
+
+    /// A port did not get where the machine carries it. If it was lent and never will, its pod is to get another one.
+    pub(in crate::allocator) fn not_settled(&self, uid: &PodUid, port: PortId, error: &PodError) {
+        let never = match error {
+            PodError::Trunk(trouble) => *trouble != Trouble::Full,
+            PodError::Cloud(error) => error.is_about_subports(),
+            _ => false,
+        };
+        let Some(spares) = self.spares.as_ref().filter(|_| never) else { return };
+        let mut state = spares.state.lock();
+        // What was settled once may be in its KuryrPort.
+        if state.out.get(&port).is_some_and(|out| !out.settled) && state.pools.spoilt(uid) == Some(port) {
+            tracing::warn!(%port, reason = %error, "a spare port cannot be used: its pod gets another one");
+            state.out.remove(&port);
+            state.delete.push(port);
+            spares.changed.notify_one();
         }
     }
 
@@ -127,8 +153,9 @@ impl Shared {
         for id in ports {
             if let Some(out) = state.out.get(id) {
                 let port = out.port.clone();
-                let place = kuryr_plan::pool::Place::Host(port.host_id.clone());
-                state.pools.lend(uid, &place, port);
+                if let Some(place) = state.place_of(&port) {
+                    state.pools.lend(uid, &place, port);
+                }
             }
         }
     }
@@ -146,7 +173,7 @@ impl State {
             }
             let known = spares.index.holds(port.id);
             let groups = if known { Groups::Handed } else { Groups::Plain };
-            self.out.insert(port.id, Out { port: port.clone(), groups });
+            self.out.insert(port.id, Out { port: port.clone(), groups, settled: known });
             if !known {
                 return Some(Lent { port, groups, before });
             }

@@ -3,7 +3,8 @@
 //! ```text
 //!   pods ──lend──▶ Pools::take ──▶ a port, its groups put right ──▶ VIF      misses ──▶ Shared::make
 //!   release ──▶ its groups put right ──▶ Pools::give_back
-//!   keep: Pools::plan ──▶ Supply ──▶ bulk create, delete      listed: after a restart, what there was
+//!   keep: Pools::plan ──▶ Supply ──▶ bulk create ──▶ Machines::place, where that is a trunk      listed: after a restart, what there was
+//!                    └──▶ Machines::leave, where it is on one ──▶ delete
 //! ```
 //!
 //! Invariants:
@@ -11,6 +12,8 @@
 //!   So no look for the ports of a pod ever finds it, and none is needed when it is handed out.
 //! - Spare ports have the groups of a pod that no policy isolates, and nothing else changes those of a spare port. A pod gets
 //!   a port when that has just the groups that the pod is to have.
+//! - A port of a trunk is spare only when it is there, and deleted only when it is there no more. It stays there, with its id, from pod to
+//!   pod: the trunk's writer knows the id, so that handing it out needs no request.
 //! - A `KuryrPort` that was written is in the index before its port counts as recorded, so a port is lent, held or spare at each moment.
 
 mod back;
@@ -20,19 +23,22 @@ mod listed;
 mod names;
 mod refill;
 mod room;
+mod sites;
 mod view;
 
-use super::Shared;
+use super::{Request, Shared};
 use crate::{index::Index, topology::Topology};
-use kuryr_model::{NetworkId, PortId, SecurityGroupId, neutron::Port};
+use kuryr_model::{NetworkId, PortId, SecurityGroupId, TrunkId, neutron::Port};
 use kuryr_plan::{
-    pool::{Back, Place, PoolKey, Pools, Settings},
+    nested::{Found, Pods},
+    pool::{Place, PoolKey, Pools, Settings},
     subnets::Choice,
 };
 use names::NAME;
 use parking_lot::Mutex;
+use sites::Site;
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -74,8 +80,18 @@ struct State {
     gone: HashSet<PortId>,
     /// Spare since before the last listing began.
     spare_before: BTreeSet<PortId>,
-    /// The nodes that have pools.
-    open: BTreeSet<String>,
+    /// The places that have pools, and the node of each.
+    open: BTreeMap<Place, String>,
+    /// The nodes that are virtual machines.
+    sites: BTreeMap<String, Site>,
+    /// The trunks of ports of pools that are on one, or are to be.
+    on: HashMap<PortId, TrunkId>,
+    /// To be put on their trunks.
+    to_place: Vec<(TrunkId, PortId)>,
+    /// Spare ports that were found on trunks of which it is not known yet whose they are.
+    found: Vec<Port>,
+    /// Ports were being made at some moment since the last listing began, so it may tell of some that nobody knows of yet.
+    made_since: bool,
     /// Pools whose ports cannot be plugged, and when that is tried again.
     unfit: HashMap<PoolKey, Duration>,
     /// To be deleted.
@@ -91,6 +107,8 @@ struct State {
 struct Out {
     port: Port,
     groups: Groups,
+    /// It was on its trunk when a pod was about to get it, or is on none.
+    settled: bool,
 }
 
 /// What is known of the groups of a port that is not spare.
@@ -113,7 +131,12 @@ impl Spares {
             out: HashMap::new(),
             gone: HashSet::new(),
             spare_before: BTreeSet::new(),
-            open: BTreeSet::new(),
+            open: BTreeMap::new(),
+            sites: BTreeMap::new(),
+            on: HashMap::new(),
+            to_place: Vec::new(),
+            found: Vec::new(),
+            made_since: false,
             unfit: HashMap::new(),
             delete: Vec::new(),
             rename: HashMap::new(),
@@ -123,34 +146,30 @@ impl Spares {
         Self { index, network, choices, names, state: Mutex::new(state), changed: Notify::new(), look }
     }
 
-    /// The pool of a node, by its name in Neutron.
-    fn key(&self, host: &str) -> Option<PoolKey> {
-        Some(PoolKey { place: Place::Host(host.to_owned()), network: self.network? })
-    }
-}
-
-impl State {
-    /// Opens and closes pools as nodes come and go.
-    fn follow(&mut self, nodes: BTreeSet<String>, now: Duration) {
-        for host in nodes.difference(&self.open) {
-            self.pools.open(&Place::Host(host.clone()), usize::MAX, now);
-        }
-        for host in self.open.difference(&nodes) {
-            let gone = self.pools.close(&Place::Host(host.clone()));
-            self.delete.extend(gone);
-        }
-        self.open = nodes;
-        for key in self.unfit.extract_if(|_, until| *until <= now).map(|(key, _)| key) {
-            self.pools.fill(&key, 0);
-        }
-    }
-
-    fn give_back(&mut self, port: Port, now: Duration) -> Back {
-        self.pools.give_back(&Place::Host(port.host_id.clone()), port, now)
+    /// The pool from which a pod gets its port, if there is one for it.
+    fn key(&self, host: &str, machine: Option<&Found>) -> Option<PoolKey> {
+        let place = match machine.map(|found| found.pods) {
+            None => Place::Host(host.to_owned()),
+            Some(Pods::Subports(trunk)) => Place::Trunk(trunk),
+            // They have only addresses there.
+            Some(Pods::Pairs | Pods::Addresses) => return None,
+        };
+        Some(PoolKey { place, network: self.network? })
     }
 }
 
 impl Shared {
+    /// The pool from which this request is answered, if there is one.
+    pub(super) fn pool_of(&self, request: &Request) -> Option<PoolKey> {
+        self.spares.as_ref()?.key(&request.host, request.machine.as_ref())
+    }
+
+    /// The ports of pools that are on trunks, and where.
+    pub(super) fn on_trunks(&self) -> Vec<(TrunkId, PortId)> {
+        let Some(spares) = &self.spares else { return Vec::new() };
+        spares.state.lock().on.iter().map(|(port, trunk)| (*trunk, *port)).collect()
+    }
+
     /// The groups that spare ports have.
     fn plain(&self) -> Vec<SecurityGroupId> {
         self.topology.open_groups.to_vec()

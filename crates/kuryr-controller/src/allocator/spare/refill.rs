@@ -5,11 +5,11 @@ use crate::{
     allocator::{Shared, make::refusal},
     error::Reason,
 };
-use kuryr_model::{DEVICE_OWNER, Mark, Purpose, neutron::Port};
+use kuryr_model::{DEVICE_OWNER, Mark, PortId, Purpose, TrunkId, neutron::Port};
 use kuryr_openstack::network::{NewFixedIp, NewPort};
 use kuryr_plan::{
     allocator::{Ask, Batch, LATE, Next, Refusal as Refused, Shortage},
-    pool::{Bulk, BulkId, PoolKey, Refusal},
+    pool::{Bulk, BulkId, Place, PoolKey, Refusal},
     subnets::Choice,
 };
 use std::time::Duration;
@@ -77,7 +77,11 @@ impl Shared {
             name: NAME.to_owned(),
             fixed_ips: choice.subnets.iter().map(|id| NewFixedIp::from(*id)).collect(),
             security_groups: self.plain(),
-            host_id: Some(key.place.to_string()),
+            // What is bound to a host comes to no trunk.
+            host_id: match &key.place {
+                Place::Host(host) => Some(host.clone()),
+                Place::Trunk(_) => None,
+            },
             device_owner: DEVICE_OWNER.to_owned(),
             tags: mark.tags(),
             ..NewPort::new(choice.network)
@@ -91,11 +95,19 @@ impl Shared {
         let answer = answer.map(|made| {
             let (good, bad): (Vec<_>, Vec<_>) = made.into_iter().partition(|(key, port)| {
                 let ours = Mark::read(&self.cluster, &port.tags).is_some_and(|mark| mark.purpose == Purpose::Pool);
-                let there = port.host_id == key.place.to_string();
-                ours && there && self.is_plain(&port.security_groups) && self.plugged(port).is_ok()
+                let there = match &key.place {
+                    Place::Host(host) => port.host_id == *host,
+                    Place::Trunk(_) => port.host_id.is_empty(),
+                };
+                let fits = self.plugged(port, state.machine_on(&key.place)).is_ok();
+                // Whose machine is not known any more is closed by now.
+                let fits = fits || !state.open.contains_key(&key.place);
+                ours && there && self.is_plain(&port.security_groups) && fits
             });
             for (key, port) in bad {
-                let reason = self.plugged(&port).map_or_else(|error| error.reason(), |_| Reason::TagsDropped);
+                let reason = self
+                    .plugged(&port, state.machine_on(&key.place))
+                    .map_or_else(|error| error.reason(), |_| Reason::TagsDropped);
                 if state.unfit.insert(key.clone(), now + UNFIT_FOR).is_none() {
                     tracing::warn!(
                         pool = %key, port = %port.id, reason = reason.as_str(),
@@ -104,11 +116,22 @@ impl Shared {
                 }
                 let drained = state.pools.drain(&key);
                 state.delete.extend(drained);
-                state.delete.push(port.id);
+                state.discard(port.id);
             }
             good
         });
+        let on = |(key, port): &(PoolKey, Port)| match key.place {
+            Place::Trunk(trunk) => Some((trunk, port.id)),
+            Place::Host(_) => None,
+        };
+        let on: Vec<(TrunkId, PortId)> = answer.iter().flatten().filter_map(on).collect();
         let unneeded = state.pools.answered(id, answer, now);
         state.delete.extend(unneeded);
+        for (trunk, id) in on {
+            if state.pools.is_placing(id) {
+                state.on.insert(id, trunk);
+                state.to_place.push((trunk, id));
+            }
+        }
     }
 }

@@ -1,8 +1,12 @@
 //! Sees to it that pods find room before pools do.
 
-use crate::allocator::{Shared, port};
+use super::Spares;
+use crate::{
+    allocator::{Shared, port},
+    error::PodError,
+};
 use futures::future::join_all;
-use kuryr_model::NetworkId;
+use kuryr_model::{NetworkId, PortId};
 use kuryr_openstack::{Class, Waits};
 use kuryr_plan::{
     allocator::Shortage,
@@ -37,11 +41,20 @@ impl Shared {
         if !victims.is_empty() {
             tracing::info!(pods, ports = victims.len(), ?shortage, "spare ports make way for pods");
         }
-        let deleted = join_all(victims.iter().map(|id| self.delete(*id))).await;
+        let deleted = join_all(victims.iter().map(|id| self.take_away(spares, *id))).await;
         let failed = victims.iter().zip(&deleted).filter(|(_, deleted)| deleted.is_err()).map(|(id, _)| *id);
         spares.state.lock().delete.extend(failed);
         spares.changed.notify_one();
         deleted.iter().any(Result::is_ok)
+    }
+
+    /// Deletes a spare port, from its trunk if it is on one. All at once leave that together.
+    async fn take_away(&self, spares: &Spares, id: PortId) -> Result<(), PodError> {
+        let trunk = spares.state.lock().on.get(&id).copied();
+        if let Some(trunk) = trunk {
+            self.machines.leave(trunk, id).await?;
+        }
+        self.delete(id).await
     }
 
     /// No pod waits for room any more: pools may grow again.

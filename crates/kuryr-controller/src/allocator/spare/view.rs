@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolRow {
-    /// Where its ports are plugged: the name that Neutron has for a node, or a trunk.
+    /// The node.
+    pub node: String,
+    /// Where its ports are plugged: the name that Neutron has for the node, or its trunk.
     pub place: String,
     /// The network of its ports.
     pub network: NetworkId,
@@ -57,7 +59,7 @@ pub enum UnknownPool {
     #[error("there are no port pools: [pools] enabled is false")]
     Off,
     /// Not for this node.
-    #[error("node {0} has no port pool{on}; it has one once it is there and not cordoned", on = .1.map_or(String::new(), |network| format!(" on network {network}")))]
+    #[error("node {0} has no port pool{on}; it has one once it is there and not cordoned, and a virtual machine once its trunk is found (kinds macvlan and ipvlan have none)", on = .1.map_or(String::new(), |network| format!(" on network {network}")))]
     None(String, Option<NetworkId>),
 }
 
@@ -70,7 +72,7 @@ impl Shared {
         let state = spares.state.lock();
         let totals = state.pools.totals();
         PoolReport {
-            pools: state.pools.view(self.now()).iter().map(row).collect(),
+            pools: state.pools.view(self.now()).iter().map(|view| row(view, state.open.get(&view.key.place))).collect(),
             held: totals.held,
             budget: totals.budget,
             leaving: totals.leaving,
@@ -116,10 +118,11 @@ impl Shared {
     }
 
     fn pools_of(&self, spares: &Spares, node: &str, network: Option<NetworkId>) -> Result<Vec<PoolKey>, UnknownPool> {
-        let place = Place::Host(spares.index.home(node).host);
-        let all = spares.state.lock().pools.view(self.now()).into_iter().map(|view| view.key);
-        let fits = |key: &PoolKey| key.place == place && network.is_none_or(|network| key.network == network);
-        let keys: Vec<PoolKey> = all.filter(fits).collect();
+        let host = Place::Host(spares.index.home(node).host);
+        let state = spares.state.lock();
+        let there = |place: &Place| *place == host || state.open.get(place).is_some_and(|of| of == node);
+        let fits = |key: &PoolKey| there(&key.place) && network.is_none_or(|network| key.network == network);
+        let keys: Vec<PoolKey> = state.pools.view(self.now()).into_iter().map(|view| view.key).filter(fits).collect();
         if keys.is_empty() { Err(UnknownPool::None(node.to_owned(), network)) } else { Ok(keys) }
     }
 
@@ -129,9 +132,11 @@ impl Shared {
     }
 }
 
-fn row(view: &PoolView) -> PoolRow {
+fn row(view: &PoolView, node: Option<&String>) -> PoolRow {
+    let place = view.key.place.to_string();
     PoolRow {
-        place: view.key.place.to_string(),
+        node: node.unwrap_or(&place).clone(),
+        place,
         network: view.key.network,
         ready: view.ready,
         cooling: view.cooling,

@@ -2,6 +2,7 @@
 
 mod model;
 mod stories;
+mod trunks;
 
 use super::{Bulk, Headroom, Place, PoolKey, Pools, Settings};
 use crate::subnets::Choice;

@@ -16,7 +16,9 @@ enum Event {
     GiveBackTwice(usize),
     Claim(usize),
     Plan { quota: Option<usize>, room: Option<usize> },
-    Answer { index: usize, refusal: Option<Refusal>, lost: bool },
+    Answer { index: usize, refusal: Option<Refusal>, fate: Fate },
+    Placed { index: usize, on: bool },
+    Spoilt(usize),
     Deleted(usize),
     Starved { quota: bool, lacking: usize },
     Open { node: u8, room: usize },
@@ -24,6 +26,17 @@ enum Event {
     Fill { node: u8, count: usize },
     Drain(u8),
     Restart,
+}
+
+/// What becomes of ports that are made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    /// They are answered for.
+    Heard,
+    /// A look at all ports finds them before they are answered for.
+    SeenFirst,
+    /// Their answer is lost.
+    Lost,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -40,7 +53,10 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(quota, room)| Event::Plan { quota, room }),
         8 => (one.clone(), prop::option::weighted(0.25, prop_oneof![
             Just(Refusal::Full), Just(Refusal::Quota), Just(Refusal::Other)
-        ]), prop::bool::weighted(0.1)).prop_map(|(index, refusal, lost)| Event::Answer { index, refusal, lost }),
+        ]), prop_oneof![8 => Just(Fate::Heard), 1 => Just(Fate::SeenFirst), 1 => Just(Fate::Lost)])
+            .prop_map(|(index, refusal, fate)| Event::Answer { index, refusal, fate }),
+        6 => (one.clone(), prop::bool::weighted(0.8)).prop_map(|(index, on)| Event::Placed { index, on }),
+        1 => one.clone().prop_map(Event::Spoilt),
         6 => one.prop_map(Event::Deleted),
         1 => (any::<bool>(), 0usize..8).prop_map(|(quota, lacking)| Event::Starved { quota, lacking }),
         2 => (0u8..3, 0usize..30).prop_map(|(node, room)| Event::Open { node, room }),
@@ -53,9 +69,21 @@ fn event() -> impl Strategy<Value = Event> {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Where {
-    Spare { node: u8, not_before: Duration },
-    Lent { node: u8, owner: u32 },
-    Used { node: u8 },
+    Spare {
+        node: u8,
+        not_before: Duration,
+    },
+    Lent {
+        node: u8,
+        owner: u32,
+    },
+    Used {
+        node: u8,
+    },
+    /// Made for a trunk, and not there yet.
+    Placing {
+        node: u8,
+    },
     Leaving,
 }
 
@@ -72,8 +100,23 @@ struct World {
     served: BTreeSet<u32>,
 }
 
+/// The last one is a virtual machine.
+const MACHINE: u8 = 2;
+
+fn place(node: u8) -> Place {
+    if node == MACHINE { Place::Trunk(id(0xbb, 2).parse().unwrap()) } else { super::place(node) }
+}
+
+fn key(node: u8) -> PoolKey {
+    PoolKey { place: place(node), network: network(0) }
+}
+
 fn node_of(key: &PoolKey) -> u8 {
-    key.place.to_string().trim_start_matches("node").parse().unwrap()
+    (0..3).find(|node| place(*node) == key.place).unwrap()
+}
+
+fn home(port: &Port) -> u8 {
+    (0..3).find(|node| place(*node).to_string() == port.host_id).unwrap()
 }
 
 fn choices() -> Vec<Choice> {
@@ -161,7 +204,7 @@ impl World {
             Event::GiveBackTwice(index) => {
                 let spare = |w: &Where| matches!(w, Where::Spare { .. } | Where::Leaving);
                 if let Some((port, place_of)) = self.pick(index, spare) {
-                    let node: u8 = port.host_id.trim_start_matches("node").parse().unwrap();
+                    let node = home(&port);
                     let back = self.pools.give_back(&place(node), port, now);
                     prop_assert_eq!(back == Back::Delete, place_of == Where::Leaving);
                 }
@@ -177,7 +220,14 @@ impl World {
                 let subnets = room.map(|left| [(subnet(1), left), (subnet(2), left)].into()).unwrap_or_default();
                 self.plan(&Headroom { quota, subnets })?;
             }
-            Event::Answer { index, refusal, lost } => self.answer(index, refusal, lost)?,
+            Event::Answer { index, refusal, fate } => self.answer(index, refusal, fate)?,
+            Event::Placed { index, on } => self.placed(index, on)?,
+            Event::Spoilt(index) => {
+                if let Some((port, Where::Lent { owner, .. })) = self.pick(index, |w| matches!(w, Where::Lent { .. })) {
+                    prop_assert_eq!(self.pools.spoilt(&pod(owner)), Some(port.id));
+                    self.put(port.id, Where::Leaving);
+                }
+            }
             Event::Deleted(index) => {
                 if let Some((port, _)) = self.pick(index, |w| *w == Where::Leaving) {
                     self.pools.deleted(port.id, now);
@@ -274,7 +324,21 @@ impl World {
         Ok(())
     }
 
-    fn answer(&mut self, index: usize, refusal: Option<Refusal>, lost: bool) -> Result<(), TestCaseError> {
+    fn placed(&mut self, index: usize, on: bool) -> Result<(), TestCaseError> {
+        let placing = |w: &Where| matches!(w, Where::Placing { .. });
+        if let Some((port, Where::Placing { node })) = self.pick(index, placing) {
+            let back = self.pools.placed(port.id, on, self.now);
+            prop_assert!(on || back == Back::Delete, "it is spare and on no trunk");
+            let kept = Where::Spare { node, not_before: self.now };
+            self.put(port.id, if back == Back::Kept { kept } else { Where::Leaving });
+        } else if let Some((port, place_of)) = self.pick(index, |w| *w == Where::Leaving) {
+            // Its pool was closed meanwhile, say.
+            prop_assert_eq!(self.pools.placed(port.id, on, self.now), Back::Kept, "{:?}", place_of);
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, index: usize, refusal: Option<Refusal>, fate: Fate) -> Result<(), TestCaseError> {
         let Some(id) = self.bulks.keys().nth(index % self.bulks.len().max(1)).copied() else { return Ok(()) };
         let bulk = self.bulks.remove(&id).unwrap();
         if let Some(refusal) = refusal {
@@ -292,15 +356,26 @@ impl World {
             let spare = Where::Spare { node: node_of(key), not_before: self.now };
             self.ports.insert(port.id, (port.clone(), spare));
         }
-        if lost {
+        if fate == Fate::SeenFirst {
+            for (key, port) in &made {
+                self.give_back(port, node_of(key))?;
+            }
+            prop_assert_eq!(self.pools.answered(id, Ok(made), self.now), []);
+        } else if fate == Fate::Lost {
             // Nobody knows of them until the next look at all ports, which gives them back.
             self.pools.answered(id, Err(Refusal::Other), self.now);
             for (key, port) in made {
                 self.give_back(&port, node_of(&key))?;
             }
         } else {
+            let ids: Vec<(u8, PortId)> = made.iter().map(|(key, port)| (node_of(key), port.id)).collect();
             let unneeded = self.pools.answered(id, Ok(made), self.now);
             self.leave(unneeded)?;
+            for (node, id) in ids.into_iter().filter(|(node, _)| *node == MACHINE) {
+                if self.ports[&id].1 != Where::Leaving {
+                    self.put(id, Where::Placing { node });
+                }
+            }
         }
         Ok(())
     }
@@ -316,9 +391,11 @@ impl World {
         for (port, place_of) in ports {
             match place_of {
                 Where::Used { .. } => {}
-                Where::Spare { node, .. } | Where::Lent { node, .. } => self.give_back(&port, node)?,
+                Where::Spare { node, .. } | Where::Lent { node, .. } | Where::Placing { node } => {
+                    self.give_back(&port, node)?;
+                }
                 Where::Leaving => {
-                    let node = port.host_id.trim_start_matches("node").parse().unwrap();
+                    let node = home(&port);
                     self.give_back(&port, node)?;
                 }
             }
@@ -331,7 +408,8 @@ impl World {
         let count = |which: fn(&Where) -> bool| self.ports.values().filter(|(_, w)| which(w)).count();
         let spare = count(|w| matches!(w, Where::Spare { .. }));
         let making: usize = self.bulks.values().flat_map(|bulk| &bulk.parts).map(|(_, count)| count).sum();
-        prop_assert_eq!(totals.held, spare + making, "a port was lost, or is there twice");
+        let placing = count(|w| matches!(w, Where::Placing { .. }));
+        prop_assert_eq!(totals.held, spare + making + placing, "a port was lost, or is there twice");
         prop_assert!(totals.held <= self.settings.budget, "{} spare ports", totals.held);
         prop_assert_eq!(totals.lent, count(|w| matches!(w, Where::Lent { .. })));
         prop_assert_eq!(totals.leaving, count(|w| *w == Where::Leaving));
@@ -349,7 +427,10 @@ impl World {
         self.pools.starved(&Shortage::Subnets(choice(0, &[1])), 0, self.now);
         for _ in 0..20_000 {
             while !self.bulks.is_empty() {
-                self.answer(0, None, false)?;
+                self.answer(0, None, Fate::Heard)?;
+            }
+            while self.ports.values().any(|(_, w)| matches!(w, Where::Placing { .. })) {
+                self.placed(0, true)?;
             }
             while let Some((port, _)) = self.pick(0, |w| *w == Where::Leaving) {
                 self.pools.deleted(port.id, self.now);
