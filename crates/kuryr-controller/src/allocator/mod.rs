@@ -33,8 +33,8 @@ use crate::{
     topology::Topology,
 };
 use kuryr_model::{
-    ClusterId, KuryrPort, NetworkId, ObjectKey, PodUid, PortId, Purpose, SecurityGroupId, Vif, mark::cluster_tag,
-    neutron::Port,
+    ClusterId, KuryrPort, NetworkId, ObjectKey, PodUid, PortId, Purpose, SecurityGroupId, TrunkId, Vif,
+    mark::cluster_tag, neutron::Port,
 };
 use kuryr_openstack::{Cloud, Filter};
 use kuryr_plan::{
@@ -216,6 +216,21 @@ impl Allocator {
     /// Looks after the ports of pods of virtual machines for ever.
     pub(crate) async fn revive(self) {
         self.shared.machines.revive(&self.shared.cluster).await;
+    }
+
+    /// How many pods get a spare port on each trunk.
+    pub(crate) fn ready_on_trunks(&self) -> HashMap<TrunkId, usize> {
+        self.shared.ready_on_trunks()
+    }
+
+    /// Waits until there may be more or fewer spare ports.
+    pub(crate) async fn pools_changed(&self) {
+        self.shared.pools_changed().await;
+    }
+
+    /// The nodes that are virtual machines.
+    pub(crate) fn machines(&self) -> &Machines {
+        &self.shared.machines
     }
 
     /// Compares what pods of virtual machines have with what Neutron has, and puts it right.

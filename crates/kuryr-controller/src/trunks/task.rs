@@ -1,7 +1,10 @@
 //! The task of one trunk.
 
 use super::TrunkError;
-use kuryr_model::{PortId, SegmentationId, TrunkId, neutron::Trunk};
+use kuryr_model::{
+    PortId, SegmentationId, TrunkId,
+    neutron::{Subport, Trunk},
+};
 use kuryr_openstack::{Error as CloudError, Network};
 use kuryr_plan::trunk::{Outcome, Room, Step, Trouble, Writer};
 use std::{
@@ -30,6 +33,7 @@ pub(super) enum Ask {
     Gone { port: PortId },
     Again { port: PortId },
     LookAgain,
+    Watch { carries: Vec<Subport> },
 }
 
 pub(super) struct Task {
@@ -43,6 +47,8 @@ pub(super) struct Task {
     /// Why Neutron refused a port.
     refusals: HashMap<PortId, CloudError>,
     rest: Rest,
+    /// It has asked Neutron for something, so that what others have seen may be older than what it knows.
+    asked: bool,
     /// How often in a row Neutron did not do what it was asked for.
     failures: u32,
 }
@@ -72,6 +78,7 @@ impl Task {
             leaving: Vec::new(),
             refusals: HashMap::new(),
             rest: Rest::No,
+            asked: false,
             failures: 0,
         }
     }
@@ -152,6 +159,12 @@ impl Task {
                 self.writer.look_again();
                 self.rest = Rest::No;
             }
+            Ask::Watch { carries } => {
+                self.writer.watch();
+                if !self.asked {
+                    self.writer.tell(&Step::Read, Outcome::Done(carries));
+                }
+            }
         }
     }
 
@@ -189,6 +202,7 @@ impl Task {
 
     async fn step(&mut self, step: &Step) {
         let trunks = self.network.trunks();
+        self.asked = true;
         let result = match step {
             Step::Read => trunks.get(self.trunk).await,
             Step::Add(subports) => trunks.add_subports(self.trunk, subports).await,

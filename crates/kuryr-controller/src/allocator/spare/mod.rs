@@ -18,6 +18,7 @@ mod keep;
 mod lend;
 mod listed;
 mod names;
+mod ready;
 mod refill;
 mod room;
 mod view;
@@ -62,6 +63,8 @@ pub(super) struct Spares {
     names: bool,
     state: Mutex<State>,
     changed: Notify,
+    /// The numbers of pools were published.
+    told: Notify,
     /// When to list all ports again, because some may have been made unseen.
     look: watch::Sender<Option<Instant>>,
 }
@@ -120,7 +123,16 @@ impl Spares {
             short: false,
         };
         let (look, _) = watch::channel(None);
-        Self { index, network, choices, names, state: Mutex::new(state), changed: Notify::new(), look }
+        Self {
+            index,
+            network,
+            choices,
+            names,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            told: Notify::new(),
+            look,
+        }
     }
 
     /// The pool of a node, by its name in Neutron.
