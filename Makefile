@@ -72,6 +72,13 @@ bench: need-nft build ## the budgets as a table, and as JSON in bench/results/
 	@mkdir -p bench/results
 	$(TESTBED) bench
 
+# The run whose table bench/README.md shows; by default the newest of the release profile.
+RUN ?= $(shell ls -t bench/results/*-release.json 2>/dev/null | head -n 1)
+.PHONY: bench-readme
+bench-readme: build ## renew the table in bench/README.md from a run in bench/results/
+	@test -n "$(RUN)" || { echo "there is no run in bench/results: make bench"; exit 1; }
+	$(TESTBED) bench --print "$(RUN)" --into bench/README.md
+
 .PHONY: build
 build: cni ## the executables: kuryr, the testbed, and kuryr-cni, which is static
 	$(CARGO) build --profile $(PROFILE) --package kuryr --package kuryr-testbed

@@ -92,7 +92,7 @@ impl About {
             "Pod" => "AllocatePorts",
             "Service" => "KeepLoadBalancer",
             "NetworkPolicy" => "EnforcePolicy",
-            "Node" => "ReadAnnotation",
+            "Node" => "ReadNode",
             _ => "ReadObject",
         }
     }

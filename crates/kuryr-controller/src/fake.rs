@@ -18,6 +18,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
 const NETWORK: &str = "00000000-0000-0000-0000-0000000000aa";
 const SUBNET: &str = "00000000-0000-0000-0000-000000000001";
@@ -38,6 +39,8 @@ pub(crate) enum Fate {
 pub(crate) struct Neutron {
     url: String,
     state: Arc<Mutex<Ports>>,
+    /// Closed while somebody holds it for writing: creates wait.
+    gate: Arc<RwLock<()>>,
 }
 
 #[derive(Default)]
@@ -56,7 +59,7 @@ impl Neutron {
     pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let neutron = Self { url, state: Arc::default() };
+        let neutron = Self { url, state: Arc::default(), gate: Arc::default() };
         let app = Router::new().fallback(serve).with_state(neutron.clone());
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         neutron
@@ -69,6 +72,11 @@ impl Neutron {
     /// What becomes of the next creates.
     pub(crate) fn next(&self, fates: &[Fate]) {
         self.state.lock().fates.extend(fates);
+    }
+
+    /// Creates are begun, and not carried out before this is dropped.
+    pub(crate) async fn hold_creates(&self) -> OwnedRwLockWriteGuard<()> {
+        self.gate.clone().write_owned().await
     }
 
     pub(crate) fn set_quota(&self, ports: usize) {
@@ -135,6 +143,11 @@ async fn serve(State(neutron): State<Neutron>, request: Request) -> Response {
     if parts.uri.path() == "/v3/auth/tokens" {
         return neutron.token();
     }
+    if parts.method == Method::POST {
+        let wanted = serde_json::from_slice::<Value>(&body).unwrap()["ports"].as_array().unwrap().len();
+        neutron.state.lock().log.push(format!("POST {wanted}"));
+        let _open = neutron.gate.read().await;
+    }
     let mut state = neutron.state.lock();
     match parts.method {
         Method::GET => {
@@ -155,7 +168,6 @@ async fn serve(State(neutron): State<Neutron>, request: Request) -> Response {
         }
         Method::POST => {
             let wanted = serde_json::from_slice::<Value>(&body).unwrap()["ports"].clone();
-            state.log.push(format!("POST {}", wanted.as_array().unwrap().len()));
             let fate = state.fates.pop_front().unwrap_or(Fate::Fine);
             let made = match fate {
                 Fate::Late => {

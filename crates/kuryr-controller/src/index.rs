@@ -114,6 +114,13 @@ impl Index {
         readable.chain(state.odd.values().flat_map(|odd| odd.ports.iter().copied())).collect()
     }
 
+    /// Whether a `KuryrPort` has this port.
+    pub(crate) fn holds(&self, id: PortId) -> bool {
+        let state = self.state.read();
+        let readable = || state.ports.values().any(|port| port.port_ids().any(|held| held == id));
+        readable() || state.odd.values().any(|odd| odd.ports.contains(&id))
+    }
+
     /// The pod of each port that a `KuryrPort` has.
     pub(crate) fn holders(&self) -> HashMap<PortId, PodUid> {
         let state = self.state.read();

@@ -1,6 +1,9 @@
 //! Finds what an earlier controller left behind: at the start of a term, and then now and then.
 
-use crate::{allocator::Allocator, error::PodError, index::Index, lean::LeanPort, metrics::Metrics};
+use crate::{
+    allocator::Allocator, error::PodError, error::Reason, events::Events, index::Index, lean::LeanPort,
+    metrics::Metrics,
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, Resource, api::ListParams, core::PartialObjectMeta};
 use kuryr_model::{ClusterId, KuryrPort, PodUid, neutron::Port};
@@ -19,6 +22,7 @@ pub(crate) struct Resync {
     pub(crate) index: Arc<Index>,
     pub(crate) allocator: Allocator,
     pub(crate) metrics: Metrics,
+    pub(crate) events: Events,
     pub(crate) interval: Duration,
 }
 
@@ -66,7 +70,11 @@ impl Resync {
             self.allocator.discard(port).await?;
             self.metrics.pruned();
         }
-        self.allocator.repair().await
+        // Neutron tells nobody that a trunk was deleted, and its pods that run have nobody who waits for them.
+        for cut_off in self.allocator.repair().await? {
+            self.events.warn_node(&cut_off.node, Reason::TrunkMissing.as_str(), cut_off.to_string());
+        }
+        Ok(())
     }
 }
 

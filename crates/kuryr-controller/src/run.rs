@@ -225,6 +225,7 @@ impl Term {
             index: self.index.clone(),
             allocator,
             metrics: self.metrics.clone(),
+            events: self.events.clone(),
             interval: config.prune_interval,
         };
         // They end with this, be it cut off because the Lease is lost.

@@ -80,8 +80,8 @@ pub struct KuryrNetworkPolicyStatus {
     /// What of the policy is not done as it asks, or is surely not meant, while the rest of it holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
-    /// `Ready` says whether all of it holds in Neutron, and why not. While it is `False`, pods that lack something of it are
-    /// closed, not open.
+    /// `Ready` says whether all of it holds, and why not. While it is `False`, pods that lack something of it are closed, not open,
+    /// but with the reason `NotEnforced`: it then selects pods for which no policy can hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -106,6 +106,12 @@ impl KuryrPort {
         self.spec.vifs.iter().map(|vif| vif.port_id)
     }
 
+    /// Whether one of its interfaces has no port of its own in the switch, so that no security group is the pod's alone.
+    #[must_use]
+    pub fn shares_port(&self) -> bool {
+        self.spec.vifs.iter().any(|vif| vif.plug.driver.shares_port())
+    }
+
     /// How far the node is.
     #[must_use]
     pub fn attachment_state(&self) -> Option<AttachmentState> {

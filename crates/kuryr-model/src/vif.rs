@@ -135,4 +135,11 @@ impl PlugDriver {
             Self::Vlan | Self::Macvlan | Self::Ipvlan => true,
         }
     }
+
+    /// Whether the pod's packets pass through its machine's port and none of its own: then the security groups of that one hold for all
+    /// pods of the machine, and none for a single pod.
+    #[must_use]
+    pub fn shares_port(self) -> bool {
+        matches!(self, Self::Macvlan | Self::Ipvlan)
+    }
 }

@@ -19,6 +19,8 @@
 
 pub mod allocator;
 pub mod enforce;
+#[cfg(test)]
+mod fixtures;
 pub mod fullness;
 pub mod nested;
 pub mod pairs;

@@ -124,40 +124,23 @@ pub fn step(pod: Option<&Pod>, port: Option<&KuryrPort>, node: Node, cooldown: D
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    use kuryr_model::{
-        KuryrPortSpec, KuryrPortStatus, Plug, Vif,
-        kuryr_port::Attachment,
-        vif::{PlugDriver, VifAddress},
-    };
+    use kuryr_model::{KuryrPortStatus, kuryr_port::Attachment};
     use proptest::prelude::*;
 
     const COOLDOWN: Duration = Duration::from_secs(60);
 
     fn pod(uid: &str) -> Pod {
-        Pod {
-            key: ObjectKey::new("default", "web-0"),
-            uid: uid.into(),
-            node: Some("node0".into()),
-            host_network: false,
-            completed: false,
-            deleting: false,
-        }
+        fixtures::pod(&ObjectKey::new("default", "web-0"), &uid.into())
     }
 
     fn port(pod_uid: &str) -> KuryrPort {
-        let vif = Vif {
-            interface: "eth0".into(),
-            port_id: "aaaaaaaa-bbbb-cccc-dddd-0000000000ff".parse().unwrap(),
-            network_id: "aaaaaaaa-bbbb-cccc-dddd-000000000001".parse().unwrap(),
-            mac: "fa:16:3e:00:00:01".parse().unwrap(),
-            mtu: 1442,
-            addresses: vec![VifAddress { ip: "10.0.0.5".parse().unwrap(), prefix_length: 24, gateway: None }],
-            routes: vec![],
-            plug: Plug::own(PlugDriver::Tap, None),
-        };
-        let spec = KuryrPortSpec { pod_uid: pod_uid.into(), node_name: "node0".into(), vifs: vec![vif] };
-        KuryrPort::new("web-0", spec)
+        fixtures::kuryr_port(
+            &ObjectKey::new("default", "web-0"),
+            &pod_uid.into(),
+            "aaaaaaaa-bbbb-cccc-dddd-0000000000ff".parse().unwrap(),
+        )
     }
 
     fn deleting(mut port: KuryrPort, state: Option<AttachmentState>) -> KuryrPort {

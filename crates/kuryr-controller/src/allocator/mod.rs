@@ -1,7 +1,8 @@
 //! Where a pod's Neutron port comes from.
 //!
 //! ```text
-//!   allocate(request) ──▶ gather ──batch──▶ look up suspects ──▶ Supply: what next? ──▶ count, bulk create ──▶ replies
+//!   allocate(request) ──▶ a spare port? ──none──▶ gather ──batch──▶ look up suspects
+//!                              └─▶ reply            └─▶ Supply: what next? ──▶ count, bulk create ──▶ replies
 //!                                                            └─ of a node that is a virtual machine: then settled on its port
 //!   sweep(pod)        ──▶ gather ──▶ one list for many pods ──▶ delete what nobody keeps
 //! ```
@@ -27,7 +28,7 @@ use crate::{
     error::PodError,
     gather::{Arrival, Limits, gather},
     index::{Home, Index},
-    machines::Machines,
+    machines::{CutOff, Machines},
     metrics::Metrics,
     policy::Keeper,
     topology::Topology,
@@ -184,7 +185,12 @@ impl Allocator {
         let (reply, answer) = oneshot::channel();
         let (key, uid, host) = (request.key.clone(), request.uid.clone(), request.host.clone());
         let machine = request.machine;
-        self.requests.send(((request, reply), Instant::now())).map_err(|_| PodError::Stopping)?;
+        // Nobody for whom a port is there waits behind those for whom ports are made.
+        let suspect = self.shared.state.lock().suspects.may_have_one(&key, &uid);
+        let without = if suspect { Some((request, reply)) } else { self.shared.lend_at_once(request, reply) };
+        if let Some(pod) = without {
+            self.requests.send((pod, Instant::now())).map_err(|_| PodError::Stopping)?;
+        }
         let answer = answer.await;
         self.shared.answered(&host, &uid);
         let mut allocated = answer.map_err(|_| PodError::Stopping)??;
@@ -233,8 +239,8 @@ impl Allocator {
         &self.shared.machines
     }
 
-    /// Compares what pods of virtual machines have with what Neutron has, and puts it right.
-    pub(crate) async fn repair(&self) -> Result<(), PodError> {
+    /// Compares what pods of virtual machines have with what Neutron has, and puts it right; the nodes where it cannot.
+    pub(crate) async fn repair(&self) -> Result<Vec<CutOff>, PodError> {
         self.shared.machines.repair().await
     }
 

@@ -24,7 +24,7 @@ use crate::{
     trunks::{TrunkError, Trunks},
 };
 use kuryr_model::{
-    NetworkId, PortId, ProjectId, TrunkId, Vif,
+    KuryrPort, NetworkId, PortId, ProjectId, TrunkId, Vif,
     neutron::{Port, Trunk},
     vif::PlugDriver,
 };
@@ -38,11 +38,33 @@ use parking_lot::Mutex;
 pub(crate) use room::Room;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    fmt,
     net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
+
+/// A node's trunk is gone, and with it the network of its pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CutOff {
+    pub(crate) node: String,
+    /// Its port.
+    pub(crate) parent: PortId,
+    /// How many interfaces of pods.
+    pub(crate) interfaces: usize,
+}
+
+impl fmt::Display for CutOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { parent, interfaces, .. } = self;
+        write!(
+            f,
+            "port {parent} of the node is no trunk's parent any more: {interfaces} interfaces of its pods are cut off; make one again: \
+             openstack network trunk create --parent-port {parent} NAME"
+        )
+    }
+}
 
 /// How long it is not looked again for a machine that was not found: its other pods ask for it, too.
 const NOT_AGAIN: Duration = Duration::from_secs(5);
@@ -278,8 +300,9 @@ impl Machines {
         Ok(())
     }
 
-    /// Compares what pods have with what Neutron has, and puts right what somebody has changed.
-    pub(crate) async fn repair(&self) -> Result<(), PodError> {
+    /// Compares what pods have with what Neutron has, and puts right what somebody has changed. The nodes where it cannot, for their
+    /// trunks are gone.
+    pub(crate) async fn repair(&self) -> Result<Vec<CutOff>, PodError> {
         let carried = self.index.nested();
         let parents = carried.iter().filter(|(_, carried)| !carried.ids.is_empty()).map(|(parent, _)| *parent);
         let parents: BTreeSet<PortId> = parents.collect();
@@ -288,9 +311,11 @@ impl Machines {
             self.state.lock().begun.insert(trunk.port_id, trunk.id);
             self.trunks.begin(trunk.id, self.index.ids_on(trunk.port_id), []);
         }
+        let mut cut_off = Vec::new();
         for parent in parents.iter().filter(|parent| found.iter().all(|trunk| trunk.port_id != **parent)) {
             tracing::warn!(port = %parent, "the trunk of a node's port is gone: its pods are cut off until it is made again");
             self.state.lock().begun.remove(parent);
+            cut_off.extend(self.cut_off(*parent));
         }
         for (parent, carried) in carried.into_iter().filter(|(_, carried)| !carried.pairs.is_empty()) {
             if let Err(error) = self.pairs.place(parent, carried.pairs).await {
@@ -302,6 +327,16 @@ impl Machines {
         }
         let nodes: HashSet<String> = self.index.nodes().into_iter().collect();
         self.state.lock().slots.retain(|node, _| nodes.contains(node));
-        Ok(())
+        Ok(cut_off)
+    }
+
+    /// The node whose pods have been on the trunk with this parent.
+    fn cut_off(&self, parent: PortId) -> Option<CutOff> {
+        let interfaces = self.index.ids_on(parent).len();
+        let on = |port: &&Arc<KuryrPort>| {
+            port.spec.vifs.iter().any(|vif| vif.plug.parent.is_some_and(|known| known.port_id == parent))
+        };
+        let node = self.index.ports().iter().find(on)?.spec.node_name.clone();
+        Some(CutOff { node, parent, interfaces })
     }
 }

@@ -64,6 +64,8 @@ pub(super) struct State {
     pub(super) failures: HashMap<Object, Failure>,
     /// Pods whose port cannot be made yet.
     pub(super) waiting: HashMap<PodUid, ObjectKey>,
+    /// Pods that share their machine's port: no security group holds for one of them alone.
+    pub(super) sharing: HashMap<ObjectKey, PodUid>,
     /// Policies of which there may be something new to tell.
     pub(super) touched: BTreeSet<ObjectKey>,
 }
@@ -81,6 +83,7 @@ impl Keeper {
             held: HashMap::new(),
             failures: HashMap::new(),
             waiting: HashMap::new(),
+            sharing: HashMap::new(),
             touched: BTreeSet::new(),
         };
         let (progress, _) = tokio::sync::watch::channel(());
@@ -134,9 +137,12 @@ impl Keeper {
         }
     }
 
-    /// The addresses of a pod: those of its `KuryrPort`, or none when that is gone.
+    /// What a pod's `KuryrPort` says, or that it is gone: its addresses, and whether it shares its machine's port.
     pub(crate) fn port(&self, key: &ObjectKey, port: Option<&KuryrPort>) {
         let mut state = self.state.lock();
+        if state.shares(key, port) {
+            self.reportable.notify_one();
+        }
         let found = port.map(addresses).unwrap_or_default();
         let last = state.pending.iter().rev().find_map(|change| match change {
             Change::Pod(pod) if pod.key == *key => Some(pod),
@@ -294,6 +300,24 @@ impl Keeper {
 impl State {
     pub(super) fn push(&mut self, change: Change) {
         self.pending.push(change);
+    }
+
+    /// Notes whether a pod shares its machine's port; whether that is news for policies.
+    fn shares(&mut self, key: &ObjectKey, port: Option<&KuryrPort>) -> bool {
+        let now = port.filter(|port| port.shares_port()).map(|port| port.spec.pod_uid.clone());
+        let before = match &now {
+            Some(uid) => self.sharing.insert(key.clone(), uid.clone()),
+            None => self.sharing.remove(key),
+        };
+        if before == now {
+            return false;
+        }
+        let compiler = self.enforcer.compiler();
+        let groups = [before, now].into_iter().flatten().filter_map(|uid| compiler.groups(&uid));
+        let touched: Vec<ObjectKey> =
+            groups.flat_map(|groups| groups.iter()).flat_map(|group| compiler.users(group)).collect();
+        self.touched.extend(touched);
+        true
     }
 
     /// Takes over what has come.

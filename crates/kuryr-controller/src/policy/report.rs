@@ -90,7 +90,7 @@ impl Reporter {
         let Some((before, after, phase)) = told else { return Ok(Due::Later(PENDING)) };
         if before == after && held.is_some() {
             // What does not hold yet is looked at again.
-            return Ok(if phase == Phase::Holds { Due::Never } else { Due::Later(PENDING) });
+            return Ok(if at_rest(&phase) { Due::Never } else { Due::Later(PENDING) });
         }
         let wait = match phase {
             Phase::Pending => Some(PENDING),
@@ -111,7 +111,7 @@ impl Reporter {
         }
         drop(held);
         // What is still on its way is looked at again.
-        Ok(if phase == Phase::Holds { Due::Never } else { Due::Later(PENDING) })
+        Ok(if at_rest(&phase) { Due::Never } else { Due::Later(PENDING) })
     }
 
     /// The object to write to. `None`: there is another one under this name still.
@@ -158,11 +158,25 @@ impl Reporter {
         for problem in after.problems.iter().filter(|problem| !before.problems.contains(problem)) {
             self.events.warn_policy(key, uid, &problem.reason, problem.message.clone());
         }
-        if let Phase::Failed(failure) = phase
-            && says(before) != says(after)
-        {
-            let note = format!("the policy does not hold yet: {}", failure.message);
-            self.events.warn_policy(key, uid, failure.reason, note);
+        if says(before) == says(after) {
+            return;
+        }
+        match phase {
+            Phase::Failed(failure) => {
+                let note = format!("the policy does not hold yet: {}", failure.message);
+                self.events.warn_policy(key, uid, failure.reason, note);
+            }
+            Phase::Open(message) => {
+                if let Some(ready) = told::ready(&after.conditions) {
+                    self.events.warn_policy(
+                        key,
+                        uid,
+                        &ready.reason,
+                        format!("the policy does not hold for all: {message}"),
+                    );
+                }
+            }
+            Phase::Holds | Phase::Pending => {}
         }
     }
 
@@ -179,6 +193,11 @@ impl Reporter {
     fn api(&self, key: &ObjectKey) -> Api<KuryrNetworkPolicy> {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
+}
+
+/// Nothing becomes of it until something changes.
+fn at_rest(phase: &Phase) -> bool {
+    matches!(phase, Phase::Holds | Phase::Open(_))
 }
 
 /// What the condition says, in short.

@@ -25,6 +25,8 @@ pub(super) enum Phase {
     Pending,
     /// Something of it failed.
     Failed(Failure),
+    /// All of it is in Neutron, and has no effect on some of its pods, which share the ports of their machines: which, in words.
+    Open(String),
 }
 
 /// What is to be said of a policy; `None` if it is not known.
@@ -51,7 +53,7 @@ pub(super) fn status(
     };
     let status = KuryrNetworkPolicyStatus {
         applied_generation: match phase {
-            Phase::Holds => Some(known.generation),
+            Phase::Holds | Phase::Open(_) => Some(known.generation),
             Phase::Pending | Phase::Failed(_) => before.applied_generation,
         },
         isolates: isolated.into_iter().map(direction).collect::<Vec<_>>().join(","),
@@ -99,9 +101,29 @@ fn phase(state: &State, report: &Report) -> Phase {
     match failures.max_by_key(|failure| (failure.persistent, failure.reason)) {
         // One that comes alone is no news.
         Some(failure) if failure.persistent || failure.times > 1 => Phase::Failed(failure.clone()),
-        _ if groups.is_empty() && pods.is_empty() => Phase::Holds,
+        _ if groups.is_empty() && pods.is_empty() => match open(state, report) {
+            Some(message) => Phase::Open(message),
+            None => Phase::Holds,
+        },
         _ => Phase::Pending,
     }
+}
+
+/// The pods of the policy that no security group restricts; `None`: there are none.
+fn open(state: &State, report: &Report) -> Option<String> {
+    const NAMED: usize = 5;
+    let open: Vec<&str> =
+        report.pods.iter().filter(|key| state.sharing.contains_key(key)).map(|key| &*key.name).collect();
+    if open.is_empty() {
+        return None;
+    }
+    let named = open.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    let more = open.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(format!(
+        "it has no effect on {named}{more}: their nodes are virtual machines whose ports they share (macvlan, ipvlan), and the security \
+         groups of such a port hold for all pods of its machine; let those nodes have kind vlan"
+    ))
 }
 
 fn problems(state: &State, key: &ObjectKey, report: &Report) -> Vec<Problem> {
@@ -157,6 +179,7 @@ fn ready(phase: &Phase, generation: i64, before: &KuryrNetworkPolicyStatus, now:
     let (status, reason, message) = match phase {
         Phase::Holds => ("True", "Enforced", String::new()),
         Phase::Pending => ("False", "Pending", String::new()),
+        Phase::Open(message) => ("False", "NotEnforced", message.clone()),
         Phase::Failed(failure) => {
             let then =
                 if failure.persistent { "pods that lack something of it are closed" } else { "it is tried again" };

@@ -166,3 +166,43 @@ fn the_groups_of_a_new_pod_are_there_before_its_port_is_made() {
     assert!(groups.len() == 3 && !groups.contains(&id(1)), "its policy's, its node's, and egress-open: {groups:?}");
     assert!(keeper.grant(&ObjectKey::new("shop", "nobody"), &"uid-nobody".into()).is_err());
 }
+
+/// The `KuryrPort` of `web-0`.
+fn port(plug: &Value) -> kuryr_model::KuryrPort {
+    serde_json::from_value(json!({
+        "apiVersion": "kuryr.openstack.org/v1", "kind": "KuryrPort",
+        "metadata": {"namespace": "shop", "name": "web-0"},
+        "spec": {"podUid": "uid-web-0", "nodeName": "n1", "vifs": [{
+            "portId": id::<SecurityGroupId>(100), "networkId": id::<SecurityGroupId>(101), "interface": "eth0",
+            "mac": "fa:16:3e:00:00:01", "mtu": 1442, "addresses": [{"ip": "10.0.0.1", "prefixLength": 24}], "plug": plug,
+        }]},
+    }))
+    .unwrap()
+}
+
+#[test]
+fn a_policy_says_that_it_has_no_effect_on_pods_that_share_the_port_of_their_machine() {
+    let keeper = keeper(&friends());
+    carry_out(&mut keeper.state());
+    let key = ObjectKey::new("shop", "web-0");
+    let ready = |before: &KuryrNetworkPolicyStatus| {
+        carry_out(&mut keeper.state());
+        let (status, phase) = said(&keeper, before);
+        (status.conditions[0].reason.clone(), phase == Phase::Holds, status)
+    };
+    keeper.state().touched.clear();
+    keeper.port(&key, Some(&port(&json!({"driver": "ovs", "bridge": "br-int"}))));
+    let (reason, holds, before) = ready(&KuryrNetworkPolicyStatus::default());
+    assert!(holds && reason == "Enforced" && keeper.state().touched.is_empty(), "{reason}");
+    for driver in ["macvlan", "ipvlan"] {
+        let parent = json!({"portId": id::<SecurityGroupId>(7), "mac": "fa:16:3e:00:00:02"});
+        keeper.port(&key, Some(&port(&json!({"driver": driver, "parent": parent}))));
+        let (reason, holds, status) = ready(&before);
+        assert!(!holds && reason == "NotEnforced", "{reason}");
+        assert!(status.conditions[0].message.contains("no effect on web-0:"), "{}", status.conditions[0].message);
+        assert_eq!(status.applied_generation, Some(3), "it is all in Neutron");
+    }
+    assert!(keeper.state().touched.contains(&ObjectKey::new("shop", "web")), "that is told");
+    keeper.port(&key, None);
+    assert_eq!(ready(&before).0, "Enforced");
+}

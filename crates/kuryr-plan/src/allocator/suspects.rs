@@ -142,10 +142,7 @@ impl Suspect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kuryr_model::{
-        KuryrPortSpec, Plug, Vif,
-        vif::{PlugDriver, VifAddress},
-    };
+    use crate::fixtures;
 
     const NOW: Duration = Duration::from_secs(1000);
 
@@ -154,28 +151,11 @@ mod tests {
     }
 
     fn pod(uid: &str) -> Pod {
-        Pod {
-            key: key(),
-            uid: uid.into(),
-            node: Some("node0".into()),
-            host_network: false,
-            completed: false,
-            deleting: false,
-        }
+        fixtures::pod(&key(), &uid.into())
     }
 
     fn recorded(uid: &str) -> KuryrPort {
-        let vif = Vif {
-            interface: "eth0".into(),
-            port_id: "aaaaaaaa-bbbb-cccc-dddd-0000000000ff".parse().unwrap(),
-            network_id: "aaaaaaaa-bbbb-cccc-dddd-000000000001".parse().unwrap(),
-            mac: "fa:16:3e:00:00:01".parse().unwrap(),
-            mtu: 1442,
-            addresses: vec![VifAddress { ip: "10.0.0.5".parse().unwrap(), prefix_length: 24, gateway: None }],
-            routes: vec![],
-            plug: Plug::own(PlugDriver::Tap, None),
-        };
-        KuryrPort::new("web-0", KuryrPortSpec { pod_uid: uid.into(), node_name: "node0".into(), vifs: vec![vif] })
+        fixtures::kuryr_port(&key(), &uid.into(), "aaaaaaaa-bbbb-cccc-dddd-0000000000ff".parse().unwrap())
     }
 
     fn suspects() -> Suspects {

@@ -8,7 +8,7 @@ use super::{
     store::Store,
 };
 use crate::subnets::Choice;
-use kuryr_model::{NetworkId, PodUid, PortId, neutron::Port};
+use kuryr_model::{PodUid, PortId, neutron::Port};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The state of all pools of a cluster.
@@ -101,17 +101,7 @@ impl Pools {
     /// A place is gone: the ports that its pools had are to be deleted. What is lent stays so.
     pub fn close(&mut self, place: &Place) -> Vec<PortId> {
         self.places.remove(place);
-        self.close_all(|key| key.place == *place)
-    }
-
-    /// A network is gone, or is not for pods any more.
-    pub fn close_network(&mut self, network: NetworkId) -> Vec<PortId> {
-        self.choices.retain(|choice| choice.network != network);
-        self.close_all(|key| key.network == network)
-    }
-
-    fn close_all(&mut self, which: impl Fn(&PoolKey) -> bool) -> Vec<PortId> {
-        let keys: Vec<PoolKey> = self.stores.keys().filter(|key| which(key)).cloned().collect();
+        let keys: Vec<PoolKey> = self.stores.keys().filter(|key| key.place == *place).cloned().collect();
         let mut gone = Vec::new();
         for key in keys {
             if let Some(store) = self.stores.get_mut(&key) {

@@ -1,14 +1,19 @@
 //! One figure: what was measured, against which budget.
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 /// What a number counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Unit {
+    #[serde(rename = "ms")]
     Milliseconds,
+    #[serde(rename = "s")]
     Seconds,
+    #[serde(rename = "MiB")]
     Mebibytes,
+    #[serde(rename = "calls")]
     Calls,
+    #[serde(rename = "%")]
     Percent,
 }
 
@@ -24,22 +29,29 @@ impl Unit {
     }
 }
 
-/// The most that a figure may be; both absent where the design sets no budget.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// The most that a figure may be, or the least; all absent where the design sets no budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Budget {
     pub(super) p50: Option<f64>,
     pub(super) p99: Option<f64>,
+    #[serde(default)]
+    pub(super) least: Option<f64>,
 }
 
 impl Budget {
     /// Of many samples.
     pub(super) fn of(p50: f64, p99: f64) -> Self {
-        Self { p50: Some(p50), p99: Some(p99) }
+        Self { p50: Some(p50), p99: Some(p99), least: None }
     }
 
     /// Of the only sample, or of the worst of a few.
     pub(super) fn most(worst: f64) -> Self {
-        Self { p50: None, p99: Some(worst) }
+        Self { p99: Some(worst), ..Self::default() }
+    }
+
+    /// Of the only sample, or of the worst of a few, where more is better.
+    pub(super) fn least(worst: f64) -> Self {
+        Self { least: Some(worst), ..Self::default() }
     }
 }
 
@@ -128,8 +140,13 @@ impl Figure {
     }
 
     pub(super) fn verdict(&self) -> Verdict {
-        let limits = [(self.budget.p50, self.p50()), (self.budget.p99, self.p99())];
-        let mut judged = limits.into_iter().filter_map(|(limit, value)| Some(value <= limit?)).peekable();
+        let Budget { p50, p99, least } = self.budget;
+        let within = [
+            p50.map(|limit| self.p50() <= limit),
+            p99.map(|limit| self.p99() <= limit),
+            least.map(|limit| quantile(&self.samples, 0.0) >= limit),
+        ];
+        let mut judged = within.into_iter().flatten().peekable();
         if judged.peek().is_none() {
             Verdict::None
         } else if judged.all(|within| within) {
@@ -142,25 +159,9 @@ impl Figure {
     pub(super) fn command(&self) -> String {
         format!("kuryr-testbed bench {}", self.group)
     }
-
-    pub(super) fn to_json(&self) -> Value {
-        json!({
-            "what": self.what,
-            "unit": self.unit.name(),
-            "budget": { "p50": self.budget.p50, "p99": self.budget.p99 },
-            "p50": self.p50(),
-            "p99": self.p99(),
-            "verdict": self.verdict().word(),
-            "calls": self.calls,
-            "python_original": self.original,
-            "note": self.note,
-            "command": self.command(),
-            "samples": self.samples,
-        })
-    }
 }
 
-/// The smallest sample that is not exceeded by `share` of all: always one that was measured, never one in between.
+/// The smallest sample that at least `share` of all do not exceed: always one that was measured, never one in between.
 fn quantile(samples: &[f64], share: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -190,6 +191,8 @@ mod tests {
         assert_eq!(figure(&[3.0, 3.0, 3.0], Budget::of(2.0, 5.0)).verdict(), Verdict::Over);
         assert_eq!(figure(&[3.0], Budget::most(2.0)).verdict(), Verdict::Over);
         assert_eq!(figure(&[3.0], Budget::default()).verdict(), Verdict::None);
+        assert_eq!(figure(&[3.0, 2.0], Budget::least(2.0)).verdict(), Verdict::Ok);
+        assert_eq!(figure(&[3.0, 1.9], Budget::least(2.0)).verdict(), Verdict::Over);
         assert_eq!(figure(&[], Budget::most(1.0)).verdict(), Verdict::Over, "nothing measured is not within a budget");
     }
 }

@@ -1,10 +1,11 @@
 //! Where and with what it was measured, and what processes use of it.
 
 use anyhow::Context;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use std::{fmt, fs, path::Path, process::Command};
 
 /// What the figures depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Machine {
     date: String,
     processor: String,
@@ -12,9 +13,10 @@ pub(super) struct Machine {
     kernel: String,
     memory_mib: u64,
     /// Load average at the start: others may use the machine too.
+    #[serde(rename = "load_average")]
     load: String,
-    profile: &'static str,
-    version: &'static str,
+    profile: String,
+    version: String,
     commit: Option<String>,
 }
 
@@ -33,8 +35,8 @@ impl Machine {
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             memory_mib: total.trim_end_matches(" kB").parse::<u64>().unwrap_or(0) / 1024,
             load: read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" "),
-            profile: if cfg!(debug_assertions) { "dev" } else { "release" },
-            version: env!("CARGO_PKG_VERSION"),
+            profile: if cfg!(debug_assertions) { "dev" } else { "release" }.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: commit(),
         }
     }
@@ -42,14 +44,6 @@ impl Machine {
     /// A name for the file of this run.
     pub(super) fn run_name(&self) -> String {
         format!("{}-{}", self.date.replace(':', ""), self.profile)
-    }
-
-    pub(super) fn to_json(&self) -> Value {
-        json!({
-            "date": self.date, "processor": self.processor, "cores": self.cores, "kernel": self.kernel,
-            "memory_mib": self.memory_mib, "load_average": self.load, "profile": self.profile,
-            "version": self.version, "commit": self.commit,
-        })
     }
 }
 

@@ -4,9 +4,9 @@
 //!  cni         the real kuryr-cni against the real daemon, a hundred pods on a node without kubelet
 //!  allocation  bound pod to KuryrPort, with a quick cloud and with one as slow as a real one
 //!  pods        whole pods with the testbed's kubelet: times, calls, memory, sizes
-//!  pools       port pools with a slow cloud: hits, bursts, churn
+//!  pools       port pools with a slow cloud, on bare metal and in virtual machines: hits, bursts, churn
 //!  idle        nothing changes: nothing should be asked
-//!  restart     the controller in a cluster of ten thousand pods
+//!  restart     the controller in a cluster of ten thousand pods: without pools, with them, nested
 //!  services    Service to first answer, endpoints to effect, a thousand Services: times, calls, memory
 //!  policies    NetworkPolicy to packets stopped and allowed, ten thousand pods with a thousand of them: times, calls, memory
 //! ```
@@ -40,6 +40,7 @@ use std::{
     io::{Write, stderr, stdout},
     path::PathBuf,
     process::ExitCode,
+    time::Instant,
 };
 
 /// Arguments.
@@ -68,6 +69,14 @@ pub struct Args {
     /// Exit with 1 if a budget is missed
     #[arg(long)]
     strict: bool,
+
+    /// Measure nothing: print the table of an earlier run from its JSON
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["groups", "quick", "strict"])]
+    print: Option<PathBuf>,
+
+    /// With --print: put the table into this document instead, in the place of the one that is there
+    #[arg(long, value_name = "FILE", requires = "print")]
+    into: Option<PathBuf>,
 }
 
 /// Parts that can be measured alone.
@@ -88,6 +97,14 @@ enum Group {
 /// # Errors
 /// Something does not work.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(file) = &args.print {
+        let report = Report::read(file)?;
+        match &args.into {
+            Some(document) => report.put_into(document)?,
+            None => report.print(&mut stdout().lock())?,
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let inside = enter().context("the testbed's own namespaces")?;
     let runtime = tokio::runtime::Runtime::new()?;
     let scale = Scale {
@@ -97,13 +114,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         many: if args.quick { 2_000 } else { 10_000 },
     };
     let groups = if args.groups.is_empty() { Group::value_variants() } else { &args.groups };
-    let mut report = Report { machine: Machine::look(), figures: Vec::new() };
+    let (machine, mut all) = (Machine::look(), Vec::new());
     for group in groups {
-        writeln!(stderr(), "measuring: {}", name(*group))?;
+        let started = Instant::now();
+        write!(stderr(), "measuring: {}", name(*group))?;
         let figures =
             runtime.block_on(measure(*group, &scale)).with_context(|| format!("measuring {}", name(*group)))?;
-        report.figures.extend(figures);
+        writeln!(stderr(), ", took {:.0} s", started.elapsed().as_secs_f64())?;
+        all.extend(figures);
     }
+    let report = Report::new(machine, &all);
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     report.print(&mut stdout().lock())?;
     let file = report.save(&args.output, &args.name.unwrap_or_else(|| report.machine.run_name()))?;

@@ -276,7 +276,7 @@ async fn many(scale: &Scale) -> anyhow::Result<Vec<Figure>> {
 }
 
 async fn crowd(world: &mut World, pods: usize) -> anyhow::Result<Vec<Figure>> {
-    preload::pods(world, pods).await?;
+    preload::pods(world, pods, preload::Nodes::Bare).await?;
     let count = pods / preload::SLOT;
     let first = world.kuryr.start_controller().await?;
     world.leader_elected().await?;

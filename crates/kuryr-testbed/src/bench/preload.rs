@@ -10,20 +10,25 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use kuryr_model::{
-    DEVICE_OWNER, KuryrPort, KuryrPortSpec, Mark, PORT_FINALIZER, PodUid, Purpose, SecurityGroupId, SubnetId,
+    DEVICE_OWNER, KuryrPort, KuryrPortSpec, Mark, NESTED_ANNOTATION, PARENT_PORT_ANNOTATION, PORT_FINALIZER, PodUid,
+    Purpose, SecurityGroupId, SegmentationId, SubnetId, TrunkId,
     mark::cluster_tag,
     neutron::{Network, Port, Subnet},
+    vif::Parent,
 };
 use kuryr_openstack::{
     Filter,
     network::{NewFixedIp, NewPort},
 };
-use kuryr_plan::vif::vif;
+use kuryr_plan::{
+    nested::{Found, Pods, nested_vif},
+    vif::vif,
+};
 use serde_json::{Value, json};
 use std::{collections::HashMap, time::Duration};
 
 /// Pods of one node.
-const PER_NODE: usize = 100;
+pub(super) const PER_NODE: usize = 100;
 /// Pods with the same label `slot`: their numbers but for the last digit.
 pub(super) const SLOT: usize = 10;
 /// Ports that are made in one request.
@@ -36,8 +41,23 @@ struct Ground {
     groups: Vec<SecurityGroupId>,
 }
 
+/// What the nodes of the pods are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nodes {
+    Bare,
+    /// Virtual machines: the pods are subports of their trunks.
+    Machines,
+}
+
+/// One of them.
+struct Home {
+    name: String,
+    /// Its port, and its trunk.
+    machine: Option<(Found, TrunkId)>,
+}
+
 /// Makes `count` pods on nodes of their own, with their ports and `KuryrPort`s. Gives the size of a pod's JSON in bytes.
-pub(super) async fn pods(world: &World, count: usize) -> anyhow::Result<usize> {
+pub(super) async fn pods(world: &World, count: usize, nodes: Nodes) -> anyhow::Result<usize> {
     let subnets = world.pod_subnets().await?;
     let first = subnets.first().context("no pod subnet")?;
     let network = world.cloud.network().networks().get(first.network_id).await?;
@@ -45,30 +65,42 @@ pub(super) async fn pods(world: &World, count: usize) -> anyhow::Result<usize> {
         world.cloud.network().security_groups().list(&Filter::new().tags([cluster_tag(&world.cluster)])).await?;
     let ground = Ground { network, subnets, groups: groups.into_iter().map(|group| group.id).collect() };
     let mut size = 0;
-    for start in (0..count).step_by(BULK) {
-        let node = format!("many-{}", start / PER_NODE);
-        if start % PER_NODE == 0 {
-            make_node(world, &node).await?;
+    for first in (0..count).step_by(PER_NODE) {
+        let home = make_node(world, &ground, &format!("many-{}", first / PER_NODE), nodes).await?;
+        for start in (first..count.min(first + PER_NODE)).step_by(BULK) {
+            let end = count.min(first + PER_NODE).min(start + BULK);
+            let names: Vec<(usize, String)> =
+                (start..end).map(|number| (number - first, format!("web-{number}"))).collect();
+            size = batch(world, &ground, &home, &names).await?;
         }
-        let names: Vec<String> = (start..count.min(start + BULK)).map(|number| format!("web-{number}")).collect();
-        size = batch(world, &ground, &node, &names).await?;
     }
     Ok(size)
 }
 
-async fn make_node(world: &World, name: &str) -> anyhow::Result<()> {
-    world.inside()?.cloud.add_host(name, HostKind::Tap);
+async fn make_node(world: &World, ground: &Ground, name: &str, kind: Nodes) -> anyhow::Result<Home> {
+    let (mut annotations, mut machine) = (json!({}), None);
+    if kind == Nodes::Machines {
+        let port = world.cloud.network().ports().create(&NewPort::new(ground.network.id)).await?;
+        let trunk = world.make_trunk(name, port.id).await?;
+        annotations = json!({ NESTED_ANNOTATION: "vlan", PARENT_PORT_ANNOTATION: port.id });
+        let parent = Parent { port_id: port.id, mac: port.mac_address };
+        machine = Some((Found { parent, network: ground.network.id, pods: Pods::Subports(trunk) }, trunk));
+    } else {
+        world.inside()?.cloud.add_host(name, HostKind::Tap);
+    }
     let nodes: Api<Node> = Api::all(world.client.clone());
-    let node =
-        json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name }, "spec": { "unschedulable": true } });
+    // Cordoned ones would have no pools; that they are not Ready keeps the scheduler away.
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "annotations": annotations } });
     nodes.create(&PostParams::default(), &serde_json::from_value(node)?).await?;
-    Ok(())
+    Ok(Home { name: name.to_owned(), machine })
 }
 
-async fn batch(world: &World, ground: &Ground, node: &str, names: &[String]) -> anyhow::Result<usize> {
+/// Makes pods of a node: each one's number on it, and its name.
+async fn batch(world: &World, ground: &Ground, home: &Home, names: &[(usize, String)]) -> anyhow::Result<usize> {
+    let node = home.name.as_str();
     let pods: Api<Pod> = Api::namespaced(world.client.clone(), NAMESPACE);
     let made: Vec<Pod> = stream::iter(names)
-        .map(|name| async {
+        .map(|(_, name)| async {
             let made = pods.create(&PostParams::default(), &serde_json::from_value(pod(name, node))?).await?;
             let status = Patch::Merge(json!({ "status": status(&made) }));
             anyhow::Ok(pods.patch_status(name, &PatchParams::default(), &status).await?)
@@ -78,13 +110,22 @@ async fn batch(world: &World, ground: &Ground, node: &str, names: &[String]) -> 
         .await?;
     let size = made.first().map(|pod| serde_json::to_vec(pod).map(|text| text.len())).transpose()?.unwrap_or(0);
     let subnet = ground.subnets.first().context("no pod subnet")?.id;
-    let wanted: Vec<NewPort> = made.iter().map(|pod| new_port(world, ground, subnet, node, pod)).collect();
-    let ports = world.cloud.network().within(Duration::from_secs(60)).ports().create_many(&wanted).await?;
-    let mut ports: HashMap<String, Port> = ports.into_iter().map(|port| (port.device_id.clone(), port)).collect();
+    let wanted: Vec<NewPort> = made.iter().map(|pod| new_port(world, ground, subnet, home, pod)).collect();
+    let network = world.cloud.network().within(Duration::from_secs(60));
+    let ports = network.ports().create_many(&wanted).await?;
+    let mut ports: HashMap<String, Port> = ports.into_iter().map(|port| (port.name.clone(), port)).collect();
+    let mut of_pods = Vec::with_capacity(made.len());
+    for (pod, (number, _)) in made.iter().zip(names) {
+        let port = ports.remove(&full_name(pod)).context("Neutron left a port out")?;
+        of_pods.push((pod, port, SegmentationId::try_from(u16::try_from(number + 1)?)?));
+    }
+    if let Some((_, trunk)) = home.machine {
+        let subports: Vec<_> = of_pods.iter().map(|(_, port, id)| (port.id, *id)).collect();
+        network.trunks().add_subports(trunk, &subports).await?;
+    }
     let api: Api<KuryrPort> = Api::namespaced(world.client.clone(), NAMESPACE);
-    for pod in &made {
-        let port = ports.remove(&pod.uid().unwrap_or_default()).context("Neutron left a port out")?;
-        let object = kuryr_port(ground, node, pod, &port)?;
+    for (pod, port, id) in &of_pods {
+        let object = kuryr_port(ground, home, pod, port, *id)?;
         api.create(&PostParams::default(), &object).await?;
         let attachment = json!({ "status": { "attachment": {
             "state": "Attached", "containerId": format!("{:0>64}", pod.name_any()), "since": "2026-01-01T00:00:00Z",
@@ -94,10 +135,19 @@ async fn batch(world: &World, ground: &Ground, node: &str, names: &[String]) -> 
     Ok(size)
 }
 
+fn full_name(pod: &Pod) -> String {
+    format!("{NAMESPACE}/{}", pod.name_any())
+}
+
 /// A port that carries the cluster's mark for a pod.
-fn new_port(world: &World, ground: &Ground, subnet: SubnetId, node: &str, pod: &Pod) -> NewPort {
+fn new_port(world: &World, ground: &Ground, subnet: SubnetId, home: &Home, pod: &Pod) -> NewPort {
     let uid = pod.uid().unwrap_or_default();
-    marked_port(world, ground, subnet, node, &format!("{NAMESPACE}/{}", pod.name_any()), &uid)
+    let port = marked_port(world, ground, subnet, &home.name, &full_name(pod), &uid);
+    match home.machine {
+        // What has a host or a device comes to no trunk.
+        Some(_) => NewPort { host_id: None, device_id: String::new(), ..port },
+        None => port,
+    }
 }
 
 fn marked_port(world: &World, ground: &Ground, subnet: SubnetId, node: &str, name: &str, uid: &str) -> NewPort {
@@ -125,9 +175,14 @@ pub(super) async fn stray(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn kuryr_port(ground: &Ground, node: &str, pod: &Pod, port: &Port) -> anyhow::Result<KuryrPort> {
-    let vifs = vec![vif("eth0", port, &ground.network, &ground.subnets)?];
-    let spec = KuryrPortSpec { pod_uid: PodUid(pod.uid().unwrap_or_default()), node_name: node.to_owned(), vifs };
+fn kuryr_port(ground: &Ground, home: &Home, pod: &Pod, port: &Port, id: SegmentationId) -> anyhow::Result<KuryrPort> {
+    let mut vif = match &home.machine {
+        Some((found, _)) => nested_vif("eth0", port, &ground.network, &ground.subnets, found)?,
+        None => vif("eth0", port, &ground.network, &ground.subnets)?,
+    };
+    vif.plug.vlan = home.machine.map(|_| id);
+    let (pod_uid, node_name) = (PodUid(pod.uid().unwrap_or_default()), home.name.clone());
+    let spec = KuryrPortSpec { pod_uid, node_name, vifs: vec![vif] };
     let mut object = KuryrPort::new(&pod.name_any(), spec);
     object.metadata.finalizers = Some(vec![PORT_FINALIZER.to_owned()]);
     let owner =

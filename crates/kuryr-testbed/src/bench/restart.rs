@@ -1,20 +1,24 @@
-//! The controller's restart in a large cluster.
+//! The controller's restart in a large cluster: without pools, with them, and with pods that are subports of virtual machines.
 
 use super::{
     figure::{Budget, Figure, Unit},
     lab::{self, NAMESPACE, Scale},
     machine::{Usage, usage},
     metrics::value,
-    preload,
+    preload::{self, Nodes},
 };
 use crate::{
     cloud::{Latency, Service},
-    world::World,
+    world::{PROVIDER, World},
 };
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::DeleteParams};
-use std::time::{Duration, Instant};
+use kuryr_controller::PoolReport;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 pub(super) const GROUP: &str = "restart";
 
@@ -48,43 +52,65 @@ impl Restart {
 }
 
 pub(super) async fn measure(scale: &Scale) -> anyhow::Result<Vec<Figure>> {
-    let mut world = lab::world(scale, 1, Latency::default(), "10.10.0.0/16").await?;
-    let measured = on(&mut world, scale).await;
-    world.shut_down().await?;
-    measured
+    let mut figures = Vec::new();
+    for nodes in [Nodes::Bare, Nodes::Machines] {
+        let mut world = lab::world(scale, 1, Latency::default(), "10.10.0.0/16").await?;
+        let measured = on(&mut world, scale, nodes).await;
+        world.shut_down().await?;
+        figures.extend(measured?);
+    }
+    Ok(figures)
 }
 
-async fn on(world: &mut World, scale: &Scale) -> anyhow::Result<Vec<Figure>> {
+async fn on(world: &mut World, scale: &Scale, nodes: Nodes) -> anyhow::Result<Vec<Figure>> {
     let count = scale.many;
     let loading = Instant::now();
-    let size = preload::pods(world, count).await?;
+    let size = preload::pods(world, count, nodes).await?;
     tracing::info!(pods = count, bytes = size, took = ?loading.elapsed(), "preloaded");
+    let mut figures = Vec::new();
+    if nodes == Nodes::Bare {
+        figures.extend(without_pools(world, scale, count, size).await?);
+    }
+    let rounds = if scale.quick { 1 } else { 3 };
+    let spare = fill_pools(world, count).await?;
     let mut restarts = Vec::new();
-    for round in 0..if scale.quick { 1 } else { 5 } {
+    for round in 0..rounds {
+        restarts.push(restart(world, count, &format!("spare{round}"), false).await?);
+    }
+    let word = if nodes == Nodes::Bare { "" } else { "nested " };
+    figures.push(
+        Figure::new(
+            GROUP,
+            format!("restart with {count} {word}pods and {spare} spare ports: leads and has reconciled"),
+            Unit::Seconds,
+            restarts.iter().map(Restart::all).collect(),
+        )
+        .budget(Budget::most(5.0))
+        .calls(calls(&restarts))
+        .note(steps(&restarts)),
+    );
+    let peaks = restarts.iter().map(|restart| restart.usage.peak_mib).collect();
+    let what = format!("memory of the controller at {count} {word}pods with pools, at its peak, RSS");
+    figures.push(Figure::new(GROUP, what, Unit::Mebibytes, peaks).budget(Budget::most(150.0)));
+    Ok(figures)
+}
+
+async fn without_pools(world: &mut World, scale: &Scale, count: usize, size: usize) -> anyhow::Result<Vec<Figure>> {
+    let mut restarts = Vec::new();
+    for round in 0..if scale.quick { 1 } else { 3 } {
         restarts.push(restart(world, count, &format!("probe{round}"), false).await?);
     }
     preload::stray(world).await?;
     let stray = restart(world, count, "probe-stray", true).await?;
-
-    let seconds = |step: fn(&Restart) -> f64| restarts.iter().map(step).collect::<Vec<f64>>();
-    let p50 = |step: fn(&Restart) -> f64| Figure::new(GROUP, "", Unit::Seconds, seconds(step)).p50();
-    let restart = Figure::new(GROUP, format!("restart with {count} pods: leads and has reconciled"), Unit::Seconds, seconds(Restart::all))
-        .budget(Budget::most(5.0))
-        .calls(format!("{} Neutron", restarts.iter().map(|restart| restart.neutron).max().unwrap_or(0)))
-        .original("minutes (crash loops)")
-        .note(format!(
-            "a pod's JSON has {size} bytes; medians: index complete {:.2} s, leads {:.2} s, every pod looked at {:.2} s, a pod that \
-             waited has its KuryrPort {:.2} s, Neutron's ports compared {:.2} s; API server and cloud run on the same cores",
-            p50(|restart| restart.ready),
-            p50(|restart| restart.leads),
-            p50(|restart| restart.looked),
-            p50(|restart| restart.served),
-            p50(|restart| restart.compared),
-        ));
+    let what = format!("restart with {count} pods, no pools: leads and has reconciled");
     let memory = restarts.iter().map(|restart| restart.usage.pss_mib).collect();
     let peaks = restarts.iter().map(|restart| restart.usage.peak_mib).collect();
     Ok(vec![
-        restart,
+        Figure::new(GROUP, what, Unit::Seconds, restarts.iter().map(Restart::all).collect())
+            .budget(Budget::most(5.0))
+            .calls(calls(&restarts))
+            .original("minutes (crash loops)")
+            .note(format!("a pod's JSON has {size} bytes; {}", steps(&restarts))),
         Figure::new(GROUP, "the same, with a stray port to be found and deleted", Unit::Seconds, vec![stray.all()])
             .budget(Budget::most(5.0))
             .note(format!(
@@ -95,6 +121,46 @@ async fn on(world: &mut World, scale: &Scale) -> anyhow::Result<Vec<Figure>> {
             .budget(Budget::most(150.0)),
         Figure::new(GROUP, "the same at its peak, RSS", Unit::Mebibytes, peaks).budget(Budget::most(150.0)),
     ])
+}
+
+fn calls(restarts: &[Restart]) -> String {
+    format!("{} Neutron", restarts.iter().map(|restart| restart.neutron).max().unwrap_or(0))
+}
+
+/// Medians of the steps.
+fn steps(restarts: &[Restart]) -> String {
+    let p50 =
+        |step: fn(&Restart) -> f64| Figure::new(GROUP, "", Unit::Seconds, restarts.iter().map(step).collect()).p50();
+    format!(
+        "medians: index complete {:.2} s, leads {:.2} s, every pod looked at {:.2} s, a pod that waited has its KuryrPort {:.2} s, \
+         Neutron's ports compared {:.2} s; API server and cloud run on the same cores",
+        p50(|restart| restart.ready),
+        p50(|restart| restart.leads),
+        p50(|restart| restart.looked),
+        p50(|restart| restart.served),
+        p50(|restart| restart.compared),
+    )
+}
+
+/// Has a controller with pools make their ports, and stops it; how many these are.
+async fn fill_pools(world: &mut World, pods: usize) -> anyhow::Result<usize> {
+    fs::write(&world.kuryr.settings().config, format!("[openstack]\ncloud = \"kuryr\"\n{PROVIDER}"))?;
+    let controller = world.kuryr.start_controller().await?;
+    let nodes = pods.div_ceil(preload::PER_NODE);
+    let started = Instant::now();
+    let spare = loop {
+        let report = world.kuryr.pools().await?;
+        let full = |report: &PoolReport| {
+            report.pools.iter().filter(|pool| pool.ready > 0 && pool.ready >= pool.target).count()
+        };
+        if let Some(report) = report.filter(|report| full(report) >= nodes && report.requests == 0) {
+            break report.held;
+        }
+        ensure!(started.elapsed() < PATIENCE, "the pools are not filled after {PATIENCE:?}:\n{}", world.logs());
+        tokio::time::sleep(LOOK).await;
+    };
+    world.kuryr.stop_controller(controller).await?;
+    Ok(spare)
 }
 
 /// Starts a controller, waits until it has caught up, stops it.

@@ -277,6 +277,8 @@ pub struct Latency {
     pub create_item: Duration,
     /// An update.
     pub update: Duration,
+    /// Each subport that is put on a trunk or taken off it, besides the update.
+    pub subport: Duration,
     /// A delete.
     pub delete: Duration,
     /// How many calls are worked on at once, as API workers are; `None` for any number.
@@ -293,6 +295,7 @@ impl Latency {
             create: Duration::from_millis(180),
             create_item: Duration::from_millis(170),
             update: Duration::from_millis(190),
+            subport: Duration::from_millis(140),
             delete: Duration::from_millis(190),
             workers: Some(4),
         }

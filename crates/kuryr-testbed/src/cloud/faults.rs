@@ -11,6 +11,10 @@ use tokio::sync::watch;
 
 use super::http::{Call, Service};
 
+/// What Neutron answers when it breaks: the error's kind and its words.
+pub(super) const INTERNAL_ERROR: (&str, &str) =
+    ("HTTPInternalServerError", "Request Failed: internal server error while processing your request.");
+
 /// Names a rule, for its removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FaultId(u64);
@@ -39,6 +43,8 @@ pub enum Effect {
     LoseAnswer,
     /// The call is worked on, and answered once the rule is removed.
     HoldAnswer,
+    /// Of what a bulk asks for the first half is done, and then the service breaks, with status 500.
+    DoHalf,
 }
 
 type Predicate = Arc<dyn Fn(&Call) -> bool + Send + Sync>;
@@ -85,8 +91,7 @@ impl Fault {
     /// Neutron's answer to its own bugs and to a lost database.
     #[must_use]
     pub fn internal_error() -> Self {
-        let message = "Request Failed: internal server error while processing your request.";
-        Self::answer(500, "HTTPInternalServerError", message)
+        Self::answer(500, INTERNAL_ERROR.0, INTERNAL_ERROR.1)
     }
 
     /// What a proxy says while the service behind it is down.
@@ -144,6 +149,12 @@ impl Fault {
     #[must_use]
     pub fn hold_answer() -> Self {
         Self::new(Effect::HoldAnswer)
+    }
+
+    /// Does the first half of a bulk, and then breaks.
+    #[must_use]
+    pub fn do_half() -> Self {
+        Self::new(Effect::DoHalf)
     }
 
     /// Only calls of this service.

@@ -123,6 +123,19 @@ impl Call {
         }
     }
 
+    /// The same for the first half of what a bulk asks for.
+    pub(super) fn first_half(&self) -> Self {
+        let mut call = self.clone();
+        let mut json = self.json();
+        if let Some(Value::Array(list)) =
+            json.as_mut().and_then(Value::as_object_mut).and_then(|map| map.values_mut().next())
+        {
+            list.truncate(list.len() / 2);
+            call.body = json.map(|json| json.to_string()).unwrap_or_default().into();
+        }
+        call
+    }
+
     /// The segments of the path as string slices, for matching.
     pub(super) fn segments(&self) -> Vec<&str> {
         self.path.iter().map(String::as_str).collect()

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::calls::CallRecord;
 use super::config::Latency;
-use super::faults::{Effect, FaultId};
+use super::faults::{Effect, FaultId, INTERNAL_ERROR};
 use super::http::{Answer, Call, Service};
 use super::neutron::{Caller, Error};
 use super::wire::{Connection, GatedListener};
@@ -205,6 +205,14 @@ async fn suffer(cloud: &Cloud, call: &Call, id: FaultId, effect: Effect) -> Opti
             serve_call(cloud, call).await;
             None
         }
+        Effect::DoHalf => {
+            let half = call.first_half();
+            if half.items() > 0 && half.items() < call.items() {
+                serve_call(cloud, &half).await;
+            }
+            let (kind, message) = INTERNAL_ERROR;
+            Some(Error::new(StatusCode::INTERNAL_SERVER_ERROR, kind, message).answer())
+        }
         Effect::HoldAnswer => {
             let answer = serve_call(cloud, call).await;
             cloud.0.faults.done(id);
@@ -231,9 +239,12 @@ async fn serve_call(cloud: &Cloud, call: &Call) -> Answer {
 }
 
 fn latency(latency: &Latency, call: &Call) -> std::time::Duration {
+    let items = || u32::try_from(call.items()).unwrap_or(u32::MAX);
+    let of_subports = || call.path.last().is_some_and(|last| last.ends_with("_subports"));
     match (call.service, &call.method) {
         (Service::Identity, &Method::POST) => latency.token,
-        (_, &Method::POST) => latency.create + latency.create_item * u32::try_from(call.items()).unwrap_or(u32::MAX),
+        (_, &Method::POST) => latency.create + latency.create_item * items(),
+        (_, &Method::PUT) if of_subports() => latency.update + latency.subport * items(),
         (_, &Method::PUT) => latency.update,
         (_, &Method::DELETE) => latency.delete,
         _ => latency.read,

@@ -49,7 +49,7 @@ pub(super) async fn a_malformed_kuryr_port_is_skipped(world: &mut World) -> anyh
 }
 
 /// Waits for an Event about an object of ours; its note.
-async fn told(world: &World, name: &str, reason: &str) -> anyhow::Result<String> {
+pub(super) async fn told(world: &World, name: &str, reason: &str) -> anyhow::Result<String> {
     let events: Api<Event> = Api::all(world.client.clone());
     let reason_is = |event: &Event| event.reason.as_deref() == Some(reason);
     let about = |event: &Event| event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some(name);

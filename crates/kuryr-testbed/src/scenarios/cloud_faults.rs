@@ -47,6 +47,21 @@ pub(super) async fn an_answer_is_lost_after_the_work_was_done(world: &mut World)
     made_despite(world, Fault::lose_answer().times(2)).await
 }
 
+pub(super) async fn a_bulk_is_half_done(world: &mut World) -> anyhow::Result<()> {
+    // Of those whose ports were made the other half's are not made twice.
+    made_despite(world, Fault::do_half().times(2)).await
+}
+
+pub(super) async fn an_address_clashes_inside_a_bulk(world: &mut World) -> anyhow::Result<()> {
+    // Somebody else has taken one of the addresses that Neutron chose: all of the bulk is refused.
+    let clash = Fault::answer(409, "IpAddressAlreadyAllocated", "IP address 10.10.0.9 already allocated in subnet s");
+    let faults = world.inside()?.cloud.faults().clone();
+    let clash = faults.add(clash.on(Method::POST, PORTS).when(|call| call.items() > 1).times(3));
+    let pods = many(world, 20).await?;
+    ensure!(faults.hits(clash) == 3, "the fault struck {} times", faults.hits(clash));
+    all_apart(world, &pods).await
+}
+
 /// Waits until Kuryr's project has so many ports.
 async fn ports_are(world: &World, count: i64, within: Duration) -> anyhow::Result<()> {
     let embedded = world.inside()?;

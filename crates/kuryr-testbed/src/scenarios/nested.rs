@@ -1,6 +1,6 @@
 //! Pods on nodes that are virtual machines: subports of their trunks.
 
-use super::{cloud_faults::waiting_with, connectivity::both_ways};
+use super::{bad_input::told, cloud_faults::waiting_with, pools::PORTS};
 use crate::{
     cloud::{Fault, PortStatus},
     world::{KnownBy, Machine, NewPod, World, pods::PATIENCE},
@@ -13,7 +13,7 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams},
 };
-use kuryr_model::{KuryrPort, PARENT_PORT_ANNOTATION, PortId, neutron::AddressPair};
+use kuryr_model::{KuryrPort, PARENT_PORT_ANNOTATION, PortId};
 use kuryr_openstack::network::{NewPort, networks::NewNetwork};
 use serde_json::json;
 use std::{
@@ -30,7 +30,7 @@ pub(super) async fn run(world: &World, machine: &Machine, names: &[String]) -> a
     try_join_all(names.iter().map(|name| all.running(name))).await
 }
 
-fn names(count: usize) -> Vec<String> {
+pub(super) fn names(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("pod-{number}")).collect()
 }
 
@@ -94,6 +94,29 @@ pub(super) async fn fifty_pods_of_a_machine_share_requests(world: &mut World) ->
     try_join_all(names.iter().map(|name| async { world.pods().gone(name).await })).await?;
     let requests = changes(world)? - requests;
     ensure!(requests <= 15, "{requests} requests took 50 pods off the trunk");
+    Ok(())
+}
+
+pub(super) async fn two_hundred_pods_of_a_machine_at_once(world: &mut World) -> anyhow::Result<()> {
+    let machine = world.add_machine("vm", KnownBy::Address).await?;
+    let names = names(200);
+    world.inside()?.cloud.calls().reset();
+    run(world, &machine, &names).await?;
+    ensure!(world.agree(&machine).await?.len() == 200);
+    let made = world.inside()?.cloud.calls().filter(|call| call.method == Method::POST && call.template == PORTS).len();
+    let requests = changes(world)?;
+    ensure!(made <= 70 && requests <= 40, "{made} and {requests} requests made 200 ports and put them on the trunk");
+    Ok(())
+}
+
+pub(super) async fn a_bulk_for_a_trunk_is_half_done(world: &mut World) -> anyhow::Result<()> {
+    let machine = world.add_machine("vm", KnownBy::Address).await?;
+    let faults = world.inside()?.cloud.faults().clone();
+    let id = faults.add(Fault::do_half().on(Method::POST, PORTS).times(2));
+    run(world, &machine, &names(12)).await?;
+    ensure!(faults.hits(id) > 0, "the fault never struck");
+    ensure!(world.agree(&machine).await?.len() == 12);
+    ensure!(world.pod_ports().await?.len() == 12, "a pod has two ports");
     Ok(())
 }
 
@@ -166,6 +189,45 @@ pub(super) async fn a_trunk_is_deleted_behind_our_back(world: &mut World) -> any
     let after = world.agree(&machine).await?;
     ensure!(before.iter().all(|(port, id)| after.get(port) == Some(id)), "{before:?} became {after:?}");
     Ok(())
+}
+
+pub(super) async fn a_trunk_that_nobody_has_to_do_with_is_missed_at_the_next_look(
+    world: &mut World,
+) -> anyhow::Result<()> {
+    let mut machine = world.add_machine("vm", KnownBy::Address).await?;
+    let cloud = world.inside()?.cloud.clone();
+    cloud.set_port_status(machine.parent.0, PortStatus::Active);
+    run(world, &machine, &names(2)).await?;
+    let before = world.agree(&machine).await?;
+    for port in before.keys() {
+        cloud.set_port_status(port.0, PortStatus::Active);
+    }
+    let pod = format!("{}/pod-0", world.namespace());
+    let describe = async |world: &World| world.kuryr.run(["describe", "pod", &pod].map(str::to_owned).to_vec()).await;
+    let (code, text) = describe(world).await?;
+    let plugged = format!("of trunk {} ", machine.trunk);
+    ensure!(code == Some(0) && text.contains("plugged as vlan") && text.contains(&plugged), "{code:?}: {text}");
+    world.cloud.network().trunks().delete(machine.trunk).await?;
+    let (code, text) = describe(world).await?;
+    ensure!(code == Some(1) && text.contains("is no trunk's parent: the pod is cut off"), "{code:?}: {text}");
+    let look = async |world: &mut World| {
+        world.kuryr.kill_controllers().await?;
+        world.kuryr.start_controller().await?;
+        world.leader_elected().await
+    };
+    look(world).await?;
+    let note = told(world, "vm", "TrunkMissing").await?;
+    ensure!(note.contains(&machine.parent.to_string()) && note.contains("2 interfaces"), "{note}");
+    machine.trunk = world.make_trunk("again", machine.parent).await?;
+    look(world).await?;
+    let mut changes = cloud.subscribe();
+    let back = async {
+        while world.subports(machine.trunk).await? != before {
+            changes.changed().await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, back).await.context("its pods are not put back")?
 }
 
 pub(super) async fn a_trunk_that_goes_with_its_pods_holds_nothing_up(world: &mut World) -> anyhow::Result<()> {
@@ -314,95 +376,6 @@ pub(super) async fn neutron_fails_while_pods_come_to_a_trunk(world: &mut World) 
     let deleting = |port: Option<&KuryrPort>| port.is_some_and(KuryrPort::deleting);
     ensure!(!deleting(world.pods().ports().get_opt("lost-1").await?.as_ref()));
     world.agree(&machine).await.map(drop)
-}
-
-pub(super) async fn pods_share_the_port_of_their_machine(world: &mut World) -> anyhow::Result<()> {
-    let parent = world.add_sharing_machine("vm", "macvlan").await?;
-    let network = world.cloud.network();
-    // Somebody's own.
-    let theirs = AddressPair { ip_address: "192.0.2.0/24".to_owned(), mac_address: "02:00:00:00:00:01".parse()? };
-    let revision = network.address_pairs(parent).await?.revision_number;
-    network.set_address_pairs(parent, std::slice::from_ref(&theirs), revision).await?;
-    let bare = world.nodes[1].clone();
-    let one = world.run_pod(&NewPod::new("one").on("vm"), "one").await?;
-    let other = world.run_pod(&NewPod::new("other").on("vm"), "other").await?;
-    let bare = world.run_pod(&NewPod::new("bare").on(&bare), "bare").await?;
-    both_ways(world, &one, &bare).await.context("with a pod on bare metal")?;
-    both_ways(world, &one, &other).await.context("within the machine")?;
-    let reserved = world.port_of(&one).await?;
-    let off =
-        world.inside()?.cloud.port(reserved.id.0).is_some_and(|port| !port.admin_state_up && port.host.is_empty());
-    ensure!(off, "the port of the pod is on, or bound: {reserved:?}");
-    ensure!(network.address_pairs(parent).await?.pairs.len() == 3, "{:?}", network.address_pairs(parent).await?);
-
-    // Neutron takes ten unless it is told otherwise.
-    let more = names(8);
-    for name in &more {
-        world.pods().create(&NewPod::new(name).on("vm")).await?;
-    }
-    let full = async |name: &String| {
-        let full = |port: Option<&KuryrPort>| {
-            port.is_some_and(|port| !port.spec.vifs.is_empty()) || waiting_with("NodeFull")(port)
-        };
-        let port = world.pods().port(name, "there, or told why not", PATIENCE, full).await?;
-        anyhow::Ok(port.is_some_and(|port| port.spec.vifs.is_empty()))
-    };
-    let mut waiting = Vec::new();
-    for name in &more {
-        if full(name).await? {
-            waiting.push(name);
-        }
-    }
-    ensure!(waiting.len() == 1, "of eleven one has to wait: {waiting:?}");
-    world.pods().delete("other").await?;
-    world.pods().running(waiting[0]).await?;
-    for name in more.iter().map(String::as_str).chain(["one"]) {
-        world.pods().delete(name).await?;
-    }
-    for name in more.iter().map(String::as_str).chain(["one", "other"]) {
-        world.pods().gone(name).await?;
-    }
-    let left = network.address_pairs(parent).await?.pairs;
-    ensure!(left == [theirs], "what is not ours was touched, or ours is left: {left:?}");
-    Ok(())
-}
-
-pub(super) async fn the_controller_is_killed_while_pods_come_to_a_shared_port(world: &mut World) -> anyhow::Result<()> {
-    let parent = world.add_sharing_machine("vm", "macvlan").await?;
-    let faults = world.inside()?.cloud.faults().clone();
-    let path = format!("/v2.0/ports/{parent}");
-    for (name, fault) in [("hung", Fault::hang()), ("unheard", Fault::hold_answer())] {
-        let id = faults.add(fault.on(Method::PUT, &path).times(1));
-        world.pods().create(&NewPod::new(name).on("vm")).await?;
-        faults.wait_for_hits(id, 1).await;
-        world.kuryr.kill_controllers().await?;
-        faults.remove(id);
-        world.kuryr.start_controller().await?;
-        world.leader_elected().await?;
-        world.pods().running(name).await?;
-    }
-    ensure!(world.pod_ports().await?.len() == 2, "a pod has two ports");
-    let pairs = async || anyhow::Ok(world.cloud.network().address_pairs(parent).await?.pairs);
-    ensure!(pairs().await?.len() == 2, "{:?}", pairs().await?);
-
-    // The pod goes as well, so that nobody knows of its address but the port that holds it.
-    let id = faults.add(Fault::hold_answer().on(Method::PUT, &path).times(1));
-    world.pods().create(&NewPod::new("lost").on("vm")).await?;
-    faults.wait_for_hits(id, 1).await;
-    world.kuryr.kill_controllers().await?;
-    faults.remove(id);
-    world.pods().force_delete("lost").await?;
-    ensure!(pairs().await?.len() == 3, "{:?}", pairs().await?);
-    world.kuryr.start_controller().await?;
-    world.leader_elected().await?;
-    let mut changes = world.inside()?.cloud.subscribe();
-    let gone = async {
-        while pairs().await?.len() != 2 || world.pod_ports().await?.len() != 2 {
-            changes.changed().await?;
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(PATIENCE, gone).await.context("the address of the pod that is gone is left")?
 }
 
 pub(super) async fn a_subport_that_stays_down_is_put_back(world: &mut World) -> anyhow::Result<()> {

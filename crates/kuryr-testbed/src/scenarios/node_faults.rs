@@ -2,10 +2,12 @@
 
 use super::connectivity::both_ways;
 use crate::{
+    cloud::Service,
     kubernetes::{Fault, FaultEffect},
     world::{NewPod, World, pods::PATIENCE},
 };
 use anyhow::{Context, ensure};
+use http::Method;
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api,
@@ -31,6 +33,42 @@ pub(super) async fn a_node_is_deleted(world: &mut World) -> anyhow::Result<()> {
     lose(world, &node).await?;
     pods.force_delete("lost").await?;
     pods.gone("lost").await
+}
+
+pub(super) async fn a_node_that_is_rebooted_gets_its_pods_back(world: &mut World) -> anyhow::Result<()> {
+    let node = world.nodes[1].clone();
+    rebooted(world, &node).await
+}
+
+/// The node is switched off and on: its pods have the ports and addresses that they had, and Neutron is not told to change anything.
+pub(super) async fn rebooted(world: &mut World, node: &str) -> anyhow::Result<()> {
+    let (names, elsewhere) = (["one", "two"], world.nodes[0].clone());
+    let other = world.run_pod(&NewPod::new("elsewhere").on(&elsewhere), "elsewhere").await?;
+    let mut before = Vec::new();
+    for name in names {
+        let pod = world.run_pod(&NewPod::new(name).on(node), name).await?;
+        let attached = |port: Option<&KuryrPort>| {
+            port.is_some_and(|port| port.attachment_state() == Some(AttachmentState::Attached))
+        };
+        let held = world.pods().port(name, "attached", PATIENCE, attached).await?.context("no KuryrPort")?;
+        before.push((pod, held));
+    }
+    world.inside()?.cloud.calls().reset();
+    world.reboot_node(node).await?;
+    for (name, (pod, held)) in names.iter().zip(&before) {
+        let sandbox = |port: &KuryrPort| port.status.as_ref()?.attachment.as_ref()?.container_id.clone();
+        let old = sandbox(held);
+        let anew = move |port: Option<&KuryrPort>| {
+            port.is_some_and(|port| port.attachment_state() == Some(AttachmentState::Attached) && sandbox(port) != old)
+        };
+        let now = world.pods().port(name, "in a new sandbox", PATIENCE, anew).await?.context("no KuryrPort")?;
+        ensure!(now.spec == held.spec, "{name} was given {:?}, and now {:?}", held.spec, now.spec);
+        both_ways(world, pod, &other).await?;
+    }
+    let changed =
+        world.inside()?.cloud.calls().filter(|call| call.service == Service::Network && call.method != Method::GET);
+    ensure!(changed.is_empty(), "something was changed in Neutron: {:?}", changed.first());
+    Ok(())
 }
 
 pub(super) async fn a_node_is_taken_out_of_service(world: &mut World) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 
 use super::lifecycle::many;
 use crate::{
-    cloud::{CallRecord, PortView, Service},
+    cloud::{CallRecord, Fault, Service},
     world::{NewPod, World, pods::PATIENCE},
 };
 use anyhow::{Context, bail, ensure};
@@ -14,7 +14,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use kuryr_controller::PoolReport;
-use kuryr_model::{KuryrPort, PortId};
+use kuryr_model::{KuryrPort, PortId, neutron::Port};
 use serde_json::json;
 use std::{collections::HashSet, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
@@ -58,29 +58,38 @@ pub(super) async fn filled(world: &mut World, floor: usize, more: &str) -> anyho
     when(world, "filled", |report| ready(report) == count && report.requests == 0).await
 }
 
-/// The ports of pools in Neutron.
-pub(super) fn pooled(world: &World) -> anyhow::Result<Vec<PortView>> {
-    let ours = |port: &PortView| port.tags.iter().any(|tag| tag == "kuryr:pool:ports");
-    Ok(world.inside()?.cloud.ports().into_iter().filter(ours).collect())
+/// Tells a story of pools, after which there are none: the real world is the next scenario's, too.
+pub(super) async fn without_pools_at_last(
+    world: &mut World,
+    story: impl AsyncFnOnce(&mut World) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let told = story(world).await;
+    let ended = async {
+        world.pods().delete_all().await?;
+        world.pods().all_gone().await?;
+        world.use_no_pools().await
+    };
+    let ended = ended.await;
+    told.and(ended)
 }
 
 /// The port that a pod's `KuryrPort` names, as it is in Neutron.
-pub(super) async fn port_of(world: &World, pod: &str) -> anyhow::Result<PortView> {
+pub(super) async fn port_of(world: &World, pod: &str) -> anyhow::Result<Port> {
     let held = world.pods().ports().get(pod).await?;
     let id = held.port_ids().next().with_context(|| format!("the KuryrPort of {pod} names no port"))?;
-    let port = world.inside()?.cloud.ports().into_iter().find(|port| port.id == id.0);
+    let port = world.our_ports().await?.into_iter().find(|port| port.id == id);
     port.with_context(|| format!("port {id} of {pod} is not there"))
 }
 
 /// That each pod has a port of its own, which is there, and an address of its own.
 pub(super) async fn apart(world: &World) -> anyhow::Result<usize> {
     let held = world.pods().ports().list(&kube::api::ListParams::default()).await?.items;
-    let there: HashSet<_> = world.inside()?.cloud.ports().into_iter().map(|port| port.id).collect();
+    let there: HashSet<PortId> = world.our_ports().await?.into_iter().map(|port| port.id).collect();
     let (mut ports, mut addresses) = (HashSet::<PortId>::new(), HashSet::new());
     for port in held.iter().filter(|port| !port.deleting()) {
         for vif in &port.spec.vifs {
             ensure!(ports.insert(vif.port_id), "two pods have port {}", vif.port_id);
-            ensure!(there.contains(&vif.port_id.0), "port {} of {} is not there", vif.port_id, port.name_any());
+            ensure!(there.contains(&vif.port_id), "port {} of {} is not there", vif.port_id, port.name_any());
             for address in &vif.addresses {
                 ensure!(addresses.insert(address.ip), "two pods have {}", address.ip);
             }
@@ -110,8 +119,17 @@ fn asked(world: &World) -> anyhow::Result<Vec<CallRecord>> {
 }
 
 pub(super) async fn a_burst_larger_than_the_pools_is_made_in_bulks(world: &mut World) -> anyhow::Result<()> {
+    burst(world, 2).await
+}
+
+pub(super) async fn a_burst_on_empty_pools_is_made_in_bulks(world: &mut World) -> anyhow::Result<()> {
+    burst(world, 0).await
+}
+
+/// Two hundred pods at once, where each node has so many spare ports.
+async fn burst(world: &mut World, floor: usize) -> anyhow::Result<()> {
     const PODS: usize = 200;
-    let report = filled(world, 2, "cooldown = \"1s\"").await?;
+    let report = filled(world, floor, "cooldown = \"1s\"").await?;
     // What is asked here is where ports come from: without sandboxes the machine has nothing else to do.
     for node in world.nodes.clone() {
         world.inside_mut()?.burn_down(&node).await?;
@@ -135,6 +153,11 @@ pub(super) async fn a_burst_larger_than_the_pools_is_made_in_bulks(world: &mut W
 }
 
 pub(super) async fn pods_that_come_back_get_the_ports_that_were_there(world: &mut World) -> anyhow::Result<()> {
+    without_pools_at_last(world, come_back).await
+}
+
+/// Scales to 0 and back.
+async fn come_back(world: &mut World) -> anyhow::Result<()> {
     const PODS: usize = 20;
     // There is one for each. Pools are filled up while the pods run, and what is given back is kept: nothing is made after that.
     let floor = PODS / world.nodes.len();
@@ -144,12 +167,12 @@ pub(super) async fn pods_that_come_back_get_the_ports_that_were_there(world: &mu
     world.pods().all_gone().await?;
     let calm = |report: &PoolReport| ready(report) >= 2 * PODS && report.requests == 0 && report.held == ready(report);
     let before = when(world, "cooled", calm).await?;
-    let there: HashSet<_> = pooled(world)?.iter().map(|port| port.id).collect();
-    world.inside()?.cloud.calls().reset();
+    let there: HashSet<PortId> = world.pool_ports().await?.iter().map(|port| port.id).collect();
+    let asked = world.neutron_requests().await?;
     let started = Instant::now();
     run_in_turn(world, PODS).await?;
-    let calls = asked(world)?;
-    ensure!(calls.is_empty(), "{} calls for pods that found ports, the first: {:?}", calls.len(), calls.first());
+    let asked = world.neutron_requests().await? - asked;
+    ensure!(asked == 0, "{asked} requests for pods that found ports");
     tracing::info!(took = ?started.elapsed(), "{PODS} pods from pools");
     for n in 0..PODS {
         let port = port_of(world, &format!("pod-{n}")).await?;
@@ -188,10 +211,12 @@ pub(super) async fn a_drained_node_has_no_spare_ports(world: &mut World) -> anyh
     nodes.patch(&goes, &PatchParams::default(), &cordon(true)).await?;
     world.pods().delete("evicted").await?;
     world.pods().gone("evicted").await?;
-    let on = |host: &str| anyhow::Ok(pooled(world)?.iter().filter(|port| port.host == host).count());
+    let on =
+        async |host: &str| anyhow::Ok(world.pool_ports().await?.iter().filter(|port| port.host_id == host).count());
     when(world, "without the node", |report| report.pools.iter().all(|pool| pool.place != goes) && report.leaving == 0)
         .await?;
-    ensure!(on(&goes)? == 0 && on(&stays)? == 3, "{} and {} ports", on(&goes)?, on(&stays)?);
+    let left = (on(&goes).await?, on(&stays).await?);
+    ensure!(left == (0, 3), "{left:?} ports");
     nodes.patch(&goes, &PatchParams::default(), &cordon(false)).await?;
     when(world, "filled again", |report| ready(report) >= 3 * world.nodes.len()).await.map(drop)
 }
@@ -199,6 +224,10 @@ pub(super) async fn a_drained_node_has_no_spare_ports(world: &mut World) -> anyh
 pub(super) async fn a_pod_that_a_policy_isolates_gets_its_groups_before_its_port(
     world: &mut World,
 ) -> anyhow::Result<()> {
+    without_pools_at_last(world, isolated).await
+}
+
+async fn isolated(world: &mut World) -> anyhow::Result<()> {
     let report = filled(world, 2, "cooldown = \"0s\"").await?;
     let policies = world.policies();
     policies.create("closed", &json!({"podSelector": {}, "policyTypes": ["Ingress"]})).await?;
@@ -209,14 +238,14 @@ pub(super) async fn a_pod_that_a_policy_isolates_gets_its_groups_before_its_port
         let name = format!("closed-{round}");
         world.run_pod(&NewPod::new(&name).on(&node), &name).await?;
         let port = port_of(world, &name).await?;
-        ensure!(!port.security_groups.contains(&open.0), "{name} is open to everyone");
+        ensure!(!port.security_groups.contains(&open), "{name} is open to everyone");
         ensure!(port.tags.iter().any(|tag| tag == "kuryr:pool:ports"), "{name} has no port of a pool");
         world.pods().delete(&name).await?;
         world.pods().gone(&name).await?;
     }
     when(world, "given back", |now| ready(now) >= ready(&report)).await?;
-    for port in pooled(world)? {
-        ensure!(port.security_groups.contains(&open.0), "spare port {} has {:?}", port.id, port.security_groups);
+    for port in world.pool_ports().await? {
+        ensure!(port.security_groups.contains(&open), "spare port {} has {:?}", port.id, port.security_groups);
     }
     Ok(())
 }
@@ -232,7 +261,7 @@ pub(super) async fn ports_of_pools_are_named_after_their_pods_where_that_is_want
     let is_called = |name: String| {
         let (cloud, mut changes) = (cloud.clone(), cloud.subscribe());
         async move {
-            while cloud.ports().iter().all(|port| port.id != id || port.name != name) {
+            while cloud.ports().iter().all(|port| port.id != id.0 || port.name != name) {
                 changes.changed().await?;
             }
             anyhow::Ok(())
@@ -261,9 +290,68 @@ pub(super) async fn an_operator_fills_and_drains_pools(world: &mut World) -> any
     let (code, said) = world.kuryr.run(run(&["drain", &node])).await?;
     ensure!(code == Some(0) && said.contains("5 spare ports"), "{code:?}: {said}");
     when(world, "drained", |report| ready(report) == 1 && report.leaving == 0).await?;
-    ensure!(pooled(world)?.len() == 1, "{} spare ports", pooled(world)?.len());
+    let left = world.pool_ports().await?.len();
+    ensure!(left == 1, "{left} spare ports");
     let (code, said) = world.kuryr.run(run(&["fill", "nobody", "5"])).await?;
     ensure!(code == Some(2) && said.contains("nobody has no port pool"), "{code:?}: {said}");
     // A pod of a node without spare ports gets one of its own.
     many(world, 2).await.map(drop)
+}
+
+pub(super) async fn a_pod_that_finds_a_port_waits_for_no_other(world: &mut World) -> anyhow::Result<()> {
+    filled(world, 3, "cooldown = \"1s\"").await?;
+    let (empty, full) = (world.nodes[0].clone(), world.nodes[1].clone());
+    let controller = world.kuryr.controllers().into_iter().next().context("no controller")?;
+    let at = world.kuryr.controller_address(controller).context("no address")?;
+    let drain = vec!["pools".to_owned(), format!("--controller={at}"), "drain".to_owned(), empty.clone()];
+    let (code, said) = world.kuryr.run(drain).await?;
+    ensure!(code == Some(0), "{code:?}: {said}");
+    // As many requests as there may be at once, of which none comes to its end.
+    let faults = world.inside()?.cloud.faults().clone();
+    let hung = faults.add(Fault::hang().on(Method::POST, PORTS));
+    let waiting: Vec<String> = (0..12).map(|number| format!("waits-{number}")).collect();
+    for name in &waiting {
+        world.pods().create(&NewPod::new(name).on(&empty)).await?;
+    }
+    faults.wait_for_hits(hung, 2).await;
+    for name in ["one", "two", "three"] {
+        world.pods().create(&NewPod::new(name).on(&full)).await?;
+        let has_one = |port: Option<&KuryrPort>| port.is_some_and(|port| !port.spec.vifs.is_empty());
+        world.pods().port(name, "with a port", Duration::from_secs(5), has_one).await?;
+    }
+    faults.remove(hung);
+    try_join_all(waiting.iter().map(|name| async { world.pods().running(name).await })).await?;
+    apart(world).await.map(drop)
+}
+
+pub(super) async fn a_restarted_controller_finds_its_pools_with_one_list(world: &mut World) -> anyhow::Result<()> {
+    let nodes = world.nodes.len();
+    filled(world, 4, "cooldown = \"1s\"").await?;
+    run_in_turn(world, 2 * nodes).await?;
+    let full = |report: &PoolReport| ready(report) == 4 * nodes && report.requests == 0 && report.leaving == 0;
+    when(world, "filled again", full).await?;
+    world.kuryr.kill_controllers().await?;
+    world.inside()?.cloud.calls().reset();
+    world.kuryr.start_controller().await?;
+    world.leader_elected().await?;
+    when(world, "as before", full).await?;
+    let calls = asked(world)?;
+    let writes: Vec<&CallRecord> = calls.iter().filter(|call| call.method != Method::GET).collect();
+    ensure!(writes.is_empty(), "{} writes, the first: {:?}", writes.len(), writes.first());
+    // One of all ports for pools and pods, and one of their groups for policies.
+    let of_ports: Vec<&CallRecord> = calls.iter().filter(|call| call.template.starts_with(PORTS)).collect();
+    ensure!(of_ports.len() <= 2 && of_ports.iter().all(|call| call.template == PORTS), "{of_ports:?}");
+    run_more(world, 2 * nodes).await?;
+    ensure!(apart(world).await? == 4 * nodes, "not all pods have a port");
+    Ok(())
+}
+
+/// More pods, on the nodes in turn.
+async fn run_more(world: &World, count: usize) -> anyhow::Result<()> {
+    try_join_all((0..count).map(|n| async move {
+        let name = format!("more-{n}");
+        world.run_pod(&NewPod::new(&name).on(&world.nodes[n % world.nodes.len()]), &name).await
+    }))
+    .await
+    .map(drop)
 }

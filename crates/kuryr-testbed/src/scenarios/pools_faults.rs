@@ -1,6 +1,6 @@
 //! Port pools when something goes wrong: pods come first, and nothing is lost.
 
-use super::pools::{PORTS, apart, filled, pooled, port_of, ready, run_in_turn, when};
+use super::pools::{PORTS, apart, filled, port_of, ready, run_in_turn, when, without_pools_at_last};
 use crate::{
     cloud::Fault,
     world::{NewPod, World, pods::PATIENCE},
@@ -31,8 +31,8 @@ async fn all_known(world: &World, within: Duration) -> anyhow::Result<()> {
 
 async fn known(world: &World) -> anyhow::Result<()> {
     let held = world.pods().ports().list(&kube::api::ListParams::default()).await?.items;
-    let held: HashSet<_> = held.iter().flat_map(KuryrPort::port_ids).map(|id| id.0).collect();
-    let spare = pooled(world)?.into_iter().filter(|port| !held.contains(&port.id)).count();
+    let held: HashSet<_> = held.iter().flat_map(KuryrPort::port_ids).collect();
+    let spare = world.pool_ports().await?.into_iter().filter(|port| !held.contains(&port.id)).count();
     let report = world.kuryr.pools().await?.context("no pools")?;
     ensure!(report.held == spare, "there are {spare} spare ports, and pools have {}", report.held);
     Ok(())
@@ -68,11 +68,16 @@ pub(super) async fn the_controller_is_killed_while_it_fills_pools(world: &mut Wo
     world.leader_elected().await?;
     let count = 4 * world.nodes.len();
     when(world, "filled", |report| ready(report) >= count && report.requests == 0).await?;
-    ensure!(pooled(world)?.len() == count, "{} spare ports where there are to be {count}", pooled(world)?.len());
+    let there = world.pool_ports().await?.len();
+    ensure!(there == count, "{there} spare ports where there are to be {count}");
     all_known(world, PATIENCE).await
 }
 
 pub(super) async fn the_controller_is_killed_while_pods_take_from_pools(world: &mut World) -> anyhow::Result<()> {
+    without_pools_at_last(world, killed_while_taking).await
+}
+
+async fn killed_while_taking(world: &mut World) -> anyhow::Result<()> {
     let nodes = world.nodes.len();
     filled(world, 6, "cooldown = \"1s\"").await?;
     let pods = world.pods();
@@ -91,6 +96,37 @@ pub(super) async fn the_controller_is_killed_while_pods_take_from_pools(world: &
     }
     when(world, "at rest", |report| report.requests == 0 && report.leaving == 0).await?;
     all_known(world, PATIENCE).await
+}
+
+pub(super) async fn the_controller_is_killed_at_any_moment_of_a_refill(world: &mut World) -> anyhow::Result<()> {
+    without_pools_at_last(world, killed_while_filling).await
+}
+
+async fn killed_while_filling(world: &mut World) -> anyhow::Result<()> {
+    const FLOOR: usize = 10;
+    world.use_pools(&format!("floor = {FLOOR}\ncooldown = \"1s\"")).await?;
+    for _ in 0..3 {
+        sleep(Duration::from_millis(fastrand::u64(0..2000))).await;
+        world.kuryr.kill_controllers().await?;
+        world.kuryr.start_controller().await?;
+        world.leader_elected().await?;
+    }
+    let count = FLOOR * world.nodes.len();
+    when(world, "filled", |report| ready(report) >= count && report.requests == 0).await?;
+    // What Neutron made for a controller that was gone when it was done is found when nothing can come any more.
+    all_known(world, Duration::from_secs(120)).await
+}
+
+pub(super) async fn a_bulk_of_spare_ports_is_half_done(world: &mut World) -> anyhow::Result<()> {
+    let cloud = world.inside()?.cloud.clone();
+    let half = cloud.faults().add(Fault::do_half().on(Method::POST, PORTS).times(2));
+    filled(world, 6, "cooldown = \"1s\"").await?;
+    ensure!(cloud.faults().hits(half) == 2, "the fault never struck");
+    let there = world.pool_ports().await?.len();
+    ensure!(there > 6 * world.nodes.len(), "nothing was half done: {there} ports");
+    all_known(world, Duration::from_secs(120)).await?;
+    run_in_turn(world, 8).await?;
+    apart(world).await.map(drop)
 }
 
 pub(super) async fn a_bulk_of_spare_ports_fails_and_then_its_parts_are_made(world: &mut World) -> anyhow::Result<()> {
@@ -113,7 +149,7 @@ pub(super) async fn the_answer_of_a_bulk_of_spare_ports_is_lost(world: &mut Worl
     cloud.faults().add(Fault::lose_answer().on(Method::POST, PORTS).times(1));
     let count = 3 * world.nodes.len();
     filled(world, 3, "cooldown = \"1s\"").await?;
-    ensure!(pooled(world)?.len() > count, "nothing was lost");
+    ensure!(world.pool_ports().await?.len() > count, "nothing was lost");
     // It is listed again once nothing can come any more (75 s), long before anything is pruned.
     all_known(world, Duration::from_secs(120)).await
 }
@@ -180,7 +216,7 @@ pub(super) async fn pools_that_are_switched_off_leave_nothing_behind(world: &mut
     let cloud = world.inside()?.cloud.clone();
     let mut changes = cloud.subscribe();
     let gone = async {
-        while pooled(world)?.len() > 1 {
+        while world.pool_ports().await?.len() > 1 {
             changes.changed().await?;
         }
         anyhow::Ok(())
@@ -189,6 +225,6 @@ pub(super) async fn pools_that_are_switched_off_leave_nothing_behind(world: &mut
     ensure!(port_of(world, "stays").await?.id == port, "the pod lost its port");
     world.pods().delete("stays").await?;
     world.pods().gone("stays").await?;
-    ensure!(pooled(world)?.is_empty(), "the port of the last pod is left");
+    ensure!(world.pool_ports().await?.is_empty(), "the port of the last pod is left");
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! Pods on nodes that are virtual machines, each a subport of its machine's trunk. The real thing: guests with a kernel of their own,
 //! Neutron's trunks, and OVN between them. What the controller does in every case is in `nested`.
 
-use super::connectivity::WITHIN;
-use crate::world::{Asker, Guest, NewPod, Server, World, addresses, cluster_ip, guests::consoles, services::SERVED};
+use super::{cloud_faults::waiting_with, connectivity::WITHIN};
+use crate::world::{
+    Asker, Guest, NewPod, Server, World, addresses, cluster_ip, guests::consoles, pods::PATIENCE, services::SERVED,
+};
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
@@ -193,6 +195,58 @@ pub(super) async fn a_daemon_in_a_virtual_machine_is_killed_and_traffic_goes_on(
         all_find(&askers, &before).await.context("while it is away")?;
         let after = servers(world, &[("c", "vm0")]).await?;
         all_find(&askers, &after).await.context("a pod that came after")
+    })
+    .await
+}
+
+pub(super) async fn the_trunk_of_a_virtual_machine_is_deleted_and_made_again(world: &mut World) -> anyhow::Result<()> {
+    let told = with_guests(world, async |world, guests| {
+        let bare = world.nodes[0].clone();
+        let before = servers(world, &[("a", "vm0"), ("bare", &*bare)]).await?;
+        let network = world.cloud.network();
+        let trunks = network.trunks();
+        let trunk = trunks.of_parent(guests[0].port).await?.context("the machine has no trunk")?;
+        let id = async |name: &str| {
+            let held = world.pods().ports().get(name).await?;
+            held.spec.vifs.first().and_then(|vif| vif.plug.vlan).context("no VLAN id")
+        };
+        let had = id("a").await?;
+        trunks.delete(trunk.id).await?;
+        world.pods().create(&server("b", "vm0")).await?;
+        world.pods().port("b", "told why", PATIENCE, waiting_with("TrunkMissing")).await?;
+        world.make_trunk(&trunk.name, guests[0].port).await?;
+        let next = world.pods().running("b").await?;
+        ensure!(id("a").await? == had, "the pod that was cut off has another VLAN id");
+        // Those that were cut off are reached again, as well as the new one.
+        let pods: Vec<Pod> = before.into_iter().chain([next]).collect();
+        let askers = askers(world, guests, &pods).await?;
+        all_find(&askers, &pods).await
+    })
+    .await;
+    // Whatever became of it, the next scenario needs the trunk: this makes it where it is missing.
+    world.guests(&GUESTS).await?;
+    told
+}
+
+pub(super) async fn the_controller_is_killed_while_pods_in_machines_come_and_go(
+    world: &mut World,
+) -> anyhow::Result<()> {
+    with_guests(world, async |world, guests| {
+        let pods = world.pods();
+        let work = tokio::spawn(async move {
+            let names: Vec<String> = (0..6).map(|number| format!("pod-{number}")).collect();
+            for _ in 0..2 {
+                try_join_all(names.iter().map(async |name| pods.create(&server(name, "vm0")).await)).await?;
+                try_join_all(names.iter().map(|name| pods.running(name))).await?;
+                try_join_all(names.iter().map(|name| pods.delete(name))).await?;
+                try_join_all(names.iter().map(|name| pods.gone(name))).await?;
+            }
+            anyhow::Ok(())
+        });
+        world.kill_while(work, 5, 100..4000).await?;
+        let trunk = world.cloud.network().trunks().of_parent(guests[0].port).await?.context("no trunk")?;
+        ensure!(trunk.sub_ports.is_empty(), "subports are left: {:?}", trunk.sub_ports);
+        Ok(())
     })
     .await
 }

@@ -3,7 +3,7 @@
 
 use super::services::{all_answer, client, come_to_answer, names};
 use crate::{
-    cloud::{Fault, LoadBalancerState, Service},
+    cloud::{Cloud, Fault, LoadBalancerState, Service},
     world::{Backend, Services, World, cluster_ip, pods::PATIENCE},
 };
 use anyhow::{Context, ensure};
@@ -17,6 +17,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
+use uuid::Uuid;
 
 /// Where load balancers are made and listed.
 const BALANCERS: &str = "/v2/lbaas/loadbalancers";
@@ -225,13 +226,18 @@ pub(super) async fn a_cluster_ip_is_taken_by_somebody_else(world: &mut World) ->
 }
 
 pub(super) async fn a_load_balancer_goes_error(world: &mut World) -> anyhow::Result<()> {
+    replaced_after(world, |cloud, id| cloud.load_balancing().fail(id)).await
+}
+
+/// Something happens to a Service's load balancer, which is then made anew at the same addresses.
+async fn replaced_after(world: &mut World, harm: impl FnOnce(&Cloud, Uuid) -> bool) -> anyhow::Result<()> {
     let cast = Cast::new(world).await?;
     world.use_controller_settings(LOOKS).await?;
     let ip = cast.ask(world, "web", json!({"type": "LoadBalancer"})).await?;
     cast.serves(world, "web", ip).await?;
     let outside = world.services().ingress("web").await?;
     let old = only(world, "web")?;
-    ensure!(world.inside()?.cloud.load_balancing().fail(old.id), "there is no load balancer");
+    ensure!(harm(&world.inside()?.cloud, old.id), "there is no load balancer");
     until_replaced(world, "web", &old).await?;
     cast.serves(world, "web", ip).await?;
     ensure!(world.services().ingress("web").await? == outside, "it has another address outside");
@@ -281,17 +287,7 @@ pub(super) async fn octavia_takes_long_to_answer(world: &mut World) -> anyhow::R
 }
 
 pub(super) async fn a_load_balancer_is_deleted_behind_our_back(world: &mut World) -> anyhow::Result<()> {
-    let cast = Cast::new(world).await?;
-    world.use_controller_settings(LOOKS).await?;
-    let ip = cast.ask(world, "web", json!({"type": "LoadBalancer"})).await?;
-    cast.serves(world, "web", ip).await?;
-    let outside = world.services().ingress("web").await?;
-    let old = only(world, "web")?;
-    ensure!(world.inside()?.cloud.load_balancing().lose(old.id), "there is no load balancer");
-    until_replaced(world, "web", &old).await?;
-    cast.serves(world, "web", ip).await?;
-    ensure!(world.services().ingress("web").await? == outside, "it has another address outside");
-    cast.reach(&world.outside(), outside).await
+    replaced_after(world, |cloud, id| cloud.load_balancing().lose(id)).await
 }
 
 /// Waits until the Service has a working load balancer that is not this one.

@@ -5,6 +5,7 @@ use super::{
     pods::PATIENCE,
     process::{Process, Program, executable},
 };
+use crate::kubernetes::Kubelet;
 use anyhow::{Context, bail, ensure};
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -28,7 +29,7 @@ use kuryr_node::{
 };
 use kuryr_openstack::{Filter, network::NewSubnet};
 use serde_json::json;
-use std::{collections::BTreeSet, ops::Range, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, ops::Range, path::Path, time::Duration};
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
@@ -159,7 +160,7 @@ impl World {
     }
 
     /// Replaces all controllers by one, which looks at the cloud anew.
-    async fn renew_controllers(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn renew_controllers(&mut self) -> anyhow::Result<()> {
         for controller in self.kuryr.controllers() {
             self.kuryr.stop_controller(controller).await?;
         }
@@ -210,13 +211,18 @@ impl World {
         self.renew_controllers().await
     }
 
-    /// Gives the controller port pools of these settings.
+    /// A node loses power and boots again: what ran is gone, and what was remembered of it, but not its pods.
     ///
     /// # Errors
-    /// This is the real world, or it does not start with them.
-    pub async fn use_pools(&mut self, lines: &str) -> anyhow::Result<()> {
-        self.inside()?.configure_pools(lines)?;
-        self.renew_controllers().await
+    /// This is the real world, or something does not start.
+    pub async fn reboot_node(&mut self, node: &str) -> anyhow::Result<()> {
+        let kubelet = self.inside_mut()?.cut_power(node).await?;
+        self.kuryr.kill_daemon(node).await?;
+        fs::remove_dir_all(self.kuryr.state_dir(node))?;
+        self.kuryr.start_daemon(node).await?;
+        let kubelet = Kubelet::start(kubelet).await?;
+        self.inside_mut()?.kubelets.insert(node.to_owned(), kubelet);
+        Ok(())
     }
 
     /// Gives the controller these settings of `[openstack]`.

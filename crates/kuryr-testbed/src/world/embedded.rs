@@ -427,6 +427,11 @@ impl Embedded {
         Ok(())
     }
 
+    /// The node loses power; with what is returned its kubelet can be started again.
+    pub(super) async fn cut_power(&mut self, node: &str) -> anyhow::Result<KubeletConfig> {
+        Ok(self.kubelets.remove(node).with_context(|| format!("no node {node}"))?.lose_power().await)
+    }
+
     /// A sandbox's network namespace goes, and no CNI plugin is told.
     ///
     /// # Errors

@@ -84,6 +84,17 @@ impl Kuryr {
         &self.settings
     }
 
+    /// Has processes use this configuration from their next start on; the file that was used until now stays as it is.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn use_config(&mut self, text: &str) -> anyhow::Result<()> {
+        let file = self.settings.folder.join("kuryr-of-scenario.toml");
+        fs::write(&file, text)?;
+        self.settings.config = file;
+        Ok(())
+    }
+
     /// Has everything logged from the next start of a process on.
     pub fn log_everything(&mut self) {
         "trace".clone_into(&mut self.settings.log);

@@ -19,6 +19,7 @@ pub mod process;
 mod real;
 mod secrets;
 pub mod services;
+mod spares;
 mod vm;
 mod wiring;
 
@@ -194,7 +195,7 @@ impl World {
     /// # Errors
     /// Neutron does not tell.
     pub async fn pod_ports(&self) -> anyhow::Result<Vec<Port>> {
-        let mut ports = self.cloud.network().ports().list(&Filter::new().tags([cluster_tag(&self.cluster)])).await?;
+        let mut ports = self.our_ports().await?;
         ports.retain(|port| port.tags.iter().any(|tag| matches!(tag.parse(), Ok(Purpose::Pod(_)))));
         Ok(ports)
     }

@@ -374,6 +374,12 @@ fn notes(cluster: &Cluster, question: &Question) -> Vec<String> {
             let node = pod.node.as_deref().unwrap_or("its node");
             notes.push(format!("pod {} uses the network of node {node}: policies see the node", pod.key));
         }
+        if let Some(pod) = pod.filter(|pod| cluster.sharing.contains(&pod.key)) {
+            notes.push(format!(
+                "pod {} shares the port of its node, a virtual machine: no policy holds for it",
+                pod.key
+            ));
+        }
         if let Place::Address(address) = place
             && let Some(service) = cluster.external.get(address)
         {
@@ -407,13 +413,22 @@ fn blocks_matter(world: &World) -> bool {
 /// Where Neutron does something else than the policies decide.
 fn not_yet(ways: &[Way], now: &[Now], cluster: &Cluster) -> Vec<String> {
     let mut said: BTreeMap<String, ()> = BTreeMap::new();
-    for (way, now) in ways.iter().zip(now) {
+    for (index, way) in ways.iter().enumerate() {
+        let now = now.get(index).copied().unwrap_or_default();
         let ends = [
             (Direction::Egress, &way.sends, &way.sender, &now.sends),
             (Direction::Ingress, &way.receives, &way.pod, &now.receives),
         ];
         for (direction, side, pod, passes) in ends {
-            let (Some(pod), Some(passes)) = (pod, passes) else { continue };
+            let Some(pod) = pod else { continue };
+            if cluster.sharing.contains(pod) {
+                // What Neutron has of its port restricts nothing.
+                if !side.passes() {
+                    said.insert(format!("pod {pod} is not restricted: it shares the port of its node"), ());
+                }
+                continue;
+            }
+            let Some(passes) = passes else { continue };
             if side.passes() == *passes {
                 continue;
             }

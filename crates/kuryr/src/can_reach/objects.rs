@@ -46,6 +46,8 @@ pub(crate) struct Cluster {
     pub(crate) world: World,
     /// Names, protocols and numbers of the ports of each Service, of headless ones too.
     pub(crate) service_ports: BTreeMap<ObjectKey, Vec<(String, Protocol, u16)>>,
+    /// Pods that share the ports of their nodes, which are virtual machines: no policy holds for them.
+    pub(crate) sharing: BTreeSet<ObjectKey>,
     /// The Neutron ports of pods.
     pub(crate) ports: BTreeMap<ObjectKey, Vec<PortId>>,
     /// Addresses by which the outside knows a Service.
@@ -161,6 +163,9 @@ impl Objects {
             if pod.uid == port.spec.pod_uid && pod.counts() {
                 let addresses = port.spec.vifs.iter().flat_map(|vif| &vif.addresses).map(|address| address.ip);
                 pod.addresses.extend(addresses);
+                if port.shares_port() {
+                    cluster.sharing.insert(key.clone());
+                }
                 cluster.ports.insert(key, port.spec.vifs.iter().map(|vif| vif.port_id).collect());
             }
         }

@@ -148,6 +148,31 @@ fn who_reaches_whom_in_a_cluster_of_two_tiers() {
 }
 
 #[test]
+fn of_a_pod_that_shares_the_port_of_its_node_it_is_told_that_nothing_restricts_it() {
+    let id = "00000000-0000-4000-8000-000000000001";
+    let port = format!(
+        r#"{CLUSTER}
+---
+apiVersion: kuryr.openstack.org/v1
+kind: KuryrPort
+metadata: {{namespace: shop, name: db}}
+spec:
+  podUid: shop/db
+  nodeName: n2
+  vifs:
+  - {{interface: eth0, portId: {id}, networkId: {id}, mac: "fa:16:3e:00:00:01", mtu: 1442, addresses: [{{ip: 10.0.0.2, prefixLength: 24}}],
+      plug: {{driver: macvlan, parent: {{portId: {id}, mac: "fa:16:3e:00:00:02"}}}}}}
+"#
+    );
+    let (text, found) = asked(&port, "other/client", "shop/db:5432");
+    assert_eq!(found, Some(false), "{text}");
+    assert!(text.contains("but now: pod shop/db is not restricted: it shares the port of its node"), "{text}");
+    let (text, _) = asked(&port, "shop/web", "shop/db:5432");
+    assert!(!text.contains("but now") && text.contains("note: pod shop/db shares the port of its node"), "{text}");
+    assert!(!asked(CLUSTER, "other/client", "shop/db:5432").0.contains("but now"));
+}
+
+#[test]
 fn what_cannot_be_answered_says_why_and_what_was_meant_perhaps() {
     for (from, to, words) in [
         ("shop/done", "shop/db:1", "pod shop/done is completed"),

@@ -1,5 +1,6 @@
 //! `kuryr describe`: one object as Kubernetes and OpenStack see it, with all ids.
 
+mod pod;
 mod policy;
 mod service;
 
@@ -20,6 +21,8 @@ pub(crate) struct DescribeArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 enum What {
+    /// A pod: its ports, how they are plugged, and on a virtual machine the trunk and VLAN id; where Neutron differs
+    Pod(ObjectArgs),
     /// A Service: its load balancers down to the members, its floating IP, what is left to do
     Service(ObjectArgs),
     /// A NetworkPolicy: what it means, whom it isolates, its security groups and rules, where Neutron differs
@@ -45,6 +48,7 @@ pub(crate) async fn run(
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
     match &args.what {
+        What::Pod(args) => pod::describe(&args.key, args.output, cloud, client, out).await,
         What::Service(args) => service::describe(&args.key, args.output, config, cloud, client, out).await,
         What::Policy(args) => policy::describe(&args.key, args.output, config, cloud, client, out).await,
     }

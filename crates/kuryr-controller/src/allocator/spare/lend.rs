@@ -9,10 +9,7 @@ use futures::future::join_all;
 use kuryr_model::{ObjectKey, PodUid, PortId, SecurityGroupId, neutron::Port};
 use kuryr_openstack::network::PortUpdate;
 use kuryr_plan::pool::PoolKey;
-use std::{
-    collections::{BTreeSet, HashSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// A port that a pod is to get.
 struct Lent {
@@ -23,30 +20,44 @@ struct Lent {
 }
 
 impl Shared {
+    /// Gives a pod a spare port if its node has one, in a task of its own: whoever asks may go meanwhile, and an update that is under way
+    /// must be seen to its end. Else the pod comes back.
+    pub(in crate::allocator) fn lend_at_once(
+        self: &Arc<Self>,
+        request: Request,
+        reply: Reply,
+    ) -> Option<(Request, Reply)> {
+        let Some(lent) = self.take(&request) else { return Some((request, reply)) };
+        let shared = self.clone();
+        tokio::spawn(async move { shared.hand_out(request, reply, lent).await });
+        None
+    }
+
     /// Answers those whose nodes have spare ports; the others are left.
     pub(in crate::allocator) async fn lend(&self, pods: Vec<(Request, Reply)>) -> Vec<(Request, Reply)> {
-        let Some(spares) = &self.spares else { return pods };
         let (mut lent, mut without) = (Vec::new(), Vec::new());
-        {
-            let mut state = spares.state.lock();
-            let mut held = None;
-            for (request, reply) in pods {
-                // Those of virtual machines' pods are bound to no host.
-                let key = spares.key(&request.host).filter(|_| request.machine.is_none());
-                let port = key.and_then(|key| state.take(spares, &key, &request.uid, self.now(), &mut held));
-                match port {
-                    Some(port) => lent.push((request, reply, port)),
-                    None => without.push((request, reply)),
-                }
+        for (request, reply) in pods {
+            match self.take(&request) {
+                Some(port) => lent.push((request, reply, port)),
+                None => without.push((request, reply)),
             }
         }
-        spares.changed.notify_one();
-        join_all(lent.into_iter().map(|(request, reply, port)| self.hand_out(spares, request, reply, port))).await;
+        join_all(lent.into_iter().map(|(request, reply, port)| self.hand_out(request, reply, port))).await;
         without
     }
 
+    fn take(&self, request: &Request) -> Option<Lent> {
+        let spares = self.spares.as_ref()?;
+        // Those of virtual machines' pods are bound to no host.
+        let key = spares.key(&request.host).filter(|_| request.machine.is_none())?;
+        let lent = spares.state.lock().take(spares, &key, &request.uid, self.now());
+        spares.changed.notify_one();
+        lent
+    }
+
     /// Gives a port the groups that the pod is to have, and then to the pod.
-    async fn hand_out(&self, spares: &Spares, request: Request, reply: Reply, lent: Lent) {
+    async fn hand_out(&self, request: Request, reply: Reply, lent: Lent) {
+        let Some(spares) = &self.spares else { return };
         let Lent { port, groups, before } = lent;
         let result = match groups {
             Groups::Handed => {
@@ -125,22 +136,15 @@ impl Shared {
 
 impl State {
     /// A port for a pod. What a `KuryrPort` has all the same, as one that a controller of before has written just now, is no
-    /// spare port: `held` is read from the index once it is needed.
-    fn take(
-        &mut self,
-        spares: &Spares,
-        key: &PoolKey,
-        uid: &PodUid,
-        now: Duration,
-        held: &mut Option<HashSet<PortId>>,
-    ) -> Option<Lent> {
+    /// spare port.
+    fn take(&mut self, spares: &Spares, key: &PoolKey, uid: &PodUid, now: Duration) -> Option<Lent> {
         let before = self.pools.lends_to(uid);
         loop {
             let port = self.pools.take(key, uid, now)?;
             if let Some(out) = self.out.get(&port.id).filter(|_| before) {
                 return Some(Lent { port, groups: out.groups, before });
             }
-            let known = held.get_or_insert_with(|| spares.index.held()).contains(&port.id);
+            let known = spares.index.holds(port.id);
             let groups = if known { Groups::Handed } else { Groups::Plain };
             self.out.insert(port.id, Out { port: port.clone(), groups });
             if !known {

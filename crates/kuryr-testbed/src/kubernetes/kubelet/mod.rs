@@ -290,6 +290,26 @@ impl Kubelet {
         self.shared.tasks.wait().await;
     }
 
+    /// The node loses power: its pods' processes and namespaces are gone, and so is what was remembered of them. With what is
+    /// returned another one can be started, as when it boots.
+    pub async fn lose_power(self) -> KubeletConfig {
+        let shared = self.shared.clone();
+        self.stop().await;
+        for sandbox in lock(&shared.sandboxes).values() {
+            let Some(path) = &sandbox.netns else { continue };
+            if let Some(pid) = sandbox.pid {
+                process::kill_stray(pid, path);
+            }
+            if let Err(error) = netns::remove(path) {
+                tracing::warn!(%error, "cannot remove a network namespace");
+            }
+            if let Err(error) = shared.records.remove(&sandbox.container_id) {
+                tracing::warn!(%error, "cannot forget a sandbox");
+            }
+        }
+        shared.config.clone()
+    }
+
     async fn end_watch(&mut self) {
         self.watch.abort();
         // It ends as cancelled, which is what is wanted.

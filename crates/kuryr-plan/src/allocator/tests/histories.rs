@@ -1,192 +1,10 @@
-//! The supply by examples, and whole histories against a model of Neutron.
+//! Whole histories: whatever is lost, late or refused, every pod has one port in the end.
 
 use super::*;
-use crate::pod::Pod;
-use kuryr_model::{
-    KuryrPort, KuryrPortSpec, ObjectKey, Plug, PodUid, PortId, Vif,
-    vif::{PlugDriver, VifAddress},
-};
+use crate::{fixtures, pod::Pod};
+use kuryr_model::{KuryrPort, ObjectKey, PodUid, PortId};
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
-
-const BULK: usize = 20;
-
-fn subnet(n: u8) -> SubnetId {
-    format!("00000000-0000-0000-0000-0000000000{n:02x}").parse().unwrap()
-}
-
-fn choice(subnets: &[u8]) -> Choice {
-    let network: NetworkId = "00000000-0000-0000-0000-0000000000ff".parse().unwrap();
-    Choice { network, subnets: subnets.iter().map(|n| subnet(*n)).collect() }
-}
-
-fn seconds(number: u64) -> Duration {
-    Duration::from_secs(number)
-}
-
-/// A Neutron as strict as the real one, and as careless.
-#[derive(Debug, Default)]
-struct Neutron {
-    sizes: BTreeMap<SubnetId, u64>,
-    quota: usize,
-    /// Owner and subnets of each port.
-    ports: BTreeMap<u32, (u32, Vec<SubnetId>)>,
-    made: u32,
-    /// Addresses that were taken for bulks that then did not fit.
-    lost: BTreeMap<SubnetId, u64>,
-    /// How many ports each request was for.
-    requests: Vec<usize>,
-    /// Requests that are carried out when nobody waits for them any more.
-    late: Vec<(Duration, Choice, Vec<u32>)>,
-}
-
-impl Neutron {
-    fn new(sizes: &[(u8, u64)], quota: usize) -> Self {
-        Self { sizes: sizes.iter().map(|(n, size)| (subnet(*n), *size)).collect(), quota, ..Self::default() }
-    }
-
-    fn free(&self, subnet: SubnetId) -> u64 {
-        let used = self.ports.values().filter(|(_, subnets)| subnets.contains(&subnet)).count() as u64;
-        self.sizes[&subnet] - used - self.lost.get(&subnet).copied().unwrap_or(0)
-    }
-
-    /// Nobody can have a port for such a pod.
-    fn impossible(pod: u32) -> bool {
-        pod % 13 == 7
-    }
-
-    fn create(&mut self, choice: &Choice, pods: &[u32]) -> Result<Vec<u32>, Refusal> {
-        self.requests.push(pods.len());
-        if pods.iter().any(|pod| Self::impossible(*pod)) {
-            return Err(Refusal::Request);
-        }
-        if self.ports.len() + pods.len() > self.quota {
-            return Err(Refusal::Quota);
-        }
-        for id in &choice.subnets {
-            let free = self.free(*id);
-            if free < pods.len() as u64 {
-                *self.lost.entry(*id).or_default() += free;
-                return Err(Refusal::Exhausted);
-            }
-        }
-        let port = |pod: &u32| {
-            self.made += 1;
-            self.ports.insert(self.made, (*pod, choice.subnets.clone()));
-            self.made
-        };
-        Ok(pods.iter().map(port).collect())
-    }
-
-    fn of(&self, pod: u32) -> Vec<u32> {
-        self.ports.iter().filter(|(_, (owner, _))| *owner == pod).map(|(port, _)| *port).collect()
-    }
-}
-
-/// Takes a batch to its end without faults: those that have a port now, and those that have none.
-fn drive(supply: &mut Supply, neutron: &mut Neutron, pods: Vec<u32>, now: Duration) -> (Vec<u32>, Vec<u32>) {
-    let (mut with, mut without) = (Vec::new(), Vec::new());
-    let mut batch = Batch::new(pods);
-    while let Some(next) = supply.next(&mut batch, now) {
-        match next {
-            Next::Count(network) => {
-                let question = supply.question();
-                let free = neutron.sizes.keys().map(|id| (*id, neutron.free(*id))).collect();
-                supply.counted(&mut batch, network, &question, Counted::Free(free), now);
-            }
-            Next::Short(_, pods) => without.extend(pods),
-            Next::Create(ask, pods) => match neutron.create(&ask.choice, &pods) {
-                Ok(_) => {
-                    supply.made(&ask);
-                    with.extend(pods);
-                }
-                Err(refusal) => without.extend(supply.refused(&mut batch, &ask, pods, refusal, now)),
-            },
-        }
-    }
-    (with, without)
-}
-
-#[test]
-fn a_pod_that_neutron_refuses_holds_up_no_other() {
-    let mut supply = Supply::new(vec![choice(&[1])], BULK, true);
-    let mut neutron = Neutron::new(&[(1, 1000)], 1000);
-    let (with, without) = drive(&mut supply, &mut neutron, (0..20).collect(), seconds(0));
-    assert_eq!((with.len(), without), (19, vec![7]));
-}
-
-#[test]
-fn a_quota_that_is_used_up_costs_few_requests() {
-    let mut supply = Supply::new(vec![choice(&[1]), choice(&[2])], BULK, true);
-    let mut neutron = Neutron::new(&[(1, 1000), (2, 1000)], 0);
-    let pods = |range: std::ops::Range<u32>| range.filter(|pod| !Neutron::impossible(*pod)).take(BULK).collect();
-    // Two hundred pods in ten batches: only the first one finds out.
-    for n in 0..10 {
-        let (with, without) = drive(&mut supply, &mut neutron, pods(n * 100..n * 100 + 99), seconds(1));
-        assert_eq!((with.len(), without.len()), (0, BULK));
-    }
-    assert_eq!(neutron.requests, [20, 10, 5, 2, 1]);
-    // They all try again after a while, for ever.
-    neutron.requests.clear();
-    for round in 1..=10 {
-        for n in 0..10 {
-            drive(&mut supply, &mut neutron, pods(n * 100..n * 100 + 99), seconds(1 + 30 * round));
-        }
-    }
-    assert_eq!(neutron.requests, [1; 10], "one request for each round of two hundred pods");
-    // Three ports are given back: three pods get them, and no more is asked for.
-    neutron.requests.clear();
-    neutron.quota = 3;
-    supply.released(3);
-    let (with, without) = drive(&mut supply, &mut neutron, pods(0..99), seconds(302));
-    assert_eq!((with.len(), without.len(), neutron.requests.as_slice()), (3, 17, [3].as_slice()));
-    // The quota is raised, which one request finds out.
-    neutron.requests.clear();
-    neutron.quota = 100;
-    let (with, _) = drive(&mut supply, &mut neutron, pods(100..199), seconds(400));
-    assert_eq!((with.len(), neutron.requests.as_slice()), (20, [1, 19].as_slice()));
-}
-
-#[test]
-fn what_is_given_back_while_neutron_refuses_is_not_overlooked() {
-    for refusal in [Refusal::Quota, Refusal::Exhausted] {
-        let mut supply = Supply::new(vec![choice(&[1])], BULK, false);
-        let mut batch = Batch::new(vec![1]);
-        let Some(Next::Create(ask, pods)) = supply.next(&mut batch, seconds(0)) else { panic!() };
-        supply.released(1);
-        let failed = supply.refused(&mut batch, &ask, pods, refusal, seconds(0));
-        let mut next = Batch::new(if failed.is_empty() { vec![] } else { vec![2] });
-        let batch = if failed.is_empty() { &mut batch } else { &mut next };
-        assert!(matches!(supply.next(batch, seconds(0)), Some(Next::Create(..))), "{refusal:?}");
-    }
-}
-
-#[test]
-fn a_full_subnet_is_left_alone_until_something_is_given_back() {
-    let mut supply = Supply::new(vec![choice(&[1]), choice(&[2])], BULK, true);
-    let mut neutron = Neutron::new(&[(1, 5), (2, 6)], 1000);
-    let pods = (0..50).filter(|pod| !Neutron::impossible(*pod)).take(12).collect();
-    let (with, without) = drive(&mut supply, &mut neutron, pods, seconds(0));
-    assert_eq!((with.len(), without.len()), (11, 1));
-    assert!(neutron.lost.values().all(|lost| *lost == 0), "{:?}", neutron.lost);
-    let before = neutron.requests.len();
-    assert_eq!(drive(&mut supply, &mut neutron, vec![100], seconds(29)).1, [100]);
-    assert_eq!(neutron.requests.len(), before, "both are known to be full");
-    neutron.ports.pop_first();
-    supply.released(1);
-    assert_eq!(drive(&mut supply, &mut neutron, vec![100], seconds(29)).0, [100]);
-}
-
-#[test]
-fn nothing_is_asked_again_of_a_cloud_that_is_away() {
-    let mut supply = Supply::new(vec![choice(&[1])], BULK, false);
-    for refusal in [Refusal::All, Refusal::Unknown] {
-        let mut batch = Batch::new((0..20).collect());
-        let Some(Next::Create(ask, pods)) = supply.next(&mut batch, seconds(0)) else { panic!() };
-        assert_eq!(supply.refused(&mut batch, &ask, pods, refusal, seconds(0)).len(), 20);
-        assert!(supply.next(&mut batch, seconds(0)).is_none());
-    }
-}
+use std::collections::BTreeSet;
 
 /// What becomes of one request.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -450,18 +268,7 @@ impl World {
 
     fn recorded(&self, pod: u32) -> Option<KuryrPort> {
         let Some(Life::Has(port)) = self.pods.get(&pod) else { return None };
-        let vif = Vif {
-            interface: "eth0".into(),
-            port_id: port_id(*port),
-            network_id: choice(&[1]).network,
-            mac: "fa:16:3e:00:00:01".parse().unwrap(),
-            mtu: 1442,
-            addresses: vec![VifAddress { ip: "10.0.0.5".parse().unwrap(), prefix_length: 24, gateway: None }],
-            routes: vec![],
-            plug: Plug::own(PlugDriver::Tap, None),
-        };
-        let spec = KuryrPortSpec { pod_uid: uid(pod), node_name: "node0".into(), vifs: vec![vif] };
-        Some(KuryrPort::new(&key(pod).name, spec))
+        Some(fixtures::kuryr_port(&key(pod), &uid(pod), port_id(*port)))
     }
 
     /// Everything goes well for some minutes.
@@ -482,8 +289,7 @@ impl World {
 }
 
 fn living(pod: u32) -> Pod {
-    let node = Some("node0".to_owned());
-    Pod { key: key(pod), uid: uid(pod), node, host_network: false, completed: false, deleting: false }
+    fixtures::pod(&key(pod), &uid(pod))
 }
 
 fn history(choices: Vec<Choice>, neutron: Neutron, room: usize, events: Vec<Event>) -> Result<(), TestCaseError> {
