@@ -9,7 +9,7 @@ use kube::Resource;
 use kuryr_model::{
     KuryrPort, ObjectKey, PodUid, PortId, SegmentationId, Vif, kuryr_port::AttachmentState, vif::PlugDriver,
 };
-use kuryr_plan::{nested::pairs_of, pairs::Used, pod::Pod};
+use kuryr_plan::{fullness::Notice, nested::pairs_of, pairs::Used, pod::Pod};
 pub(crate) use nodes::{Home, Serving};
 use parking_lot::RwLock;
 use std::{
@@ -24,6 +24,8 @@ pub(crate) struct Index {
     state: RwLock<State>,
     /// A node came, went or changed.
     pub(crate) nodes_changed: Notify,
+    /// The same, for whoever tells nodes that they are full.
+    pub(crate) notices_changed: Notify,
     /// How pods are plugged on nodes that do not say it.
     nested: Option<PlugDriver>,
 }
@@ -49,6 +51,8 @@ struct State {
     gone: HashMap<String, Instant>,
     /// Nodes to which no pods are scheduled.
     cordoned: HashSet<String>,
+    /// What nodes say of how full they are, each as of a version of its object.
+    notices: HashMap<String, (Notice, Option<u64>)>,
 }
 
 /// All that is known under one key.

@@ -11,10 +11,11 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt, api::ObjectMeta};
 use kuryr_model::{
-    HOST_ANNOTATION, Host, KuryrPort, KuryrPortSpec, NESTED_ANNOTATION, ObjectKey, PARENT_PORT_ANNOTATION, PodUid,
-    PortId, kuryr_port::KuryrPortStatus,
+    FULL_CONDITION, FULL_TAINT, HOST_ANNOTATION, Host, KuryrPort, KuryrPortSpec, NESTED_ANNOTATION, ObjectKey,
+    PARENT_PORT_ANNOTATION, PodUid, PortId, kuryr_port::KuryrPortStatus,
 };
 use kuryr_plan::{
+    fullness::Notice,
     pod::{Pod, out_of_service},
     policy::{NamedPort, containers, named_port},
 };
@@ -77,6 +78,10 @@ pub(crate) struct NodeState {
     pub(crate) out_of_service: bool,
     /// No pods are scheduled to it, so no ports need be ready for any.
     pub(crate) cordoned: bool,
+    /// What it says of how full it is.
+    pub(crate) notice: Notice,
+    /// Which of its states this is.
+    pub(crate) version: Option<u64>,
 }
 
 /// What a node says that may be a virtual machine.
@@ -100,6 +105,8 @@ pub(crate) struct NodeSpec {
 #[derive(Clone, Debug, Deserialize)]
 struct Taint {
     key: String,
+    #[serde(default)]
+    effect: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -122,6 +129,7 @@ struct NodeCondition {
     #[serde(rename = "type")]
     kind: String,
     status: String,
+    message: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -269,7 +277,12 @@ impl LeanNode {
         let NodeSpec { taints, provider_id, unschedulable: cordoned } = self.spec.unwrap_or_default();
         let out_of_service = out_of_service(ready, taints.iter().map(|taint| &*taint.key));
         let said = Said { annotations, provider_id };
-        Ok(NodeState { name, host, said, addresses, out_of_service, cordoned })
+        let ours = conditions.into_iter().find(|condition| condition.kind == FULL_CONDITION);
+        let condition = ours.map(|ours| (ours.status == "True", ours.message.unwrap_or_default()));
+        let tainted = taints.iter().any(|taint| taint.key == FULL_TAINT && taint.effect == "NoSchedule");
+        let notice = Notice { condition, tainted };
+        let version = self.metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
+        Ok(NodeState { name, host, said, addresses, out_of_service, cordoned, notice, version })
     }
 }
 
@@ -403,15 +416,29 @@ mod tests {
         let host = Host::of("n", None);
         assert_eq!(
             plain,
-            NodeState { name: "n".into(), host, said, addresses, out_of_service: false, cordoned: false }
+            NodeState {
+                name: "n".into(),
+                host,
+                said,
+                addresses,
+                out_of_service: false,
+                cordoned: false,
+                notice: Notice::default(),
+                version: None,
+            }
         );
         let lost = read(json!({
             "metadata": {
-                "name": "n", "annotations": {(HOST_ANNOTATION): "compute-1", (NESTED_ANNOTATION): "vlan", "other": "x"},
+                "name": "n", "resourceVersion": "7",
+                "annotations": {(HOST_ANNOTATION): "compute-1", (NESTED_ANNOTATION): "vlan", "other": "x"},
             },
-            "spec": {"providerID": "openstack:///srv", "taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]},
+            "spec": {"providerID": "openstack:///srv", "taints": [
+                {"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}, {"key": FULL_TAINT, "effect": "NoSchedule"},
+            ]},
             "status": {
-                "conditions": [{"type": "Ready", "status": "Unknown"}],
+                "conditions": [
+                    {"type": "Ready", "status": "Unknown"}, {"type": FULL_CONDITION, "status": "True", "message": "why"},
+                ],
                 "addresses": [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "192.0.2.7"}],
             },
         }));
@@ -419,7 +446,12 @@ mod tests {
         let host = Host::of("n", Some("compute-1"));
         let annotations = [(NESTED_ANNOTATION.to_owned(), "vlan".to_owned())].into();
         let said = Said { annotations, provider_id: Some("openstack:///srv".into()) };
-        assert_eq!(lost, NodeState { name: "n".into(), host, said, addresses, out_of_service: true, cordoned: false });
+        let notice = Notice { condition: Some((true, "why".to_owned())), tainted: true };
+        let (out_of_service, cordoned, version) = (true, false, Some(7));
+        assert_eq!(
+            lost,
+            NodeState { name: "n".into(), host, said, addresses, out_of_service, cordoned, notice, version }
+        );
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod error;
 mod events;
 #[cfg(test)]
 mod fake;
+mod fullness;
 mod gather;
 pub mod http;
 mod index;

@@ -7,7 +7,10 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 /// Upper bounds in seconds, from half a millisecond on: what Kuryr does itself is quicker than any cloud.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
@@ -54,6 +57,11 @@ struct CallLabels {
     method: String,
     resource: String,
     result: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct NodeLabels {
+    node: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -107,6 +115,7 @@ pub struct Metrics {
     pool_waiting: Family<PoolLabels, Gauge>,
     spare_ports: Gauge,
     spare_budget: Gauge,
+    node_room: Family<NodeLabels, Gauge>,
     calls: Family<CallLabels, Histogram, fn() -> Histogram>,
 }
 
@@ -140,6 +149,7 @@ impl Metrics {
             pool_waiting: Family::default(),
             spare_ports: Gauge::default(),
             spare_budget: Gauge::default(),
+            node_room: Family::default(),
             calls: Family::new_with_constructor(seconds),
         };
         let kuryr = registry.sub_registry_with_prefix("kuryr");
@@ -228,6 +238,11 @@ impl Metrics {
         );
         kuryr.register("spare_ports", "Spare ports of all pools, with those being made", metrics.spare_ports.clone());
         kuryr.register("spare_ports_budget", "The most spare ports that there may be", metrics.spare_budget.clone());
+        kuryr.register(
+            "node_room",
+            "Pods that still fit on each node that is a virtual machine, as far as a limit is known",
+            metrics.node_room.clone(),
+        );
         kuryr.register_with_unit(
             "openstack_request_duration",
             "Time of each OpenStack request by service, method, resource and result",
@@ -366,6 +381,15 @@ impl Metrics {
             let labels = PoolLabels { node: node.clone(), place: place.clone(), network };
             self.pool_target.get_or_create(&labels).set(number(pool.target));
             self.pool_waiting.get_or_create(&labels).set(number(pool.waiting));
+        }
+    }
+
+    /// Sets how many more pods fit on nodes.
+    pub(crate) fn rooms(&self, rooms: &BTreeMap<String, usize>) {
+        self.node_room.clear();
+        for (node, free) in rooms {
+            let room = self.node_room.get_or_create(&NodeLabels { node: node.clone() });
+            room.set(i64::try_from(*free).unwrap_or(i64::MAX));
         }
     }
 

@@ -5,6 +5,7 @@ use crate::{
     config::ControllerConfig,
     election::{Election, ElectionError},
     events::{Events, reasons::HOST_IGNORED},
+    fullness::Fullness,
     index::Index,
     metrics::Metrics,
     policy::{self, Keeper, PolicyTerm, PolicyWatches},
@@ -212,6 +213,12 @@ impl Term {
             began: Instant::now(),
         });
         let revive = allocator.clone().revive();
+        let fullness = Fullness {
+            client: self.client.clone(),
+            index: self.index.clone(),
+            allocator: allocator.clone(),
+            metrics: self.metrics.clone(),
+        };
         let resync = Resync {
             client: self.client.clone(),
             cluster: config.cluster.clone(),
@@ -225,6 +232,7 @@ impl Term {
         let mut background = JoinSet::new();
         background.spawn(resync.run());
         background.spawn(revive);
+        background.spawn(fullness.run());
         background.spawn(self.events.clone().run());
         background.spawn(tell_nodes(self.ignored.clone(), self.events.clone()));
         for key in self.index.keys() {

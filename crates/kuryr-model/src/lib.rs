@@ -56,6 +56,12 @@ pub const NESTED_ANNOTATION: &str = "kuryr.openstack.org/nested";
 /// Set on such a Node: the id of the Neutron port that carries its pods, where it cannot be found by the Node's provider id or addresses.
 pub const PARENT_PORT_ANNOTATION: &str = "kuryr.openstack.org/parent-port";
 
+/// The condition of a Node that is a virtual machine: whether no further pod fits on it (`True`), as far as Neutron is concerned.
+pub const FULL_CONDITION: &str = "kuryr.openstack.org/PortsExhausted";
+
+/// The taint (`NoSchedule`) of a Node on which no further pod fits.
+pub const FULL_TAINT: &str = "kuryr.openstack.org/full";
+
 /// Kuryr's finalizer on its own `KuryrPort`s: holds the object until its Neutron port is deleted or back in a pool.
 pub const PORT_FINALIZER: &str = "kuryr.openstack.org/port";
 

@@ -32,6 +32,9 @@ pub struct DaemonConfig {
     pub plug: PlugConfig,
     /// Node ports and external addresses of Services.
     pub node_ports: NodePorts,
+    /// Whether STATUS fails while no further pod fits on the node. containerd 2 then says that the node's network is not ready,
+    /// kubelet that the Node is not, and Kubernetes evicts all of its pods after five minutes.
+    pub not_ready_when_full: bool,
 }
 
 /// What is done about node ports and external addresses of Services.
@@ -78,6 +81,7 @@ impl DaemonConfig {
             plug_timeout: Duration::from_secs(30),
             plug: PlugConfig::default(),
             node_ports: NodePorts::default(),
+            not_ready_when_full: false,
         }
     }
 

@@ -4,6 +4,7 @@ use crate::{
     attachments::{self, Attachments},
     config::{ConfigError, DaemonConfig, NodePorts},
     events::{self, Events},
+    fullness,
     locks::Locks,
     metrics::Metrics,
     node::{Limits, Node, Plugs},
@@ -71,6 +72,7 @@ async fn run_with<P: Plugs>(
         plug_timeout,
         plug,
         node_ports: what,
+        not_ready_when_full,
     } = config;
     let attachments = Attachments::load(state_folder.join("attachments"))?;
     let http = TcpListener::bind(http_address).await;
@@ -90,6 +92,7 @@ async fn run_with<P: Plugs>(
         events,
         metrics: Metrics::default(),
         node_ports: node_ports::State::default(),
+        full: fullness::State::default(),
         stopping: shutdown.clone(),
         tasks: TaskTracker::new(),
     });
@@ -104,6 +107,11 @@ async fn run_with<P: Plugs>(
             background.run_until_cancelled(events::keep(client.clone(), &node.name, written)),
             background.run_until_cancelled(node.clean_gone()),
             background.run_until_cancelled(keep_node_ports(&node, client.clone(), what)),
+            background.run_until_cancelled(async {
+                if not_ready_when_full {
+                    fullness::keep(&node, client.clone()).await;
+                }
+            }),
         );
     };
     let stopping = async {

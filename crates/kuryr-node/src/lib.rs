@@ -25,6 +25,7 @@ pub mod cni;
 pub mod config;
 pub mod daemon;
 pub mod events;
+pub mod fullness;
 pub mod locks;
 pub mod metrics;
 pub mod netlink;

@@ -6,6 +6,7 @@ use crate::{
     cni::AttachmentId,
     config::LOCK_TIMEOUT,
     events::Events,
+    fullness,
     locks::{Held, Locks},
     metrics::Metrics,
     node_ports,
@@ -113,6 +114,8 @@ pub struct Node<P> {
     pub metrics: Metrics,
     /// What is wrong with node ports.
     pub node_ports: node_ports::State,
+    /// Whether a further pod fits, where STATUS is to say that.
+    pub full: fullness::State,
     /// Set when the daemon stops: waiting ADDs end, those that plug are finished.
     pub stopping: CancellationToken,
     /// What must not be interrupted half-way.

@@ -262,6 +262,7 @@ pub(crate) fn node_with(folder: &Path, client: Client) -> (Arc<Node<Arc<FakePlug
         events,
         metrics: Metrics::default(),
         node_ports: crate::node_ports::State::default(),
+        full: crate::fullness::State::default(),
         stopping: CancellationToken::new(),
         tasks: TaskTracker::new(),
     };

@@ -9,6 +9,7 @@
 //!   Service + its endpoints ──service::desired──▶ load balancers to be had ──service::plan──▶ Step, one at a time
 //!   a Node that is a virtual machine ──nested::Machine──▶ its port and trunk
 //!   addresses of pods that share a machine's port ──pairs::plan──▶ the port's allowed address pairs
+//!   how many more pods fit on it ──fullness──▶ what its Node says of that
 //!   ports on one trunk, wanted and there ──trunk::Writer──▶ subports to add and to remove, one request at a time
 //!   NetworkPolicies + pods, namespaces, Services, nodes ──policy::Compiler──▶ security groups, and who carries them
 //! ```
@@ -20,6 +21,7 @@ pub mod allocator;
 pub mod enforce;
 #[cfg(test)]
 mod fixtures;
+pub mod fullness;
 pub mod nested;
 pub mod pairs;
 pub mod pod;

@@ -20,10 +20,90 @@ pub fn plan(there: &[AddressPair], wanted: &BTreeSet<Used>, gone: &BTreeSet<Used
     (pairs != there).then_some(pairs)
 }
 
+/// How many pairs a port may have, as far as that was learnt. Neutron tells nobody its `max_allowed_address_pair`, but refuses what is
+/// more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    most: Option<usize>,
+    there: usize,
+    each: usize,
+}
+
+impl Limit {
+    /// The port has so many. If these are more than were known to be allowed, the limit was raised, and is not known any more.
+    pub fn has(&mut self, pairs: usize) {
+        self.there = pairs;
+        self.most = self.most.filter(|most| pairs <= *most);
+    }
+
+    /// The port has `there`, and Neutron refused to let it have `pairs`, the last `each` of them for one pod.
+    pub fn refused(&mut self, there: usize, pairs: usize, each: usize) {
+        let most = pairs.saturating_sub(1);
+        (self.there, self.each) = (there, each.max(1));
+        self.most = Some(self.most.map_or(most, |known| known.min(most)));
+    }
+
+    /// The most that are allowed; `None`: that was not learnt yet.
+    #[must_use]
+    pub fn most(&self) -> Option<usize> {
+        self.most
+    }
+
+    /// How many more pods fit, if the limit is known.
+    #[must_use]
+    pub fn room(&self) -> Option<usize> {
+        Some(self.most?.saturating_sub(self.there) / self.each.max(1))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_limit_is_learnt_when_neutron_refuses_and_forgotten_when_more_fits() {
+        let mut limit = Limit::default();
+        limit.has(10);
+        assert_eq!((limit.most(), limit.room()), (None, None));
+        // Two pods at once do not fit, of which one does.
+        limit.refused(9, 11, 2);
+        limit.has(10);
+        limit.refused(10, 11, 1);
+        assert_eq!((limit.most(), limit.room()), (Some(10), Some(0)));
+        limit.has(7);
+        assert_eq!(limit.room(), Some(3));
+        limit.has(11);
+        assert_eq!(limit.most(), None, "it was raised");
+        // A pod with two addresses: the one pair that is left is no room.
+        limit.refused(11, 13, 2);
+        assert_eq!((limit.most(), limit.room()), (Some(12), Some(0)));
+    }
+
+    proptest! {
+        /// Whatever comes and goes one by one below a limit that nobody tells: once it was met, the room is exactly what is left.
+        #[test]
+        fn the_room_is_what_is_left_of_the_limit(most in 1usize..20, comes in prop::collection::vec(any::<bool>(), 1..80)) {
+            let (mut limit, mut there, mut met) = (Limit::default(), 0usize, false);
+            for comes in comes {
+                match comes {
+                    true if there == most => {
+                        limit.refused(there, there + 1, 1);
+                        met = true;
+                    }
+                    true => {
+                        there += 1;
+                        limit.has(there);
+                    }
+                    false => {
+                        there = there.saturating_sub(1);
+                        limit.has(there);
+                    }
+                }
+                prop_assert_eq!(limit.room(), met.then(|| most - there));
+            }
+        }
+    }
 
     fn used(n: u8) -> Used {
         ([10, 0, 0, n].into(), MacAddress([2, 0, 0, 0, 0, n]))

@@ -203,6 +203,8 @@ pub(crate) struct Daemon {
     pub(crate) add_timeout: Duration,
     /// Whether the node translates node ports and external addresses of Services.
     pub(crate) node_ports: bool,
+    /// Whether STATUS fails while no further pod fits on the node.
+    pub(crate) not_ready_when_full: bool,
     /// The interface of a virtual machine that carries the pods' ones; by default that of its port.
     pub(crate) nic: Option<String>,
 }
@@ -217,6 +219,7 @@ impl Default for Daemon {
             ovsdb_socket: defaults.plug.ovsdb_socket,
             add_timeout: defaults.add_timeout,
             node_ports: defaults.node_ports == NodePorts::Keep,
+            not_ready_when_full: defaults.not_ready_when_full,
             nic: defaults.plug.nic,
         }
     }
@@ -233,6 +236,7 @@ impl Daemon {
         config.plug.nic.clone_from(&self.nic);
         config.add_timeout = self.add_timeout;
         config.node_ports = if self.node_ports { NodePorts::Keep } else { NodePorts::Remove };
+        config.not_ready_when_full = self.not_ready_when_full;
         config
     }
 }
@@ -396,13 +400,13 @@ mod tests {
 
     #[test]
     fn a_daemon_is_told_every_one_of_its_settings() {
-        let text = "[daemon]\nlisten = \"127.0.0.1:1\"\nsocket = \"/a\"\nstate_dir = \"/b\"\novsdb_socket = \"/c\"\nadd_timeout = \"7s\"\nnode_ports = false\nnic = \"ens3\"";
+        let text = "[daemon]\nlisten = \"127.0.0.1:1\"\nsocket = \"/a\"\nstate_dir = \"/b\"\novsdb_socket = \"/c\"\nadd_timeout = \"7s\"\nnode_ports = false\nnot_ready_when_full = true\nnic = \"ens3\"";
         let told = parse(text).unwrap().daemon.to_config("n".into());
         let paths = [&told.socket, &told.state_folder, &told.plug.ovsdb_socket].map(|path| path.display().to_string());
         assert_eq!((told.http_address.port(), told.add_timeout.as_secs()), (1, 7));
         assert_eq!(paths, ["/a", "/b", "/c"]);
         assert_eq!((&*told.node_name, told.node_ports), ("n", NodePorts::Remove));
-        assert_eq!(told.plug.nic.as_deref(), Some("ens3"));
+        assert_eq!((told.plug.nic.as_deref(), told.not_ready_when_full), (Some("ens3"), true));
     }
 
     #[test]

@@ -70,6 +70,7 @@ fn the_defaults_are_those_that_are_told() {
         ("ovsdb_socket", format!("`{}`", daemon.ovsdb_socket.display())),
         ("add_timeout", seconds(daemon.add_timeout)),
         ("node_ports", format!("`{}`", daemon.node_ports)),
+        ("not_ready_when_full", format!("`{}`", daemon.not_ready_when_full)),
     ];
     assert_eq!(missing(OPERATING, rows.map(|(name, value)| format!("\n| `{name}` | {value} |"))), [""; 0]);
 }

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, Resource, ResourceExt as _, api::ListParams, core::DeserializeGuard};
 use kuryr_model::{
-    HOST_ANNOTATION, Host, KuryrPort, NESTED_ANNOTATION, ObjectKey, PARENT_PORT_ANNOTATION, PodUid,
+    FULL_CONDITION, HOST_ANNOTATION, Host, KuryrPort, NESTED_ANNOTATION, ObjectKey, PARENT_PORT_ANNOTATION, PodUid,
     kuryr_port::AttachmentState, vif::PlugDriver,
 };
 use kuryr_plan::nested::{Machine, MachineError};
@@ -86,12 +86,16 @@ pub(crate) struct NodeView {
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) provider_id: Option<String>,
     pub(crate) addresses: Vec<IpAddr>,
+    /// Why no further pod fits on it, if the controller says so.
+    pub(crate) full: Option<String>,
 }
 
 impl NodeView {
     fn read(node: &Node) -> Self {
         let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let ready = conditions.rfind(|condition| condition.type_ == "Ready");
+        let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let full = conditions.find(|condition| condition.type_ == FULL_CONDITION && condition.status == "True");
         let addresses = || node.status.iter().flat_map(|status| status.addresses.iter().flatten());
         let internal = addresses().find(|address| address.type_ == "InternalIP");
         let own = addresses().filter(|address| matches!(&*address.type_, "InternalIP" | "ExternalIP"));
@@ -107,6 +111,7 @@ impl NodeView {
             annotations,
             provider_id: node.spec.as_ref().and_then(|spec| spec.provider_id.clone()),
             addresses: own.filter_map(|address| address.address.parse().ok()).collect(),
+            full: full.map(|condition| condition.message.clone().unwrap_or_default()),
         }
     }
 
@@ -248,6 +253,7 @@ pub(crate) mod tests {
             annotations: BTreeMap::new(),
             provider_id: None,
             addresses: "192.0.2.1".parse().into_iter().collect(),
+            full: None,
         }
     }
 

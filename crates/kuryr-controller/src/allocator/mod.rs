@@ -231,6 +231,21 @@ impl Allocator {
         self.shared.machines.revive(&self.shared.cluster, || self.shared.on_trunks()).await;
     }
 
+    /// How many pods get a spare port on each trunk.
+    pub(crate) fn ready_on_trunks(&self) -> HashMap<TrunkId, usize> {
+        self.shared.ready_on_trunks()
+    }
+
+    /// Waits until there may be more or fewer spare ports.
+    pub(crate) async fn pools_changed(&self) {
+        self.shared.pools_changed().await;
+    }
+
+    /// The nodes that are virtual machines.
+    pub(crate) fn machines(&self) -> &Machines {
+        &self.shared.machines
+    }
+
     /// Compares what pods of virtual machines have with what Neutron has, and puts it right; the nodes where it cannot.
     pub(crate) async fn repair(&self) -> Result<Vec<CutOff>, PodError> {
         self.shared.machines.repair().await

@@ -9,7 +9,7 @@ use crate::{
 };
 use futures::future::join_all;
 use kuryr_model::Host;
-use kuryr_plan::pool::Settings;
+use kuryr_plan::{fullness::Notice, pool::Settings};
 use prometheus_client::registry::Registry;
 
 async fn allocator(neutron: &Neutron) -> Allocator {
@@ -32,6 +32,8 @@ async fn start_with(neutron: &Neutron, pools: Option<Settings>, index: Arc<Index
         addresses: [].into(),
         out_of_service: false,
         cordoned: false,
+        notice: Notice::default(),
+        version: None,
     };
     index.apply_node(node, Instant::now());
     let metrics = Metrics::new(&mut Registry::default());

@@ -4,11 +4,12 @@ use super::{Index, State};
 use crate::lean::NodeState;
 use kuryr_model::{ObjectKey, vif::PlugDriver};
 use kuryr_plan::{
+    fullness::Notice,
     nested::{Machine, MachineError},
     pod::Node,
 };
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 use tokio::time::Instant;
@@ -37,6 +38,14 @@ impl State {
         let Self { ports, homes, gone, .. } = self;
         let used: HashSet<&str> = ports.values().map(|port| &*port.spec.node_name).collect();
         gone.retain(|node, _| homes.contains_key(node) || used.contains(&**node));
+    }
+
+    /// Takes over what a node says, unless what is known is newer.
+    fn notice(&mut self, node: &str, notice: Notice, version: Option<u64>) {
+        let known = self.notices.get(node).and_then(|(_, version)| *version);
+        if version.is_none() || known <= version {
+            self.notices.insert(node.to_owned(), (notice, version));
+        }
     }
 }
 
@@ -87,11 +96,13 @@ impl Index {
     /// Takes over a node, and gives the keys of the `KuryrPort`s on it if it is out of service from now on, and of pods that wait
     /// for ports if these are somewhere else now.
     pub(crate) fn apply_node(&self, node: NodeState, now: Instant) -> Vec<ObjectKey> {
-        let NodeState { name, host, said, addresses, out_of_service, cordoned } = node;
+        let NodeState { name, host, said, addresses, out_of_service, cordoned, notice, version } = node;
         let machine = Machine::read(&said.annotations, self.nested, said.provider_id.as_deref(), addresses);
         let home = Home { host: host.name, machine: machine.map(|machine| machine.map(Arc::new)) };
         let mut state = self.state.write();
+        state.notice(&name, notice, version);
         self.nodes_changed.notify_one();
+        self.notices_changed.notify_one();
         if cordoned {
             state.cordoned.insert(name.clone());
         } else {
@@ -113,10 +124,26 @@ impl Index {
         let mut state = self.state.write();
         state.homes.remove(name);
         state.cordoned.remove(name);
+        state.notices.remove(name);
         self.nodes_changed.notify_one();
+        self.notices_changed.notify_one();
         state.gone.entry(name.to_owned()).or_insert(now);
         state.forget_gone();
         state.on(name)
+    }
+
+    /// What nodes say of how full they are.
+    pub(crate) fn notices(&self) -> HashMap<String, Notice> {
+        let state = self.state.read();
+        state.notices.iter().map(|(node, (notice, _))| (node.clone(), notice.clone())).collect()
+    }
+
+    /// What was written on a node, before the watch tells of it.
+    pub(crate) fn noticed(&self, node: &str, notice: Notice, version: Option<u64>) {
+        let mut state = self.state.write();
+        if state.homes.contains_key(node) {
+            state.notice(node, notice, version);
+        }
     }
 
     /// The nodes that are known.
@@ -138,7 +165,8 @@ mod tests {
 
     fn node9(out_of_service: bool) -> NodeState {
         let (name, host) = ("node9".into(), Host::of("node9", Some("compute-9")));
-        NodeState { name, host, said: Said::default(), addresses: [].into(), out_of_service, cordoned: false }
+        let (said, notice) = (Said::default(), Notice::default());
+        NodeState { name, host, said, addresses: [].into(), out_of_service, cordoned: false, notice, version: None }
     }
 
     #[test]
@@ -209,5 +237,25 @@ mod tests {
         assert_eq!((machine.driver, index.machines().len()), (PlugDriver::Vlan, 1));
         nested.addresses = ["192.0.2.7".parse().unwrap()].into();
         assert_eq!(index.apply_node(nested, now), [ObjectKey::new("a", "x")], "it can be found by that");
+    }
+
+    #[test]
+    fn what_a_node_said_before_it_was_written_on_is_no_news() {
+        let (index, now) = (Index::default(), Instant::now());
+        let says = |full: bool, version: u64| {
+            let notice = Notice { condition: Some((full, String::new())), tainted: full };
+            NodeState { notice, version: Some(version), ..node9(false) }
+        };
+        index.noticed("node9", says(true, 1).notice, Some(1));
+        assert!(index.notices().is_empty(), "there is no such node");
+        index.apply_node(says(false, 5), now);
+        index.noticed("node9", says(true, 7).notice, Some(7));
+        index.apply_node(says(false, 6), now);
+        assert!(index.notices()["node9"].is_full(), "an older state of it is late");
+        index.apply_node(says(false, 8), now);
+        assert!(!index.notices()["node9"].is_full());
+        index.remove_node("node9", now);
+        index.apply_node(says(true, 2), now);
+        assert!(index.notices()["node9"].is_full(), "another object of its name");
     }
 }

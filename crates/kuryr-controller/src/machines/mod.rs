@@ -5,6 +5,7 @@
 //!   settle(port)      ─▶ trunks: a subport with an id │ pairs: an address that the machine's port may use
 //!   let_go(port)      ─▶ the same, undone
 //!   repair()          ─▶ what KuryrPorts say, compared with every trunk and every machine's pairs
+//!   rooms             ─▶ how many more pods fit, from what is known
 //!   revive            ─▶ subports that stay DOWN, a while after some were added
 //! ```
 //!
@@ -14,6 +15,7 @@
 
 mod pairs;
 mod revive;
+mod room;
 mod task;
 
 use crate::{
@@ -33,9 +35,11 @@ use kuryr_plan::{
 };
 use pairs::Pairs;
 use parking_lot::Mutex;
+pub(crate) use room::Room;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fmt,
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -80,6 +84,8 @@ pub(crate) struct Machines {
     placed: Notify,
     /// A trunk was found, or is gone.
     pub(crate) changed: Notify,
+    /// A machine was looked for.
+    looked: Notify,
 }
 
 #[derive(Default)]
@@ -98,8 +104,8 @@ impl Machines {
         let (network, project) = (cloud.network(), cloud.identity().project);
         let trunks = Trunks::new(network.clone(), linger);
         let pairs = Pairs::new(network.clone(), linger);
-        let (state, placed, changed) = (Mutex::default(), Notify::new(), Notify::new());
-        Self { network, index, trunks, pairs, networks, project, state, placed, changed }
+        let (state, placed, changed, looked) = (Mutex::default(), Notify::new(), Notify::new(), Notify::new());
+        Self { network, index, trunks, pairs, networks, project, state, placed, changed, looked }
     }
 
     /// The port of a node that is a virtual machine, and what its pods are there.
@@ -115,12 +121,22 @@ impl Machines {
         {
             return found.clone();
         }
-        let found = self.look(machine).await;
-        if let Ok(Found { parent, pods: Pods::Subports(trunk), .. }) = found {
-            self.begin(parent.port_id, trunk);
+        let (found, trunk) = match self.look(machine).await {
+            Ok((found, trunk)) => (Ok(found), trunk),
+            Err(error) => (Err(error), None),
+        };
+        self.found(&mut slot, machine, &found, trunk);
+        found
+    }
+
+    /// Remembers what was found of a machine, and has the room of its trunk known.
+    fn found(&self, slot: &mut Slot, machine: &Machine, found: &Result<Found, PodError>, trunk: Option<Trunk>) {
+        if let Some(trunk) = trunk {
+            self.begin(trunk.port_id, trunk.id);
+            self.trunks.watch(trunk.id, trunk.sub_ports);
         }
         slot.0 = Some((machine.clone(), found.clone(), Instant::now()));
-        found
+        self.looked.notify_one();
     }
 
     /// What was found when the node was looked for last, if that holds and nobody is looking now.
@@ -139,29 +155,41 @@ impl Machines {
         }
     }
 
-    async fn look(&self, machine: &Machine) -> Result<Found, PodError> {
-        let filter = match machine.question()? {
-            Question::Id(port) => Filter::new().with("id", port),
-            Question::Device(server) => Filter::new().with("device_id", server),
-            Question::Addresses(ips) => {
-                let by_address = Filter::new().any("fixed_ips", ips.iter().map(|ip| format!("ip_address={ip}")));
-                self.project.iter().fold(by_address, |filter, project| filter.with("project_id", project))
-            }
-        };
-        let ports = self.network.ports().list(&filter).await?;
+    async fn look(&self, machine: &Machine) -> Result<(Found, Option<Trunk>), PodError> {
+        let ports = self.network.ports().list(&self.filter(machine.question()?)).await?;
         let trunks = if machine.driver == PlugDriver::Vlan {
             self.trunks_of(ports.iter().map(|port| port.id)).await?
         } else {
             Vec::new()
         };
-        let found = machine.parent(&ports, &trunks)?;
+        self.judge(machine, &ports, &trunks)
+    }
+
+    /// The ports that may be the answer.
+    fn filter(&self, question: Question) -> Filter {
+        match question {
+            Question::Id(port) => Filter::new().with("id", port),
+            Question::Device(server) => Filter::new().with("device_id", server),
+            Question::Addresses(ips) => self.by_address(&ips),
+        }
+    }
+
+    fn by_address(&self, ips: &[IpAddr]) -> Filter {
+        let by_address = Filter::new().any("fixed_ips", ips.iter().map(|ip| format!("ip_address={ip}")));
+        self.project.iter().fold(by_address, |filter, project| filter.with("project_id", project))
+    }
+
+    /// The port of a machine, and its trunk, among those that Neutron has shown.
+    fn judge(&self, machine: &Machine, ports: &[Port], trunks: &[Trunk]) -> Result<(Found, Option<Trunk>), PodError> {
+        let found = machine.parent(ports, trunks)?;
         tracing::info!(port = %found.parent.port_id, pods = ?found.pods, "found the port of a node that is a virtual machine");
         match found.pods {
             Pods::Pairs | Pods::Addresses if !self.networks.contains(&found.network) => {
                 let (driver, port, network) = (machine.driver, found.parent.port_id, found.network);
                 Err(ParentError::NoSubnet { driver, port, network }.into())
             }
-            _ => Ok(found),
+            Pods::Pairs | Pods::Addresses => Ok((found, None)),
+            Pods::Subports(id) => Ok((found, trunks.iter().find(|trunk| trunk.id == id).cloned())),
         }
     }
 

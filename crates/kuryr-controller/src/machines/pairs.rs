@@ -6,24 +6,26 @@
 use super::task::{Ask, Task};
 use kuryr_model::PortId;
 use kuryr_openstack::{Error as CloudError, Network};
-use kuryr_plan::pairs::Used;
+use kuryr_plan::pairs::{Limit, Used};
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeSet, HashMap},
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// The handle; the work is done in tasks of its own, which end with it.
 pub(super) struct Pairs {
     network: Network,
     linger: Duration,
     tasks: Mutex<HashMap<PortId, mpsc::UnboundedSender<Ask>>>,
+    /// How many pairs each port may have, as far as its task has learnt.
+    pub(super) limits: watch::Sender<HashMap<PortId, Limit>>,
 }
 
 impl Pairs {
     pub(super) fn new(network: Network, linger: Duration) -> Self {
-        Self { network, linger, tasks: Mutex::default() }
+        Self { network, linger, tasks: Mutex::default(), limits: watch::Sender::default() }
     }
 
     /// Lets a machine's port use these, too.
@@ -49,7 +51,8 @@ impl Pairs {
             let mut tasks = self.tasks.lock();
             let task = tasks.entry(parent).or_insert_with(|| {
                 let (sender, asks) = mpsc::unbounded_channel();
-                tokio::spawn(Task::new(parent, self.network.clone(), self.linger).run(asks));
+                let task = Task::new(parent, self.network.clone(), self.linger, self.limits.clone());
+                tokio::spawn(task.run(asks));
                 sender
             });
             // The task lives as long as its sender, which is here.

@@ -14,7 +14,7 @@
 
 mod task;
 
-use kuryr_model::{PortId, SegmentationId, TrunkId};
+use kuryr_model::{PortId, SegmentationId, TrunkId, neutron::Subport};
 use kuryr_openstack::{Error as CloudError, Network};
 use kuryr_plan::trunk::{Room, Trouble};
 use parking_lot::Mutex;
@@ -109,6 +109,12 @@ impl Trunks {
     /// Somebody may have changed the trunk: what is missing is put back, what is left over removed.
     pub fn look_again(&self, trunk: TrunkId) {
         self.ask(trunk, Ask::LookAgain);
+    }
+
+    /// What room a trunk has is to be known, be it that no port of ours is on it. These were on it when it was just listed: what its task has
+    /// read itself counts more.
+    pub fn watch(&self, trunk: TrunkId, carries: Vec<Subport>) {
+        self.ask(trunk, Ask::Watch { carries });
     }
 
     /// How many more ports could be placed on a trunk, with all that were asked for so far there; `None`: it was not read yet, or is

@@ -1,7 +1,10 @@
 //! The task of one trunk.
 
 use super::TrunkError;
-use kuryr_model::{PortId, SegmentationId, TrunkId, neutron::Trunk};
+use kuryr_model::{
+    PortId, SegmentationId, TrunkId,
+    neutron::{Subport, Trunk},
+};
 use kuryr_openstack::{Error as CloudError, Network};
 use kuryr_plan::trunk::{Outcome, Room, Step, Trouble, Writer};
 use std::{
@@ -31,6 +34,19 @@ pub(super) enum Ask {
     Gone { port: PortId },
     Again { port: PortId },
     LookAgain,
+    Watch { carries: Vec<Subport> },
+}
+
+impl Ask {
+    /// Whether what is known of the port for which `later` asks may be something else after this.
+    fn counts_before(&self, later: &Self) -> bool {
+        let Self::Place { port: wanted, .. } = later else { return false };
+        match self {
+            Self::Leave { port, .. } | Self::Gone { port } | Self::Again { port } => port == wanted,
+            Self::Begin { .. } | Self::LookAgain => true,
+            Self::Place { .. } | Self::Watch { .. } => false,
+        }
+    }
 }
 
 pub(super) struct Task {
@@ -46,6 +62,8 @@ pub(super) struct Task {
     rest: Rest,
     /// Somebody may have changed the trunk since it was read last, or it is gone: what was told is not told again before that is known.
     doubt: bool,
+    /// It has asked Neutron for something, so that what others have seen may be older than what it knows.
+    asked: bool,
     /// How often in a row Neutron did not do what it was asked for.
     failures: u32,
 }
@@ -76,6 +94,7 @@ impl Task {
             refusals: HashMap::new(),
             rest: Rest::No,
             doubt: false,
+            asked: false,
             failures: 0,
         }
     }
@@ -177,6 +196,13 @@ impl Task {
                 self.doubt = true;
                 self.rest = Rest::No;
             }
+            Ask::Watch { carries } => {
+                self.writer.watch();
+                if !self.asked {
+                    self.writer.tell(&Step::Read, Outcome::Done(carries));
+                    self.doubt = false;
+                }
+            }
         }
     }
 
@@ -214,6 +240,7 @@ impl Task {
 
     /// Asks Neutron. Whoever asks meanwhile for what is known does not wait for that: it may take seconds.
     async fn step(&mut self, step: &Step, asks: &mut UnboundedReceiver<Ask>) {
+        self.asked = true;
         let (network, trunk) = (self.network.clone(), self.trunk);
         let mut request = pin!(async move {
             let trunks = network.trunks();
@@ -227,7 +254,11 @@ impl Task {
         let result = loop {
             tokio::select! {
                 result = &mut request => break result,
-                Some(ask) = asks.recv() => later.extend(self.at_once(ask)),
+                Some(ask) = asks.recv() => {
+                    // In the order in which they came, where that matters.
+                    let ask = if later.iter().any(|earlier: &Ask| earlier.counts_before(&ask)) { Some(ask) } else { self.at_once(ask) };
+                    later.extend(ask);
+                }
             }
         };
         self.did(step, result);

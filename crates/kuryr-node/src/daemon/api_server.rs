@@ -160,6 +160,7 @@ pub(super) async fn api_server() -> (Arc<Api>, Client) {
     let routes = Router::new()
         .route(&format!("{group}/kuryrports"), listing(KIND))
         .route("/api/v1/services", listing("Service"))
+        .route("/api/v1/nodes", listing("Node"))
         .route("/apis/discovery.k8s.io/v1/endpointslices", listing("EndpointSlice"))
         .route(&format!("{group}/namespaces/shop/kuryrports/{{name}}/status"), patch(write_status))
         .route("/apis/events.k8s.io/v1/namespaces/{namespace}/events", post(write_event))

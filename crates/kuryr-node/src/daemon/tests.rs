@@ -162,3 +162,47 @@ async fn what_cannot_start_says_why() {
     config.state_folder = "/proc/nothing".into();
     assert!(matches!(start(config).await, Err(DaemonError::State(_))));
 }
+
+#[tokio::test]
+async fn a_full_node_is_not_ready_only_where_that_is_set() {
+    let (api, client) = api_server().await;
+    let say = |kind: &str, status: &str| {
+        let condition = json!({ "type": kuryr_model::FULL_CONDITION, "status": status, "message": "remove pods" });
+        let ready = json!({ "type": "Ready", "status": "True" });
+        let status = json!({ "conditions": [ready, condition] });
+        api.change(
+            kind,
+            json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node-1" }, "status": status }),
+        );
+    };
+    say("ADDED", "True");
+    for set in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let change = |config: &mut crate::DaemonConfig| config.not_ready_when_full = set;
+        let plugs = Arc::<FakePlugs>::default();
+        let daemon = Daemon::start_with(folder.path(), client.clone(), plugs, change).await;
+        daemon.ready().await;
+        let request = json!({ "command": "STATUS", "config": { "cniVersion": "1.1.0", "name": "kuryr" } }).to_string();
+        let becomes = async |code: Option<u64>| {
+            let becomes = async {
+                loop {
+                    let (_, answer) = daemon.post("/cni", &request).await;
+                    if answer["code"].as_u64() == code {
+                        return answer;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), becomes).await.expect("in time")
+        };
+        becomes(set.then_some(50)).await;
+        if set {
+            say("MODIFIED", "False");
+            becomes(None).await;
+            say("MODIFIED", "True");
+            let answer = becomes(Some(50)).await;
+            assert_eq!(answer["msg"], "node node-1 is full: remove pods");
+        }
+        daemon.stop().await;
+    }
+}

@@ -13,5 +13,8 @@ pub(super) async fn run<P: Plugs>(node: &Node<P>) -> Result<(), CniError> {
         let trouble = node.ports.trouble().unwrap_or_else(|| "they are being listed".to_owned());
         return Err(CniError::new(Code::NotAvailable, format!("the daemon cannot see KuryrPorts yet: {trouble}")));
     }
+    if let Some(why) = node.full.why() {
+        return Err(CniError::new(Code::NotAvailable, format!("node {} is full: {why}", node.name)));
+    }
     Ok(())
 }

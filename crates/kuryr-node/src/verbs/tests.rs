@@ -356,6 +356,9 @@ async fn status_says_whether_an_add_would_work() {
     assert!(error.message.contains("no-ovsdb.sock"), "{error}");
     let _listener = tokio::net::UnixListener::bind(&node.ovsdb_socket).unwrap();
     assert_eq!(run(&node, "STATUS", "", 1).await, Ok(None));
+    node.full.set(Some("all is in use; remove pods".to_owned()));
+    let error = run(&node, "STATUS", "", 1).await.unwrap_err();
+    assert_eq!((error.code, &*error.message), (Code::NotAvailable, "node node-1 is full: all is in use; remove pods"));
 }
 
 #[tokio::test]

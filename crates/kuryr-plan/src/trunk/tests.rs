@@ -76,7 +76,12 @@ fn settle(writer: &mut Writer, neutron: &mut Neutron) -> BTreeMap<PortId, Troubl
 
 #[test]
 fn nothing_is_asked_of_a_trunk_that_nobody_needs() {
-    assert_eq!(Writer::new().plan(), Plan::default());
+    let mut writer = Writer::new();
+    assert_eq!(writer.plan(), Plan::default());
+    writer.watch();
+    assert_eq!(writer.plan().step, Some(Step::Read), "somebody wants to know what room it has");
+    writer.tell(&Step::Read, Outcome::Done(vec![]));
+    assert_eq!((writer.plan(), writer.room()), (Plan::default(), Some(Room { free: 4094, others: 0 })));
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub struct Writer {
     refused: BTreeSet<PortId>,
     /// Ports that are to be taken off and put back: they do not work where they are.
     anew: BTreeSet<PortId>,
+    /// What room it has is to be known though nothing of ours is on it.
+    watched: bool,
     /// The id that was given last.
     last: SegmentationId,
     /// How many subports go into the next request.
@@ -45,6 +47,7 @@ impl Writer {
             ours: BTreeSet::new(),
             refused: BTreeSet::new(),
             anew: BTreeSet::new(),
+            watched: false,
             last: SegmentationId::MAX,
             batch: MOST_AT_ONCE,
             tidy: false,
@@ -121,6 +124,11 @@ impl Writer {
         Some(Room { free: ids.free().saturating_sub(coming), others })
     }
 
+    /// What room the trunk has is to be known, be it that nothing of ours is on it: it is read when that may have changed.
+    pub fn watch(&mut self) {
+        self.watched = true;
+    }
+
     /// `port`, which shall be on the trunk, does not work there: it is taken off and put back, with the same id if that was told.
     pub fn again(&mut self, port: PortId) {
         if self.wanted.contains_key(&port) {
@@ -142,7 +150,7 @@ impl Writer {
     pub fn plan(&self) -> Plan {
         let Some(carries) = &self.carries else {
             // Reading what nobody wants anything of would be noise.
-            let idle = self.wanted.is_empty() && self.ours.is_empty();
+            let idle = self.wanted.is_empty() && self.ours.is_empty() && !self.watched;
             return Plan { step: (!idle).then_some(Step::Read), troubles: BTreeMap::new() };
         };
         let holders: BTreeMap<u32, PortId> = carries.iter().map(|(port, id)| (*id, *port)).collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use kube::{
     Api, Client, ResourceExt as _,
     api::{Patch, PatchParams, PostParams},
@@ -137,7 +137,24 @@ fn fits(pod: &Pod, node: &Node) -> bool {
     let schedulable = node.spec.as_ref().is_none_or(|spec| spec.unschedulable != Some(true));
     let wanted = pod.spec.iter().flat_map(|spec| spec.node_selector.iter().flatten());
     let mut selected = wanted.map(|(key, value)| node.labels().get(key) == Some(value));
-    ready && schedulable && node.metadata.deletion_timestamp.is_none() && selected.all(|selected| selected)
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    let mut keeping_off = taints.filter(|taint| taint.effect != "PreferNoSchedule" && !tolerates(pod, taint));
+    ready
+        && schedulable
+        && keeping_off.next().is_none()
+        && node.metadata.deletion_timestamp.is_none()
+        && selected.all(|selected| selected)
+}
+
+fn tolerates(pod: &Pod, taint: &Taint) -> bool {
+    let mut all = pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
+    all.any(|toleration| {
+        let exists = toleration.operator.as_deref() == Some("Exists");
+        let key = toleration.key.as_deref().map_or(exists, |key| key == taint.key);
+        let value =
+            exists || toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default();
+        key && value && toleration.effect.as_ref().is_none_or(|effect| *effect == taint.effect)
+    })
 }
 
 async fn bind(pods: &Api<Pod>, pod: &Pod, node: &str) -> Result<(), kube::Error> {
@@ -175,6 +192,33 @@ mod tests {
         let node = json!({ "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name } },
             "status": { "conditions": [{ "type": "Ready", "status": ready }] } });
         serde_json::from_value(node).unwrap()
+    }
+
+    #[test]
+    fn a_taint_keeps_off_whoever_does_not_tolerate_it() {
+        let mut tainted = node("a", "True");
+        let pod = |tolerations| -> Pod {
+            serde_json::from_value(json!({ "spec": { "containers": [], "tolerations": tolerations } })).unwrap()
+        };
+        let tolerations = [
+            (json!([]), false),
+            (json!([{ "operator": "Exists" }]), true),
+            (json!([{ "key": "full", "operator": "Exists", "effect": "NoSchedule" }]), true),
+            (json!([{ "key": "full", "operator": "Exists", "effect": "NoExecute" }]), false),
+            (json!([{ "key": "full", "value": "yes" }]), false),
+            (json!([{ "key": "other", "operator": "Exists" }]), false),
+        ];
+        for (effect, keeps_off) in [("NoSchedule", true), ("PreferNoSchedule", false)] {
+            let spec = json!({ "taints": [{ "key": "full", "effect": effect }] });
+            tainted.spec = Some(serde_json::from_value(spec).unwrap());
+            for (tolerations, tolerated) in &tolerations {
+                assert_eq!(
+                    fits(&pod(tolerations.clone()), &tainted),
+                    *tolerated || !keeps_off,
+                    "{effect} {tolerations}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod bad_input;
 mod cloud_faults;
 mod connectivity;
+mod fullness;
 mod lifecycle;
 mod nested;
 mod nested_pools;
@@ -155,6 +156,9 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded nested::a_machine_is_deleted;
     Embedded nested::what_a_machine_lacks_is_told_and_ends_when_it_has_it;
     Embedded nested::a_full_trunk_tells_the_next_pod_why;
+    Embedded fullness::a_node_says_that_it_is_full_before_a_pod_fails;
+    Embedded fullness::a_node_that_is_full_of_others_says_so_without_any_pod;
+    Embedded fullness::a_node_whose_port_takes_no_more_pods_says_so;
     Embedded nested::neutron_fails_while_pods_come_to_a_trunk;
     Embedded nested::a_subport_that_stays_down_is_put_back;
     Embedded nested_pools::a_pod_of_a_machine_gets_a_subport_that_is_ready;

@@ -18,11 +18,12 @@ use kuryr_openstack::network::{NewPort, networks::NewNetwork};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
     time::Duration,
 };
 
 /// Runs pods of these names on a machine.
-async fn run(world: &World, machine: &Machine, names: &[String]) -> anyhow::Result<Vec<Pod>> {
+pub(super) async fn run(world: &World, machine: &Machine, names: &[String]) -> anyhow::Result<Vec<Pod>> {
     let pods: Vec<NewPod> = names.iter().map(|name| NewPod::new(name).on(&machine.name)).collect();
     let all = world.pods();
     try_join_all(pods.iter().map(|pod| all.create(pod))).await?;
@@ -312,17 +313,15 @@ pub(super) async fn what_a_machine_lacks_is_told_and_ends_when_it_has_it(world: 
     world.pods().running("web").await.map(drop)
 }
 
-pub(super) async fn a_full_trunk_tells_the_next_pod_why(world: &mut World) -> anyhow::Result<()> {
+/// These ids of a machine's trunk are somebody's; the ports that have them.
+pub(super) async fn crowd(world: &World, machine: &Machine, ids: RangeInclusive<u16>) -> anyhow::Result<Vec<PortId>> {
     world.inside()?.set_port_quota(-1)?;
-    let machine = world.add_machine("vm", KnownBy::Address).await?;
-    run(world, &machine, &["first".to_owned()]).await?;
-    // All other ids are somebody's.
     let network = world.cloud.network();
     let elsewhere = network.networks().create(&NewNetwork::default()).await?.id;
     let new = vec![NewPort::new(elsewhere); 100];
-    let mut id = 2u16;
-    while id <= 4094 {
-        let count = usize::from(4095 - id).min(new.len());
+    let (mut id, mut all) = (*ids.start(), Vec::new());
+    while id <= *ids.end() {
+        let count = usize::from(ids.end() + 1 - id).min(new.len());
         let ports = network.ports().create_many(&new[..count]).await?;
         let mut subports = Vec::new();
         for port in ports {
@@ -330,7 +329,15 @@ pub(super) async fn a_full_trunk_tells_the_next_pod_why(world: &mut World) -> an
             id += 1;
         }
         network.trunks().add_subports(machine.trunk, &subports).await?;
+        all.extend(subports.into_iter().map(|(port, _)| port));
     }
+    Ok(all)
+}
+
+pub(super) async fn a_full_trunk_tells_the_next_pod_why(world: &mut World) -> anyhow::Result<()> {
+    let machine = world.add_machine("vm", KnownBy::Address).await?;
+    run(world, &machine, &["first".to_owned()]).await?;
+    crowd(world, &machine, 2..=4094).await?;
     world.pods().create(&NewPod::new("next").on("vm")).await?;
     world.pods().port("next", "told that the node is full", PATIENCE, waiting_with("NodeFull")).await?;
     let others = world.run_pod(&NewPod::new("elsewhere").on(&world.nodes[0]), "elsewhere").await?;

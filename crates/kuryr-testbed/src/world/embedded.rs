@@ -275,6 +275,8 @@ struct Lines<'a> {
     sections: &'a str,
     /// Settings in `[controller]`.
     controller: &'a str,
+    /// Settings in `[daemon]`.
+    daemon: &'a str,
 }
 
 /// What becomes of single ports is told without pools, which make and keep some of their own accord.
@@ -282,10 +284,10 @@ const NO_POOLS: &str = "enabled = false";
 
 /// A short lease, so that scenarios need not wait long for a standby. `more` may have a section of pools of its own.
 fn write_config(path: &Path, lines: &Lines<'_>, pools: &str, more: &str) -> anyhow::Result<()> {
-    let Lines { openstack, sections, controller } = lines;
+    let Lines { openstack, sections, controller, daemon } = lines;
     let text = format!(
         "[openstack]\ncloud = \"kuryr\"\n{openstack}\n{PROVIDER}{sections}\n[controller]\nlease_duration = \"3s\"\nnode_cooldown = \"3s\"\n{controller}\n\
-         [daemon]\nadd_timeout = \"20s\"\n{more}"
+         [daemon]\nadd_timeout = \"20s\"\n{daemon}\n{more}"
     );
     let text = if more.contains("[pools]") { text } else { format!("{text}\n[pools]\n{pools}\n") };
     Ok(fs::write(path, text)?)
@@ -350,6 +352,14 @@ impl Embedded {
     /// It cannot be written.
     pub fn configure_controller(&self, controller: &str) -> anyhow::Result<()> {
         self.configure(Lines { controller, ..Lines::default() })
+    }
+
+    /// Writes `kuryr.toml` anew with settings of daemons.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn configure_daemon(&self, daemon: &str) -> anyhow::Result<()> {
+        self.configure(Lines { daemon, ..Lines::default() })
     }
 
     /// A quota of Kuryr's project in Octavia, such as `load_balancer`; -1 for no limit.

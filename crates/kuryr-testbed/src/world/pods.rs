@@ -8,7 +8,7 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams},
     runtime::wait::{Condition, await_condition, conditions},
 };
-use kuryr_model::KuryrPort;
+use kuryr_model::{FULL_TAINT, KuryrPort};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use tokio::time::timeout;
@@ -136,7 +136,8 @@ impl NewPod {
         if let Some(node) = &self.node {
             spec["nodeSelector"] = json!({"kubernetes.io/hostname": node});
             // Whoever names a node means it.
-            spec["tolerations"] = json!([{"key": MACHINE, "operator": "Exists"}]);
+            spec["tolerations"] =
+                json!([{"key": MACHINE, "operator": "Exists"}, {"key": FULL_TAINT, "operator": "Exists"}]);
         }
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name, "labels": self.labels}, "spec": spec})
     }

@@ -22,6 +22,8 @@ pub(crate) struct MachineFacts {
     pub(crate) node: String,
     /// How its pods are plugged, and the trunk of its port if they are subports; else why that is not known.
     pub(crate) found: Known<(PlugDriver, Option<Trunk>)>,
+    /// Why no further pod fits on it, if the controller says so.
+    pub(crate) full: Option<String>,
 }
 
 /// Looks for the ports and trunks of all of them, in a few requests.
@@ -30,8 +32,8 @@ pub(super) async fn find(nodes: &[NodeView], default: Option<PlugDriver>, cloud:
     for node in nodes {
         match node.machine(default) {
             Ok(None) => {}
-            Ok(Some(machine)) => machines.push((node.name.clone(), Ok(machine))),
-            Err(error) => machines.push((node.name.clone(), Err(error.to_string()))),
+            Ok(Some(machine)) => machines.push((node, Ok(machine))),
+            Err(error) => machines.push((node, Err(error.to_string()))),
         }
     }
     if machines.is_empty() {
@@ -40,7 +42,7 @@ pub(super) async fn find(nodes: &[NodeView], default: Option<PlugDriver>, cloud:
     look(machines, cloud).await.map_err(|error| chain(&error))
 }
 
-async fn look(machines: Vec<(String, Known<Machine>)>, cloud: &Cloud) -> Result<Vec<MachineFacts>, Error> {
+async fn look(machines: Vec<(&NodeView, Known<Machine>)>, cloud: &Cloud) -> Result<Vec<MachineFacts>, Error> {
     let (mut ids, mut devices, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
     for machine in machines.iter().filter_map(|(_, machine)| machine.as_ref().ok()) {
         match machine.question() {
@@ -72,7 +74,7 @@ async fn look(machines: Vec<(String, Known<Machine>)>, cloud: &Cloud) -> Result<
             let trunk = trunks.iter().find(|trunk| trunk.port_id == found.parent.port_id);
             Ok((machine.driver, trunk.filter(|_| machine.driver == PlugDriver::Vlan).cloned()))
         });
-        MachineFacts { node, found }
+        MachineFacts { node: node.name.clone(), found, full: node.full.clone() }
     });
     Ok(facts.collect())
 }
@@ -93,7 +95,20 @@ pub(super) fn machines(nodes: usize, facts: &Known<Vec<MachineFacts>>, checks: &
     // The nodes themselves follow: a fault counts once.
     let state = if known == all.len() { State::Ok } else { State::Note };
     checks.push(check(Area::OpenStack, subject, state, detail, ""));
-    checks.extend(all.iter().filter_map(machine).take(NAMED));
+    let mut each: Vec<Check> = all.iter().map(machine).collect();
+    each.sort_by_key(|check| match check.state {
+        State::Wrong => 0,
+        State::Note => 1,
+        State::Ok => 2,
+    });
+    let more = each.len().saturating_sub(NAMED);
+    each.truncate(NAMED);
+    let least = each.last().map(|check| check.state);
+    checks.extend(each);
+    if let (1.., Some(state)) = (more, least) {
+        let detail = format!("{more} more nodes that are virtual machines");
+        checks.push(check(Area::OpenStack, "...", state, detail, ""));
+    }
     let unguarded =
         all.iter().filter(|machine| matches!(machine.found, Ok((PlugDriver::Macvlan | PlugDriver::Ipvlan, _))));
     let unguarded: Vec<&str> = unguarded.map(|machine| &*machine.node).collect();
@@ -106,14 +121,18 @@ pub(super) fn machines(nodes: usize, facts: &Known<Vec<MachineFacts>>, checks: &
     }
 }
 
-/// What is wrong with one, or will be soon.
-fn machine(machine: &MachineFacts) -> Option<Check> {
-    let say = |state, detail: String, fix| {
-        Some(check(Area::OpenStack, &format!("node {}", machine.node), state, detail, fix))
-    };
-    let trunk = match &machine.found {
-        Err(why) => return say(State::Wrong, why.clone(), ""),
-        Ok((_, trunk)) => trunk.as_ref()?,
+/// What limits the pods of one, and what is wrong with it or will be soon.
+fn machine(machine: &MachineFacts) -> Check {
+    let say =
+        |state, detail: String, fix| check(Area::OpenStack, &format!("node {}", machine.node), state, detail, fix);
+    let trunk = match (&machine.found, &machine.full) {
+        (Ok((_, Some(trunk))), _) => trunk,
+        (Err(why), _) | (Ok((_, None)), Some(why)) => return say(State::Wrong, why.clone(), ""),
+        (Ok((kind, None)), None) => {
+            let detail =
+                "more pods fit; the limit is Neutron's max_allowed_address_pair, which only shows when it is met";
+            return say(State::Ok, format!("{}: {detail}", kind.as_str()), "");
+        }
     };
     let (id, used) = (trunk.id, trunk.sub_ports.len());
     let free = SegmentationId::COUNT.saturating_sub(used);
@@ -124,19 +143,24 @@ fn machine(machine: &MachineFacts) -> Option<Check> {
         TrunkStatus::Error => {
             say(State::Wrong, format!("Neutron says that its trunk {id} is in ERROR"), "look at Neutron's log")
         }
-        _ if free == 0 => {
+        _ if free == 0 && machine.full.is_some() => {
             say(State::Wrong, format!("its trunk {id} has no VLAN id left: no further pod fits"), "fewer pods there")
         }
-        _ if free < NEARLY => say(
-            State::Note,
-            format!("{used} of {} VLAN ids of its trunk are used", SegmentationId::COUNT),
-            "fewer pods there",
-        ),
+        _ if free == 0 => {
+            let detail = format!("its trunk {id} has no VLAN id left: further pods get spare ports, if there are any");
+            say(State::Note, detail, "fewer pods there")
+        }
+        _ if free < NEARLY => say(State::Note, room(used), "fewer pods there"),
         TrunkStatus::Degraded => {
             say(State::Note, format!("Neutron says that its trunk {id} is DEGRADED"), "look at Neutron's log")
         }
-        _ => None,
+        _ => say(State::Ok, room(used), ""),
     }
+}
+
+fn room(used: usize) -> String {
+    let all = SegmentationId::COUNT;
+    format!("{used} of {all} VLAN ids of its trunk are used: {} more pods fit", all.saturating_sub(used))
 }
 
 #[cfg(test)]
@@ -157,14 +181,21 @@ mod tests {
 
     fn judged(found: Known<(PlugDriver, Option<Trunk>)>) -> Vec<(State, String)> {
         let mut checks = Vec::new();
-        machines(3, &Ok(vec![MachineFacts { node: "vm".into(), found }]), &mut checks);
+        machines(3, &Ok(vec![MachineFacts { node: "vm".into(), found, full: None }]), &mut checks);
         checks.into_iter().map(|check| (check.state, format!("{}: {}", check.subject, check.detail))).collect()
     }
 
     #[test]
-    fn a_machine_that_works_is_one_line() {
+    fn a_machine_that_works_says_what_its_limit_is() {
         let line = "virtual machines: 1 of 3 nodes, the ports of 1 are known; 2 subports on their trunks".to_owned();
-        assert_eq!(judged(Ok((PlugDriver::Vlan, Some(trunk(2, "ACTIVE"))))), [(State::Ok, line)]);
+        let room = "node vm: 2 of 4094 VLAN ids of its trunk are used: 4092 more pods fit".to_owned();
+        assert_eq!(judged(Ok((PlugDriver::Vlan, Some(trunk(2, "ACTIVE"))))), [(State::Ok, line), (State::Ok, room)]);
+        let shares = judged(Ok((PlugDriver::Macvlan, None)));
+        assert!(shares[1].0 == State::Ok && shares[1].1.contains("max_allowed_address_pair"), "{shares:?}");
+        assert!(
+            shares[2].0 == State::Note && shares[2].1.contains("do not hold for pods on 1 nodes (vm"),
+            "{shares:?}"
+        );
     }
 
     #[test]
@@ -174,11 +205,30 @@ mod tests {
             (Ok((PlugDriver::Vlan, Some(trunk(1, "ERROR")))), State::Wrong, "is in ERROR"),
             (Ok((PlugDriver::Vlan, Some(trunk(1, "DEGRADED")))), State::Note, "is DEGRADED"),
             (Ok((PlugDriver::Vlan, Some(trunk(4000, "ACTIVE")))), State::Note, "4000 of 4094 VLAN ids"),
-            (Ok((PlugDriver::Vlan, Some(trunk(4094, "ACTIVE")))), State::Wrong, "no further pod fits"),
-            (Ok((PlugDriver::Macvlan, None)), State::Note, "do not hold for pods on 1 nodes (vm"),
+            (Ok((PlugDriver::Vlan, Some(trunk(4094, "ACTIVE")))), State::Note, "further pods get spare ports"),
         ] {
             let told = judged(found);
             assert!(told.len() == 2 && told[1].0 == state && told[1].1.contains(words), "{told:?}");
         }
+    }
+
+    #[test]
+    fn those_that_are_full_are_named_first_and_the_others_counted() {
+        let facts = |n: usize| {
+            let full = (n == 40).then(|| "port 7 has all 10 address pairs".to_owned());
+            MachineFacts { node: format!("vm-{n}"), found: Ok((PlugDriver::Ipvlan, None)), full }
+        };
+        let mut checks = Vec::new();
+        machines(50, &Ok((0..50).map(facts).collect()), &mut checks);
+        assert_eq!((&*checks[1].subject, checks[1].state), ("node vm-40", State::Wrong));
+        let full = Some("all ids are in use".to_owned());
+        let found = Ok((PlugDriver::Vlan, Some(trunk(4094, "ACTIVE"))));
+        let check = machine(&MachineFacts { node: "vm".into(), found, full });
+        assert!(check.state == State::Wrong && check.detail.contains("no further pod fits"), "{}", check.detail);
+        let rest = checks.iter().find(|check| check.subject == "...").unwrap();
+        assert_eq!(
+            (rest.state, &*rest.detail),
+            (State::Ok, &*format!("{} more nodes that are virtual machines", 50 - NAMED))
+        );
     }
 }

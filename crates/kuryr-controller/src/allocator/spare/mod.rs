@@ -21,6 +21,7 @@ mod keep;
 mod lend;
 mod listed;
 mod names;
+mod ready;
 mod refill;
 mod room;
 mod sites;
@@ -68,6 +69,8 @@ pub(super) struct Spares {
     names: bool,
     state: Mutex<State>,
     changed: Notify,
+    /// The numbers of pools were published.
+    told: Notify,
     /// When to list all ports again, because some may have been made unseen.
     look: watch::Sender<Option<Instant>>,
 }
@@ -143,7 +146,16 @@ impl Spares {
             short: false,
         };
         let (look, _) = watch::channel(None);
-        Self { index, network, choices, names, state: Mutex::new(state), changed: Notify::new(), look }
+        Self {
+            index,
+            network,
+            choices,
+            names,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            told: Notify::new(),
+            look,
+        }
     }
 
     /// The pool from which a pod gets its port, if there is one for it.

@@ -129,6 +129,7 @@ impl Shared {
     /// Publishes the numbers of all pools.
     pub(super) fn publish(&self, spares: &Spares) {
         self.metrics.pools(&self.report(spares));
+        spares.told.notify_one();
     }
 }
 
