@@ -22,9 +22,6 @@ pub(super) async fn measure(scale: &Scale, kind: Kind, own: &Own) -> anyhow::Res
     let measured = without_pools(&without, kind, own).await;
     without.shut_down().await?;
     figures.extend(measured?);
-    if kind == Kind::Nested {
-        return Ok(figures);
-    }
     let usual = Ground::with(scale, kind, "").await?;
     let measured = two_spare(&usual, kind, own).await;
     usual.shut_down().await?;

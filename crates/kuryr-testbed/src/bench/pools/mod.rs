@@ -25,11 +25,9 @@ pub(super) async fn measure(scale: &Scale) -> anyhow::Result<Vec<Figure>> {
     let mut figures = whole::measure(scale).await?;
     for kind in [Kind::Bare, Kind::Nested] {
         let own = neutron::measure(scale, kind).await?;
-        if kind == Kind::Bare {
-            figures.extend(warm::measure(scale, kind).await?);
-            figures.extend(churn::measure(scale, kind, &own).await?);
-        }
+        figures.extend(warm::measure(scale, kind).await?);
         figures.extend(burst::measure(scale, kind, &own).await?);
+        figures.extend(churn::measure(scale, kind, &own).await?);
     }
     Ok(figures)
 }
