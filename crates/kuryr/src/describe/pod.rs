@@ -241,7 +241,8 @@ fn interface(seen: &Seen, vif: &Vif) -> InterfaceRow {
 
 fn trunk<'a>(seen: &'a Seen, vif: &Vif) -> Option<&'a Trunk> {
     let parent = vif.plug.parent?.port_id;
-    seen.trunks.iter().find(|trunk| trunk.port_id == parent)
+    let carried = !vif.plug.driver.shares_port();
+    seen.trunks.iter().find(|trunk| carried && trunk.port_id == parent)
 }
 
 /// Where Neutron differs from what a pod's interface was made of.

@@ -110,7 +110,8 @@ mod tests {
             }))
             .unwrap()
         };
-        let machine = |node: &str, driver, trunk| MachineFacts { node: node.into(), found: Ok((driver, trunk)) };
+        let machine =
+            |node: &str, driver, trunk| MachineFacts { node: node.into(), found: Ok((driver, trunk)), full: None };
         let machines = vec![
             machine("vm-1", PlugDriver::Vlan, Some(trunk(&[1]))),
             machine("vm-2", PlugDriver::Vlan, Some(trunk(&[2]))),
