@@ -27,8 +27,9 @@
 //! - A group is deleted when no port has it.
 //!
 //! What a port or a group may be getting by a request that is under way, or whose answer was lost, counts as there for what
-//! is to go, and as not there for what comes. Who is to get a group, and who becomes a member of one that others are to let
-//! in, waits for what the changes of those groups take away, too.
+//! is to go, and as not there for what comes. What was to go, and is to go another way now, is due since then: a group that a
+//! port is to lose of which rules were to go, or the other way about. Who is to get a group, and who becomes a member of one
+//! that others are to let in, waits for what the changes of those groups take away, too.
 //!
 //! What cannot be done does not hold up the rest for ever: a port whose group cannot be made goes without, so it is
 //! closed and not open; and who waits for something that failed does so only where it might be wider otherwise. So a port
@@ -44,7 +45,7 @@ pub use seen::{SeenGroup, SeenPort};
 pub use step::{GroupStep, Hold, Object, Order, Step};
 
 use crate::policy::{Change, Compiler, Delta, GroupKey, Settings};
-use kuryr_model::{GroupDigest, ObjectKey, PodUid, PortId, SecurityGroupId, neutron::RuleContent};
+use kuryr_model::{GroupDigest, ObjectKey, PodUid, PortId, SecurityGroupId};
 use seen::Seen;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -62,8 +63,8 @@ pub struct Enforcer {
     groups: BTreeMap<GroupKey, Due>,
     /// Pods whose ports may differ.
     pods: BTreeMap<PodUid, Dirty>,
-    /// Groups that steps are under way for, with the rules that they are getting.
-    busy_groups: HashMap<GroupKey, Vec<RuleContent>>,
+    /// Groups that steps are under way for.
+    busy_groups: HashSet<GroupKey>,
     /// The same for ports, with the sets that they are getting.
     busy_ports: HashMap<PortId, BTreeSet<SecurityGroupId>>,
     busy_strays: HashSet<SecurityGroupId>,
@@ -100,6 +101,19 @@ impl Due {
     fn at(time: u64) -> Self {
         Self { first: time, last: time }
     }
+
+    /// It becomes something else now, and was to become narrower since then in some other way.
+    fn renew(&mut self, overdue: Option<u64>, now: u64) {
+        self.first = overdue.map_or(self.first, |since| self.first.min(since));
+        self.last = now;
+    }
+}
+
+/// Since when pods and groups are to become narrower in another way than they were.
+#[derive(Default)]
+struct Overdue {
+    pods: HashMap<PodUid, u64>,
+    groups: HashMap<GroupKey, u64>,
 }
 
 /// Why a pod must not start yet: some of its groups are not what they are to be.
@@ -119,7 +133,7 @@ impl Enforcer {
             seen: Seen::default(),
             groups: BTreeMap::new(),
             pods: BTreeMap::new(),
-            busy_groups: HashMap::new(),
+            busy_groups: HashSet::new(),
             busy_ports: HashMap::new(),
             busy_strays: HashSet::new(),
             held: HashMap::new(),
@@ -145,6 +159,7 @@ impl Enforcer {
         if !delta.is_empty() {
             self.wanted = since;
         }
+        let overdue = self.overdue(&delta);
         for (uid, change) in &delta.pods {
             if change.now.is_none() {
                 self.granted.remove(uid);
@@ -152,13 +167,13 @@ impl Enforcer {
             let own = own.contains(uid);
             let dirty = self.pods.entry(uid.clone()).or_insert(Dirty { due: Due::at(since), own });
             dirty.own &= own;
-            dirty.due.last = since;
+            dirty.due.renew(overdue.pods.get(uid).copied(), since);
             for port in self.seen.ports_of(uid) {
                 self.held.remove(&Object::Port(port));
             }
         }
         for key in delta.groups.keys() {
-            self.groups.entry(key.clone()).or_insert(Due::at(since)).last = since;
+            self.groups.entry(key.clone()).or_insert(Due::at(since)).renew(overdue.groups.get(key).copied(), since);
             // What was refused may be asked for differently now.
             self.held.remove(&Object::Group(key.clone()));
         }
@@ -172,6 +187,29 @@ impl Enforcer {
             }
         }
         delta
+    }
+
+    /// What was to be done before the change in another way: a pod loses the group whose rules were to go, or rules go of a
+    /// group that pods were to lose. Others wait for that already, and still do.
+    fn overdue(&self, delta: &Delta) -> Overdue {
+        let mut overdue = Overdue::default();
+        let carried = |uid: &PodUid| -> Vec<&GroupKey> {
+            let ports = self.seen.ports_of(uid).filter_map(|port| self.possible(port));
+            ports.flat_map(|port| port.groups).filter_map(|id| self.seen.key(id)).collect()
+        };
+        for uid in delta.pods.keys() {
+            let since = carried(uid).into_iter().filter_map(|key| self.groups.get(key)).map(|due| due.first).min();
+            overdue.pods.extend(since.map(|since| (uid.clone(), since)));
+        }
+        if !delta.groups.is_empty() {
+            for (uid, dirty) in &self.pods {
+                for key in carried(uid).into_iter().filter(|key| delta.groups.contains_key(*key)) {
+                    let since = overdue.groups.entry(key.clone()).or_insert(dirty.due.first);
+                    *since = dirty.due.first.min(*since);
+                }
+            }
+        }
+        overdue
     }
 
     /// What policies come to.
@@ -255,7 +293,7 @@ impl Enforcer {
         let Some(keys) = self.compiler.groups(pod) else { return Err(NotYet(Vec::new())) };
         let ready = |key: &&GroupKey| {
             // One that is just being deleted is complete until it is gone.
-            let free = !self.busy_groups.contains_key(*key);
+            let free = !self.busy_groups.contains(*key);
             let there = || free && self.complete(key) && self.id(key).is_some_and(|id| !self.is_misnamed(id));
             self.open.contains_key(key) || there()
         };

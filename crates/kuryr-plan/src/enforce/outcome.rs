@@ -30,10 +30,12 @@ impl Enforcer {
             Step::Look => self.looking = true,
             Step::Port { port, groups, .. } => drop(self.busy_ports.insert(*port, groups.clone())),
             Step::DeleteStray(id) => drop(self.busy_strays.insert(*id)),
-            Step::Group(step) => drop(self.busy_groups.insert(step.key.clone(), step.add.clone())),
-            Step::Make(_) | Step::Read(..) | Step::Delete(..) => {
+            Step::Make(_) | Step::Read(..) | Step::Group(_) | Step::Delete(..) => {
+                if let Step::Group(step) = step {
+                    self.seen.edit(&step.key, |group| group.maybe.extend(step.add.iter().cloned()));
+                }
                 let keys = step.objects().into_iter().filter_map(|object| match object {
-                    Object::Group(key) => Some((key, Vec::new())),
+                    Object::Group(key) => Some(key),
                     Object::Stray(_) | Object::Port(_) => None,
                 });
                 self.busy_groups.extend(keys);
@@ -55,6 +57,14 @@ impl Enforcer {
                 }
             }
         }
+        // What was not answered is not sure until the group is read. Else it has none but those that are known.
+        if let Step::Group(step) = step {
+            self.seen.edit(&step.key, |group| {
+                if !group.stale {
+                    group.maybe.clear();
+                }
+            });
+        }
         // One whose deletion failed may be gone: before anybody gets it, it is read.
         if let Step::Delete(key, id) = step
             && self.id(key) == Some(*id)
@@ -71,8 +81,10 @@ impl Enforcer {
     /// A group was made.
     pub fn made(&mut self, key: &GroupKey, group: &SecurityGroup) {
         let at = self.tick();
-        self.seen
-            .set_group(key.clone(), SeenGroup { id: group.id, rules: rules(group), tagged: false, stale: false, at });
+        self.seen.set_group(
+            key.clone(),
+            SeenGroup { id: group.id, rules: rules(group), maybe: Vec::new(), tagged: false, stale: false, at },
+        );
         self.groups.entry(key.clone()).or_insert(Due::at(at));
     }
 
@@ -101,6 +113,7 @@ impl Enforcer {
         let at = self.tick();
         self.seen.edit(key, |group| {
             group.rules.extend(new.iter().map(|rule| (rule.allows.clone(), rule.id)));
+            group.maybe.retain(|rule| !group.rules.contains_key(rule));
             group.at = at;
         });
     }
@@ -108,7 +121,8 @@ impl Enforcer {
     /// What is known of a group is not sure any more: it is read before anything else is done with it.
     pub fn doubt(&mut self, key: &GroupKey) {
         let at = self.tick();
-        self.seen.edit(key, |group| group.stale = true);
+        // A list that was asked for before does not tell.
+        self.seen.edit(key, |group| (group.stale, group.at) = (true, at));
         self.groups.entry(key.clone()).or_insert(Due::at(at));
     }
 
@@ -130,6 +144,7 @@ impl Enforcer {
         for namer in namers {
             self.seen.edit(&namer, |other| {
                 other.rules.retain(|rule, _| rule.remote_group_id != Some(group.id));
+                other.maybe.retain(|rule| rule.remote_group_id != Some(group.id));
                 other.at = at;
             });
             self.groups.entry(namer).or_insert(Due::at(at));
@@ -207,7 +222,7 @@ impl Enforcer {
         let gone = |key: &&GroupKey| {
             !found.contains(*key)
                 && self.seen.group(key).is_some_and(|group| group.at <= moment)
-                && !self.busy_groups.contains_key(*key)
+                && !self.busy_groups.contains(*key)
         };
         let gone: Vec<GroupKey> = self.seen.keys().filter(gone).cloned().collect();
         for key in gone {
@@ -231,7 +246,7 @@ impl Enforcer {
 
     fn found(&mut self, cluster: &ClusterId, key: &GroupKey, group: &SecurityGroup, moment: u64, at: u64) {
         let known = self.seen.group(key);
-        if self.busy_groups.contains_key(key) || known.is_some_and(|known| known.at > moment) {
+        if self.busy_groups.contains(key) || known.is_some_and(|known| known.at > moment) {
             return;
         }
         let listed = seen(cluster, group, at);
@@ -302,7 +317,7 @@ pub fn digest(cluster: &ClusterId, group: &SecurityGroup) -> Option<GroupDigest>
 
 fn seen(cluster: &ClusterId, group: &SecurityGroup, at: u64) -> SeenGroup {
     let tagged = Mark::read(cluster, &group.tags).is_some();
-    SeenGroup { id: group.id, rules: rules(group), tagged, stale: false, at }
+    SeenGroup { id: group.id, rules: rules(group), maybe: Vec::new(), tagged, stale: false, at }
 }
 
 fn rules(group: &SecurityGroup) -> BTreeMap<RuleContent, SecurityGroupRuleId> {

@@ -92,7 +92,7 @@ impl Enforcer {
         self.postpone_rules(&mut work, &ports, &removals);
         self.port_steps(&ports, &work, &removals, &mut steps);
         for (key, work) in work {
-            let free = !self.is_held(&Object::Group(key.clone())) && !self.busy_groups.contains_key(&key);
+            let free = !self.is_held(&Object::Group(key.clone())) && !self.busy_groups.contains(&key);
             let later: HashSet<&RuleContent> = work.later.iter().collect();
             let add: Vec<RuleContent> = work.add.iter().filter(|rule| !later.contains(rule)).cloned().collect();
             if free && (work.tag || !work.excess.is_empty() || !add.is_empty()) {
@@ -116,7 +116,7 @@ impl Enforcer {
         let mut work = BTreeMap::new();
         let (mut make, mut settled) = (Vec::new(), Vec::new());
         for (key, due) in &self.groups {
-            let busy = self.busy_groups.contains_key(key);
+            let busy = self.busy_groups.contains(key);
             let free = !busy && !self.is_held(&Object::Group(key.clone()));
             match (self.compiler.rules(key), self.seen.group(key)) {
                 (Some(_), None) if free && self.lost.is_none() => make.push(key.clone()),
@@ -171,7 +171,7 @@ impl Enforcer {
         (missing, unknown)
     }
 
-    /// The rules that a group has too many, or is getting by a step that was begun when they were wanted.
+    /// The rules that a group has too many, or may have by a step that was begun when they were wanted.
     fn excess(&self, key: &GroupKey, group: &SeenGroup) -> Vec<(RuleContent, Option<SecurityGroupRuleId>)> {
         let wanted: BTreeSet<RuleContent> = self
             .compiler
@@ -180,10 +180,8 @@ impl Enforcer {
             .flatten()
             .filter_map(|rule| rule.content(|key| self.id(key)))
             .collect();
-        let there = group.rules.iter().map(|(content, id)| (content, Some(*id)));
-        let coming = self.busy_groups.get(key).into_iter().flatten().filter(|rule| !group.rules.contains_key(rule));
-        let all = there.chain(coming.map(|content| (content, None)));
-        all.filter(|(content, _)| !wanted.contains(content)).map(|(content, id)| (content.clone(), id)).collect()
+        let excess = group.possible().filter(|content| !wanted.contains(content));
+        excess.map(|content| (content.clone(), group.rules.get(content).copied())).collect()
     }
 
     /// Groups that no port may get: they have rules too many, or there are rules too many about their members.
@@ -299,12 +297,13 @@ impl Enforcer {
         let widens = |key: &GroupKey| {
             let Some(group) = self.seen.group(key) else { return true };
             let coming = groups.get(key).into_iter().flat_map(|work| &work.add);
-            let mut all = group.rules.keys().chain(coming);
+            let mut all = group.possible().chain(coming);
             is_named(group.id) || !all.all(|rule| is_open(&port.sure, rule.direction))
         };
         let narrows = |id: &SecurityGroupId| match self.seen.by_id(*id) {
-            Some(group) => is_named(*id) || !group.rules.keys().all(|rule| is_open(target, rule.direction)),
-            // An open group, or one that nobody knows.
+            // An open group, or one that is to be read, or that nobody knows.
+            Some(group) if group.stale => true,
+            Some(group) => is_named(*id) || !group.possible().all(|rule| is_open(target, rule.direction)),
             None => true,
         };
         match (gained.iter().any(widens), lost.iter().any(narrows)) {
@@ -316,7 +315,7 @@ impl Enforcer {
     }
 
     /// A port with all groups that it has or may have, as one whose change is under way.
-    fn possible(&self, port: PortId) -> Option<SeenPort> {
+    pub(super) fn possible(&self, port: PortId) -> Option<SeenPort> {
         let known = self.seen.port(port)?;
         Some(self.busy_ports.get(&port).map_or_else(|| known.clone(), |getting| known.changing(getting)))
     }
@@ -427,7 +426,7 @@ impl Enforcer {
         let growing = |key: &GroupKey| {
             let closed = self.held(&Object::Group(key.clone())) == Some(Hold::Closed);
             let adds = groups.get(key).is_some_and(|work| work.add.len() > work.later.len());
-            !closed && (self.busy_groups.contains_key(key) || adds || self.lacks_remotes(key))
+            !closed && (self.busy_groups.contains(key) || adds || self.lacks_remotes(key))
         };
         let mut ready: Vec<&PortWork> = Vec::new();
         for work in ports {

@@ -11,12 +11,21 @@ pub struct SeenGroup {
     pub id: SecurityGroupId,
     /// Its rules.
     pub rules: BTreeMap<RuleContent, SecurityGroupRuleId>,
+    /// Rules that it may have, too: a request for them is under way, or was not answered.
+    pub(super) maybe: Vec<RuleContent>,
     /// It has its tags.
     pub tagged: bool,
     /// What is known of it is not sure: read it.
     pub(super) stale: bool,
     /// When that became known.
     pub(super) at: u64,
+}
+
+impl SeenGroup {
+    /// The rules that it has or may have.
+    pub(super) fn possible(&self) -> impl Iterator<Item = &RuleContent> {
+        self.rules.keys().chain(self.maybe.iter().filter(|rule| !self.rules.contains_key(rule)))
+    }
 }
 
 /// A port.
@@ -56,7 +65,7 @@ pub(super) struct Seen {
     of_pod: HashMap<PodUid, Vec<PortId>>,
     /// How many ports have each group.
     carriers: HashMap<SecurityGroupId, usize>,
-    /// The groups that have rules about the members of another.
+    /// The groups that have, or may have, rules about the members of another.
     named_by: HashMap<SecurityGroupId, HashSet<GroupKey>>,
 }
 
@@ -69,13 +78,18 @@ impl Seen {
         self.keys.get(&id).and_then(|key| self.groups.get(key))
     }
 
+    /// What a group is for.
+    pub(super) fn key(&self, id: SecurityGroupId) -> Option<&GroupKey> {
+        self.keys.get(&id)
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = &GroupKey> {
         self.groups.keys()
     }
 
     pub(super) fn set_group(&mut self, key: GroupKey, group: SeenGroup) {
         self.remove_group(&key);
-        for remote in group.rules.keys().filter_map(|rule| rule.remote_group_id) {
+        for remote in group.possible().filter_map(|rule| rule.remote_group_id) {
             self.named_by.entry(remote).or_default().insert(key.clone());
         }
         self.strays.remove(&group.id);
@@ -94,7 +108,7 @@ impl Seen {
     pub(super) fn remove_group(&mut self, key: &GroupKey) -> Option<SeenGroup> {
         let group = self.groups.remove(key)?;
         self.keys.remove(&group.id);
-        for remote in group.rules.keys().filter_map(|rule| rule.remote_group_id) {
+        for remote in group.possible().filter_map(|rule| rule.remote_group_id) {
             if let Some(namers) = self.named_by.get_mut(&remote) {
                 namers.remove(key);
                 if namers.is_empty() {
@@ -105,7 +119,7 @@ impl Seen {
         Some(group)
     }
 
-    /// The groups that have rules about a group's members.
+    /// The groups that have, or may have, rules about a group's members.
     pub(super) fn namers(&self, id: SecurityGroupId) -> impl Iterator<Item = &GroupKey> {
         self.named_by.get(&id).into_iter().flatten()
     }
