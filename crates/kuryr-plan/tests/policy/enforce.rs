@@ -10,7 +10,7 @@ use crate::{
     worlds::Dice,
 };
 use kuryr_model::ObjectKey;
-use kuryr_plan::policy::{Change, Policy, Settings};
+use kuryr_plan::policy::{Change, Policy, Settings, World};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -87,6 +87,17 @@ fn two_pods(spec: &Value) -> Stage {
     stage.policy("a/np", spec).policy("a/other", other)
 }
 
+/// Brings changes about the way that the bytes tell, with so many failures.
+fn bring_about(before: &World, changes: &[Change], way: &[u8], faults: usize) -> Result<(), TestCaseError> {
+    let mut dice = Dice(way.iter());
+    let settings = Settings::default();
+    let mut executor = settled(&settings, before, &mut dice).map_err(TestCaseError::fail)?;
+    executor.faults = faults;
+    executor
+        .change(&settings, before, changes)
+        .map_err(|error| TestCaseError::fail(format!("{error}\n{changes:#?}\n{before:#?}")))
+}
+
 /// The policy is edited, or replaced, after some other changes: in whatever order and with whatever failures, nothing
 /// passes that no world between allows.
 fn never_wider(old: &Value, others: &[Change], new: &Value) {
@@ -97,12 +108,8 @@ fn never_wider(old: &Value, others: &[Change], new: &Value) {
     random::runner(10)
         .run(&(way, 0..7usize), |(bytes, faults)| {
             for policy in [&edited, &replaced] {
-                let mut dice = Dice(bytes.iter());
-                let settings = Settings::default();
-                let mut executor = settled(&settings, &before, &mut dice).map_err(TestCaseError::fail)?;
-                executor.faults = faults;
                 let changes: Vec<Change> = others.iter().cloned().chain([Change::Policy(policy.clone())]).collect();
-                executor.change(&settings, &before, &changes).map_err(TestCaseError::fail)?;
+                bring_about(&before, &changes, &bytes, faults)?;
             }
             Ok(())
         })
@@ -183,4 +190,130 @@ fn new_rules_of_one_direction_wait_until_those_of_the_other_are_gone() {
         &[],
         &json!({"policyTypes": ["Ingress", "Egress"], "ingress": udp, "egress": tcp}),
     );
+}
+
+#[test]
+fn a_group_that_is_not_wanted_any_more_and_is_still_getting_rules_holds_up_those_that_gain() {
+    let (shut, tcp) = (json!({"policyTypes": ["Ingress", "Egress"]}), json!([{"ports": [{"protocol": "TCP"}]}]));
+    let before = two_pods(&shut);
+    let open = edited(&json!({"policyTypes": ["Ingress", "Egress"], "ingress": tcp}));
+    let after = read(&two_pods(&json!({"policyTypes": ["Ingress"]})).cluster);
+    let edited = after.policies[&ObjectKey::new("a", "np")].clone();
+    let another = Change::Policy(Policy { uid: "another".into(), ..edited });
+    // The rule is on its way to the group that both pods have, and they are to lose this one for a new one. That one is
+    // refused, so they can do without: the pod that was shut out is opened while the other is being opened.
+    let way = [
+        0, 0, 0, 0, 0, 0, 5, 0, 0, 2, 0, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        103, 0, 0, 0, 0, 48, 0, 0, 0, 0, 0, 0, 0, 0, 84, 0, 0, 0, 0, 0, 0, 17, 56, 0, 73, 0, 1, 151, 162,
+    ];
+    bring_about(&read(&before.cluster), &[open, another], &way, 3).unwrap();
+}
+
+#[test]
+fn a_pod_that_loses_the_group_whose_rules_were_to_go_holds_up_those_that_waited_for_the_rules() {
+    let all = json!({"policyTypes": ["Ingress", "Egress"], "podSelector": {}, "ingress": [], "egress": [
+        {}, {"to": [{"podSelector": {"matchLabels": {"tier": "db"}}}], "ports": [{"protocol": "TCP"}]}
+    ]});
+    let shut = json!({"policyTypes": ["Egress"], "podSelector": {}, "egress": []});
+    let before = few_pods().policy("a/np0", all).policy("a/np1", shut);
+    let becomes = |spec: Value| {
+        let stage = Stage::default().policy("a/np0", spec);
+        Change::Policy(read(&stage.cluster).policies[&ObjectKey::new("a", "np0")].clone())
+    };
+    let (db, web) = (json!({"matchLabels": {"tier": "db"}}), json!({"matchLabels": {"app": "web"}}));
+    let both = ["Ingress", "Egress"];
+    let changes = [
+        becomes(json!({"policyTypes": both, "podSelector": db, "ingress": [], "egress": [{}]})),
+        becomes(json!({"policyTypes": ["Ingress"], "podSelector": web, "ingress": []})),
+        Change::PolicyGone(ObjectKey::new("a", "np0")),
+    ];
+    // With the first two p0 is to be opened once the group of p1 lets nobody out any more. A rule is refused to go. With
+    // the third p1 is to lose the group, and p0 is still to wait.
+    let way = [
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 29, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 133, 0, 0, 0,
+        110, 151, 90, 156, 0, 0, 109, 6, 0, 18, 76, 0, 0, 0, 9, 0, 0, 0, 107, 0, 104, 0, 0, 189, 0, 18, 0, 19, 0, 54,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 18, 0, 0, 0, 125, 0, 71, 0, 0, 1, 0, 188, 1,
+    ];
+    bring_about(&read(&before.cluster), &changes, &way, 4).unwrap();
+}
+
+/// Three pods of which policies may tell two.
+fn few_pods() -> Stage {
+    let stage = Stage::default().pod("a/p0", "", "10.0.0.1").pod("a/p1", "app=web", "10.0.0.2");
+    stage.pod("a/p2", "tier=db", "10.0.0.3")
+}
+
+/// How to select the pods that a policy is for, or lets in or out.
+fn selector(dice: &mut Dice) -> Value {
+    match dice.below(4) {
+        0 | 1 => json!({}),
+        2 => json!({"matchLabels": {"app": "web"}}),
+        _ => json!({"matchLabels": {"tier": "db"}}),
+    }
+}
+
+/// What a policy lets through in one direction.
+fn rules(dice: &mut Dice, peers: &str) -> Value {
+    let rule = |dice: &mut Dice| {
+        let mut rule = json!({});
+        if dice.below(2) == 0 {
+            rule[peers] = match dice.below(4) {
+                0 => json!([{"namespaceSelector": {"matchLabels": {"team": "red"}}}]),
+                _ => json!([{"podSelector": selector(dice)}]),
+            };
+        }
+        if dice.below(2) == 0 {
+            let protocol = ["TCP", "UDP"][dice.below(2)];
+            rule["ports"] = json!([{"protocol": protocol}]);
+        }
+        rule
+    };
+    (0..dice.below(3)).map(|_| rule(dice)).collect()
+}
+
+fn spec(dice: &mut Dice) -> Value {
+    let types = [json!(["Ingress"]), json!(["Egress"]), json!(["Ingress", "Egress"])][dice.below(3)].clone();
+    let (ingress, egress) = (rules(dice, "from"), rules(dice, "to"));
+    json!({"podSelector": selector(dice), "policyTypes": types, "ingress": ingress, "egress": egress})
+}
+
+/// One of the policies, pods or the namespace of a small world becomes something else.
+fn change(dice: &mut Dice) -> Change {
+    let name = format!("a/np{}", dice.below(2));
+    match dice.below(8) {
+        0..=4 => {
+            let stage = Stage::default().policy(&name, spec(dice));
+            let mut policy = read(&stage.cluster).policies[&name.parse().unwrap()].clone();
+            if dice.one_in(3) {
+                policy.uid = format!("another-{name}").as_str().into();
+            }
+            Change::Policy(policy)
+        }
+        5 => Change::PolicyGone(name.parse().unwrap()),
+        6 => Change::Namespace("a".to_owned(), labels(["", "team=red"][dice.below(2)])),
+        _ => {
+            let index = dice.below(3);
+            let (key, labels) = (format!("a/p{index}"), ["", "app=web", "tier=db"][dice.below(3)]);
+            let stage = Stage::default().pod(&key, labels, &format!("10.0.0.{}", index + 1));
+            Change::Pod(read(&stage.cluster).pods[&key.parse().unwrap()].clone())
+        }
+    }
+}
+
+/// A small world, its changes, and their way.
+fn few(what: &[u8], way: &[u8], faults: usize) -> Result<(), TestCaseError> {
+    let mut dice = Dice(what.iter());
+    let stage = few_pods().namespace("a", ["", "team=red"][dice.below(2)]);
+    let stage = (0..2).fold(stage, |stage, index| match dice.below(3) {
+        0 => stage,
+        _ => stage.policy(&format!("a/np{index}"), spec(&mut dice)),
+    });
+    let changes: Vec<Change> = (0..=dice.below(4)).map(|_| change(&mut dice)).collect();
+    bring_about(&read(&stage.cluster), &changes, way, faults)
+}
+
+#[test]
+fn a_few_pods_and_policies_that_change_again_and_again_are_never_wider() {
+    let bytes = (proptest::collection::vec(any::<u8>(), 0..120), proptest::collection::vec(any::<u8>(), 0..400));
+    random::runner(10).run(&(bytes, 0..7usize), |((what, way), faults)| few(&what, &way, faults)).unwrap();
 }

@@ -186,7 +186,8 @@ pub(crate) struct Executor<'a, 'b> {
     dice: &'a mut Dice<'b>,
     /// How many requests are still to fail.
     pub(crate) faults: usize,
-    held: Vec<Object>,
+    /// What failed, to be tried again in this order.
+    held: VecDeque<Object>,
     /// All changes were heard of at once, none on the way.
     pub(crate) at_once: bool,
 }
@@ -217,7 +218,7 @@ impl Executor<'_, '_> {
     fn advance(&mut self) -> bool {
         let plan = self.enforcer.plan();
         if plan.is_empty() && self.flights.is_empty() {
-            let Some(object) = self.held.pop() else { return false };
+            let Some(object) = self.held.pop_front() else { return false };
             self.enforcer.release(&object);
             return true;
         }
@@ -259,7 +260,7 @@ impl Executor<'_, '_> {
                 match (&flight.step, call) {
                     (Step::Make(_), _) => self.enforcer.lost(),
                     (Step::Port { port, groups, .. }, _) => self.enforcer.unsure(*port, groups),
-                    (Step::Group(step), Call::Add(..)) => self.enforcer.doubt(&step.key),
+                    (Step::Group(step), _) => self.enforcer.doubt(&step.key),
                     _ => {}
                 }
             }
@@ -304,7 +305,7 @@ impl Executor<'_, '_> {
         if let Some(hold) = flight.failed {
             for object in flight.step.objects() {
                 self.enforcer.hold(object.clone(), hold);
-                self.held.push(object);
+                self.held.push_back(object);
             }
         }
         self.enforcer.end(&flight.step);
@@ -390,8 +391,16 @@ pub(crate) fn settled<'a, 'b>(
     ]
     .into();
     let enforcer = Enforcer::new(settings.clone(), open[&GroupKey::IngressOpen], open[&GroupKey::EgressOpen]);
-    let mut executor =
-        Executor { enforcer, neutron, open, flights: Vec::new(), dice, faults: 0, held: Vec::new(), at_once: true };
+    let mut executor = Executor {
+        enforcer,
+        neutron,
+        open,
+        flights: Vec::new(),
+        dice,
+        faults: 0,
+        held: VecDeque::new(),
+        at_once: true,
+    };
     executor.enforcer.apply(start.changes().collect());
     let mut steps = 0;
     loop {
