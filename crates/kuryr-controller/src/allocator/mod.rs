@@ -184,14 +184,18 @@ impl Allocator {
     pub(crate) async fn allocate(&self, request: Request) -> Result<Allocated, PodError> {
         let (reply, answer) = oneshot::channel();
         let (key, uid, machine) = (request.key.clone(), request.uid.clone(), request.machine);
-        let _waits = spare::Waits::new(&self.shared, &request);
+        let pool = self.shared.pool_of(&request);
         // Nobody for whom a port is there waits behind those for whom ports are made.
         let suspect = self.shared.state.lock().suspects.may_have_one(&key, &uid);
         let without = if suspect { Some((request, reply)) } else { self.shared.lend_at_once(request, reply) };
         if let Some(pod) = without {
             self.requests.send((pod, Instant::now())).map_err(|_| PodError::Stopping)?;
         }
-        let mut allocated = answer.await.map_err(|_| PodError::Stopping)??;
+        let answer = answer.await;
+        if let Some(pool) = pool {
+            self.shared.answered(&pool, &uid);
+        }
+        let mut allocated = answer.map_err(|_| PodError::Stopping)??;
         let Some(found) = machine else { return Ok(allocated) };
         match self.shared.machines.settle(&found, &mut allocated.vif).await {
             Ok(()) => {

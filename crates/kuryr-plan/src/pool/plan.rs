@@ -1,6 +1,6 @@
 //! What is to be made and what is to be deleted, so that all pools become as large as they should be.
 
-use super::{Breaker, Moment, Place, PoolKey, Pools, grant, split, store::Store};
+use super::{Breaker, Moment, PoolKey, Pools, grant, split, store::Store};
 use crate::subnets::Choice;
 use kuryr_model::{NetworkId, PortId, SubnetId};
 use std::{
@@ -87,8 +87,7 @@ impl Pools {
     #[must_use]
     pub fn lacks(&self, now: Moment) -> bool {
         let lead = self.lead.time();
-        let stores = self.stores.iter().zip(self.targets(now));
-        stores.into_iter().any(|((key, store), target)| may_refill(key, store) && store.lack(target, now, lead) > 0)
+        self.stores.values().zip(self.targets(now)).any(|(store, target)| store.lack(target, now, lead) > 0)
     }
 
     /// What is to be done. Bulks are taken for sent and ports that are to be deleted for leaving from now on.
@@ -151,11 +150,7 @@ impl Pools {
         let lack = |(key, store): (&PoolKey, &Store)| {
             let target = targets.get(key).copied().unwrap_or(0);
             let (supply, count) = (store.supply(now, lead), store.lack(target, now, lead));
-            (count > 0 && may_refill(key, store)).then(|| Lack {
-                key: key.clone(),
-                full: supply * 1000 / target,
-                count,
-            })
+            (count > 0).then(|| Lack { key: key.clone(), full: supply * 1000 / target, count })
         };
         let mut lacks: Vec<Lack> = self.stores.iter().filter_map(lack).collect();
         lacks.sort_by(|a, b| a.full.cmp(&b.full).then(b.count.cmp(&a.count)));
@@ -232,11 +227,6 @@ impl Pools {
         }
         next.into_iter().min()
     }
-}
-
-/// Whether spare ports may be asked for while pods wait. All that comes to a trunk goes through one writer, where they would be in the way.
-fn may_refill(key: &PoolKey, store: &Store) -> bool {
-    !matches!(key.place, Place::Trunk(_)) || store.waiting.is_empty()
 }
 
 /// Which pools get how many of the next `size` ports.

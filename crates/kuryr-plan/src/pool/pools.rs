@@ -167,9 +167,11 @@ impl Pools {
         Some(port)
     }
 
-    /// A pod that found no port has one of its own now, or is gone. Whether it waited.
-    pub fn waits_no_more(&mut self, key: &PoolKey, owner: &PodUid) -> bool {
-        self.stores.get_mut(key).is_some_and(|store| store.waiting.remove(owner))
+    /// A pod that found no port has one of its own now, or is gone.
+    pub fn waits_no_more(&mut self, key: &PoolKey, owner: &PodUid) {
+        if let Some(store) = self.stores.get_mut(key) {
+            store.waiting.remove(owner);
+        }
     }
 
     /// The port that was lent to this pod, if one was, is in its `KuryrPort`: from now on that tells whose it is.

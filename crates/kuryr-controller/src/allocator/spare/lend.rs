@@ -19,29 +19,6 @@ struct Lent {
     before: bool,
 }
 
-/// As long as this is there, a pod that found no spare port waits for one of its own: until it has it where it is plugged, or is gone.
-pub(in crate::allocator) struct Waits<'a> {
-    spares: Option<&'a Spares>,
-    pool: Option<PoolKey>,
-    uid: PodUid,
-}
-
-impl<'a> Waits<'a> {
-    pub(in crate::allocator) fn new(shared: &'a Shared, request: &Request) -> Self {
-        Self { spares: shared.spares.as_ref(), pool: shared.pool_of(request), uid: request.uid.clone() }
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        if let (Some(spares), Some(pool)) = (self.spares, &self.pool)
-            && spares.state.lock().pools.waits_no_more(pool, &self.uid)
-        {
-            spares.changed.notify_one();
-        }
-    }
-}
-
 impl Shared {
     /// Gives a pod a spare port if its node has one, in a task of its own: whoever asks may go meanwhile, and an update that is under way
     /// must be seen to its end. Else the pod comes back.
@@ -123,6 +100,13 @@ impl Shared {
                 }
                 Err(error.into())
             }
+        }
+    }
+
+    /// A pod that found no spare port has its answer.
+    pub(in crate::allocator) fn answered(&self, pool: &PoolKey, uid: &PodUid) {
+        if let Some(spares) = &self.spares {
+            spares.state.lock().pools.waits_no_more(pool, uid);
         }
     }
 

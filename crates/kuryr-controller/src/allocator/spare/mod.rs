@@ -48,7 +48,7 @@ use tokio::{
     time::Instant,
 };
 pub use view::{PoolReport, PoolRow, UnknownPool};
-pub(super) use {keep::keep, lend::Waits, names::of as name_of};
+pub(super) use {keep::keep, names::of as name_of};
 
 /// What became of a port that was given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

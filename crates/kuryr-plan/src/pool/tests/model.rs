@@ -444,8 +444,7 @@ impl World {
                 None if !busy => {
                     let views = self.pools.view(self.now);
                     for view in &views {
-                        let stands_back = matches!(view.key.place, Place::Trunk(_)) && view.waiting > 0;
-                        prop_assert!(stands_back || view.ready >= view.target, "at rest and too small: {views:?}");
+                        prop_assert!(view.ready >= view.target, "at rest and too small: {views:?}");
                         prop_assert_eq!(view.cooling + view.refilling, 0);
                     }
                     return self.check();

@@ -25,7 +25,7 @@ fn a_burst_is_remembered_and_fades() {
     let mut stage = Stage::new(SETTINGS, 1);
     let got = (0..10).filter(|n| stage.take(0, *n).is_some()).count();
     assert_eq!((got, stage.view(0).misses, stage.view(0).waiting), (2, 8, 8));
-    assert_eq!((0..10).filter(|n| stage.pools.waits_no_more(&key(0), &pod(*n))).count(), 8);
+    (0..10).for_each(|n| stage.pools.waits_no_more(&key(0), &pod(n)));
     stage.work();
     assert_eq!(stage.ready(0), 10);
     let rested = stage.pass(seconds(10 * 3600));

@@ -47,20 +47,6 @@ fn a_port_of_a_trunk_is_ready_when_it_is_there_and_one_of_a_node_at_once() {
 }
 
 #[test]
-fn spare_subports_are_in_no_pods_way() {
-    let (mut pools, mut maker) = (pools(), Maker::default());
-    assert_eq!(pools.take(&trunk(), &pod(1), seconds(0)), None);
-    assert_eq!(pools.take(&key(0), &pod(2), seconds(0)), None);
-    assert_eq!(make(&mut pools, &mut maker, seconds(0)), []);
-    assert_eq!(view(&pools, &key(0)).ready, 2, "ports of a node come beside each other");
-    assert!(!pools.lacks(seconds(0)));
-    assert!(pools.waits_no_more(&trunk(), &pod(1)));
-    assert!(!pools.waits_no_more(&trunk(), &pod(1)));
-    assert!(pools.lacks(seconds(0)));
-    assert_eq!(make(&mut pools, &mut maker, seconds(0)).len(), 2);
-}
-
-#[test]
 fn a_trunk_that_takes_no_ports_is_tried_ever_more_seldom_and_holds_up_no_other() {
     let (mut pools, mut maker) = (pools(), Maker::default());
     let mut tries = Vec::new();

@@ -104,9 +104,8 @@ async fn sustained(ground: &Ground, kind: Kind, own: &Own) -> anyhow::Result<Fig
     times.sort_unstable();
     let (from, to) = (BULK, MANY - AT_ONCE);
     let took = lab::ms(times[from - 1], times[to - 1]) / 1000.0;
-    let own_seconds = own.seconds(OWN)? + own.seconds_to_leave(OWN)?;
     #[expect(clippy::cast_precision_loss)]
-    let (rate, own_rate) = ((to - from) as f64 / took, OWN as f64 / own_seconds);
+    let (rate, own_rate) = ((to - from) as f64 / took, OWN as f64 / own.seconds(OWN)?);
     Ok(Figure::new(
         GROUP,
         format!("churn of {}pods with an empty pool: port rate of Neutron's own", kind.word()),
@@ -117,10 +116,6 @@ async fn sustained(ground: &Ground, kind: Kind, own: &Own) -> anyhow::Result<Fig
     .calls(ground.made()?)
     .note(format!(
         "{MANY} pods, {AT_ONCE} at a time, each deleted when it has its KuryrPort: {rate:.1} ports/s, where Neutron itself, asked in the \
-         same run with {REQUESTS} requests of {BULK} at once and for nothing else, makes {own_rate:.1}/s{}; what is given back is not used again",
-        match kind {
-            Kind::Bare => "",
-            Kind::Nested => " and takes them off the trunk again",
-        }
+         same run with {REQUESTS} requests of {BULK} at once and for nothing else, makes {own_rate:.1}/s; what is given back is not used again"
     )))
 }

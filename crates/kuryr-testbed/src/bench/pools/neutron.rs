@@ -16,26 +16,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 const COUNTS: [usize; 3] = [1, 50, 200];
 
 /// How long that takes.
-pub(super) struct Own {
-    come: BTreeMap<usize, Duration>,
-    gone: BTreeMap<usize, Duration>,
-}
+pub(super) struct Own(BTreeMap<usize, Duration>);
 
 impl Own {
     /// Seconds for so many ports.
     pub(super) fn seconds(&self, count: usize) -> anyhow::Result<f64> {
-        seconds(&self.come, count)
+        Ok(self.0.get(&count).with_context(|| format!("{count} ports were not measured"))?.as_secs_f64())
     }
-
-    /// Seconds in which so many ports leave the trunk, on which nothing comes meanwhile: what is put on a trunk and what is taken from it
-    /// are requests of one writer. Ports of no trunk are deleted beside those that are made.
-    pub(super) fn seconds_to_leave(&self, count: usize) -> anyhow::Result<f64> {
-        seconds(&self.gone, count)
-    }
-}
-
-fn seconds(times: &BTreeMap<usize, Duration>, count: usize) -> anyhow::Result<f64> {
-    Ok(times.get(&count).with_context(|| format!("{count} ports were not measured"))?.as_secs_f64())
 }
 
 pub(super) async fn measure(scale: &Scale, kind: Kind) -> anyhow::Result<Own> {
@@ -48,29 +35,22 @@ pub(super) async fn measure(scale: &Scale, kind: Kind) -> anyhow::Result<Own> {
 async fn on(ground: &Ground) -> anyhow::Result<Own> {
     let on = ground.world.pod_network().await?;
     let network = ground.world.cloud.network().within(Duration::from_secs(120));
-    let (mut come, mut gone, mut next) = (BTreeMap::new(), BTreeMap::new(), 1);
+    let (mut times, mut next) = (BTreeMap::new(), 1);
     for count in COUNTS {
         let (made, ports) = unbounded_channel();
         let started = Instant::now();
         let (created, added) = join(ports_at_once(&network, on, count, made), async {
             match ground.trunk {
                 Some(trunk) => add_all(&network, trunk, ports, &mut next).await,
-                None => Ok(Vec::new()),
+                None => Ok(()),
             }
         })
         .await;
         created?;
-        let added = added?;
-        come.insert(count, started.elapsed());
-        let started = Instant::now();
-        if let Some(trunk) = ground.trunk {
-            for bulk in added.chunks(BULK) {
-                network.trunks().remove_subports(trunk, bulk).await?;
-            }
-        }
-        gone.insert(count, started.elapsed());
+        added?;
+        times.insert(count, started.elapsed());
     }
-    Ok(Own { come, gone })
+    Ok(Own(times))
 }
 
 /// Makes ports in full bulks, each request's share one bulk after another, and tells of each bulk.
@@ -98,14 +78,13 @@ async fn ports_at_once(
     .map(drop)
 }
 
-/// Puts ports on a trunk as they come, in one request at a time; which.
+/// Puts ports on a trunk as they come, in one request at a time.
 async fn add_all(
     network: &Network,
     trunk: kuryr_model::TrunkId,
     mut ports: UnboundedReceiver<Vec<PortId>>,
     next: &mut u16,
-) -> anyhow::Result<Vec<PortId>> {
-    let mut all = Vec::new();
+) -> anyhow::Result<()> {
     while let Some(mut come) = ports.recv().await {
         while let Ok(more) = ports.try_recv() {
             come.extend(more);
@@ -116,7 +95,6 @@ async fn add_all(
             *next += 1;
         }
         network.trunks().add_subports(trunk, &subports).await?;
-        all.extend(subports.into_iter().map(|(port, _)| port));
     }
-    Ok(all)
+    Ok(())
 }
