@@ -27,8 +27,9 @@ pub(super) struct Site {
 }
 
 impl Site {
-    fn new(machine: Arc<Machine>) -> Self {
-        Self { machine, found: None, without: false, looking: false, next: Duration::ZERO, failures: 0 }
+    /// [`Machines::find_new`] looks for all that are new in a few requests: only one that it does not find is looked for alone.
+    fn new(machine: Arc<Machine>, now: Duration) -> Self {
+        Self { machine, found: None, without: false, looking: false, next: now + AGAIN.0, failures: 0 }
     }
 
     fn trunk(&self) -> Option<TrunkId> {
@@ -44,7 +45,7 @@ impl State {
     pub(super) fn follow(&mut self, serving: Serving, machines: &Machines, now: Duration) {
         self.sites.retain(|node, site| serving.machines.get(node) == Some(&site.machine));
         for (node, machine) in serving.machines {
-            self.sites.entry(node).or_insert_with(|| Site::new(machine));
+            self.sites.entry(node).or_insert_with(|| Site::new(machine, now));
         }
         for (node, site) in &mut self.sites {
             if site.found.is_some_and(|found| !machines.holds(&found)) {
