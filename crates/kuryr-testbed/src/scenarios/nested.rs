@@ -2,7 +2,7 @@
 
 use super::{bad_input::told, cloud_faults::waiting_with, pools::PORTS};
 use crate::{
-    cloud::{Fault, PortStatus},
+    cloud::{Cloud, Fault, PortStatus},
     world::{KnownBy, Machine, NewPod, World, pods::PATIENCE},
 };
 use anyhow::{Context, ensure};
@@ -378,6 +378,19 @@ pub(super) async fn neutron_fails_while_pods_come_to_a_trunk(world: &mut World) 
     world.agree(&machine).await.map(drop)
 }
 
+/// A subport goes down, which somebody puts right.
+pub(super) async fn dies_and_works_again(cloud: &Cloud, port: PortId) -> anyhow::Result<()> {
+    cloud.set_port_status(port.0, PortStatus::Down);
+    let mut changes = cloud.subscribe();
+    let works = async {
+        while cloud.port(port.0).is_none_or(|port| port.status != PortStatus::Active) {
+            changes.changed().await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(150), works).await.context("it is still down")?
+}
+
 pub(super) async fn a_subport_that_stays_down_is_put_back(world: &mut World) -> anyhow::Result<()> {
     let machine = world.add_machine("vm", KnownBy::Address).await?;
     let cloud = world.inside()?.cloud.clone();
@@ -386,15 +399,7 @@ pub(super) async fn a_subport_that_stays_down_is_put_back(world: &mut World) -> 
     let pods = run(world, &machine, &names(2)).await?;
     let before = world.agree(&machine).await?;
     let dead = world.port_of(&pods[0]).await?.id;
-    cloud.set_port_status(dead.0, PortStatus::Down);
-    let mut changes = cloud.subscribe();
-    let works = async {
-        while cloud.port(dead.0).is_none_or(|port| port.status != PortStatus::Active) {
-            changes.changed().await?;
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(Duration::from_secs(150), works).await.context("it is still down")??;
+    dies_and_works_again(&cloud, dead).await?;
     ensure!(world.agree(&machine).await? == before, "its id has changed");
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::{
     cloud_faults::waiting_with,
+    nested::dies_and_works_again,
     pools::{PORTS, apart, asked, port_of, ready, when},
     pools_faults::all_known,
 };
@@ -434,15 +435,7 @@ pub(super) async fn a_spare_subport_that_stays_down_is_put_back(world: &mut Worl
     full(world, "vm", 2).await?;
     let [_, before] = carried(world, &machine).await?;
     let dead = *before.keys().next().context("no spare subport")?;
-    cloud.set_port_status(dead.0, PortStatus::Down);
-    let mut changes = cloud.subscribe();
-    let works = async {
-        while cloud.port(dead.0).is_none_or(|port| port.status != PortStatus::Active) {
-            changes.changed().await?;
-        }
-        anyhow::Ok(())
-    };
-    timeout(Duration::from_secs(150), works).await.context("it is still down")??;
+    dies_and_works_again(&cloud, dead).await?;
     settled(world, &machine).await?;
     let [_, after] = carried(world, &machine).await?;
     ensure!(after == before, "{before:?} became {after:?}");
