@@ -22,7 +22,7 @@ unpack_openvswitch() {
   local new=$OPENVSWITCH.new libraries=$OPENVSWITCH/usr/lib/$(uname -m)-linux-gnu mirror program package loader
   local -a apt=(apt-get -qq -o Acquire::Retries=5 -o APT::Sandbox::User=root -o "Dir::Etc::SourceList=$new/sources.list"
     -o Dir::Etc::SourceParts=/dev/null -o "Dir::State=$new/state" -o Dir::State::Status=/dev/null -o "Dir::Cache=$new/cache")
-  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' 'Created-By: Packages' | head -n 1)
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Codename: bookworm' 'Created-By: Packages' | head -n 1)
   rm -rf "$new"
   mkdir -p "$new"/{state/lists/partial,cache/archives/partial,packages,bin}
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$new/sources.list"
