@@ -182,20 +182,24 @@ impl Allocator {
 
     /// A port for a pod.
     pub(crate) async fn allocate(&self, request: Request) -> Result<Allocated, PodError> {
+        let (key, uid, pool) = (request.key.clone(), request.uid.clone(), self.shared.pool_of(&request));
+        let allocated = self.find_or_make(request).await;
+        if let Some(pool) = pool {
+            self.shared.answered(pool, key, &uid, allocated.is_ok());
+        }
+        allocated
+    }
+
+    async fn find_or_make(&self, request: Request) -> Result<Allocated, PodError> {
         let (reply, answer) = oneshot::channel();
         let (key, uid, machine) = (request.key.clone(), request.uid.clone(), request.machine);
-        let pool = self.shared.pool_of(&request);
         // Nobody for whom a port is there waits behind those for whom ports are made.
         let suspect = self.shared.state.lock().suspects.may_have_one(&key, &uid);
         let without = if suspect { Some((request, reply)) } else { self.shared.lend_at_once(request, reply) };
         if let Some(pod) = without {
             self.requests.send((pod, Instant::now())).map_err(|_| PodError::Stopping)?;
         }
-        let answer = answer.await;
-        if let Some(pool) = pool {
-            self.shared.answered(&pool, &uid);
-        }
-        let mut allocated = answer.map_err(|_| PodError::Stopping)??;
+        let mut allocated = answer.await.map_err(|_| PodError::Stopping)??;
         let Some(found) = machine else { return Ok(allocated) };
         match self.shared.machines.settle(&found, &mut allocated.vif).await {
             Ok(()) => {
@@ -292,6 +296,11 @@ impl Allocator {
         self.shared.look_is_due().await;
     }
 
+    /// No pod of this name waits for a port.
+    pub(crate) fn waits_no_more(&self, key: &ObjectKey) {
+        self.shared.waits_no_more(key);
+    }
+
     /// No pod waits for room.
     pub(crate) fn relieved(&self) {
         self.shared.relieved();
@@ -309,11 +318,11 @@ impl Allocator {
     }
 
     /// From now until the next restart a node's pools are to have so many ports ready at least, however little is asked for; 0: as many as
-    /// demand says. How many pools that are.
+    /// demand says. How many each of them is to have now, which is less where there is no room for more.
     ///
     /// # Errors
     /// There is no such pool.
-    pub fn fill_pools(&self, node: &str, network: Option<NetworkId>, count: usize) -> Result<usize, UnknownPool> {
+    pub fn fill_pools(&self, node: &str, network: Option<NetworkId>, count: usize) -> Result<Vec<usize>, UnknownPool> {
         self.shared.fill_pools(node, network, count)
     }
 

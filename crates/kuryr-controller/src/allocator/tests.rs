@@ -319,3 +319,26 @@ async fn a_suspect_gets_a_spare_port_although_nobody_can_look_for_its_own() {
     allocator.suspect(&request(2).key, &uid(2));
     assert!(ask(&allocator, 2..3).await.remove(0).is_err(), "there may be one already");
 }
+
+#[tokio::test]
+async fn a_pod_that_is_refused_waits_until_it_has_a_port_and_is_one_miss_however_often_it_tries() {
+    let neutron = Neutron::start().await;
+    let allocator = start(&neutron, Some(Settings { floor: 1, ceiling: 1, ..POOLS })).await;
+    filled(&neutron, &allocator, 1).await;
+    ask(&allocator, 0..1).await.remove(0).unwrap();
+    allocator.recorded(&request(0).key, &uid(0));
+    allocator.drain_pools("node0", None).unwrap();
+    neutron.set_quota(neutron.ports().len());
+    let row = || allocator.pools().unwrap().pools.remove(0);
+    for _ in 0..3 {
+        assert!(ask(&allocator, 1..3).await.iter().all(Result::is_err));
+        assert_eq!((row().waiting, row().hits, row().misses), (2, 1, 2));
+    }
+    // One is deleted, and the other one gets its port.
+    allocator.waits_no_more(&request(1).key);
+    assert_eq!(row().waiting, 1);
+    neutron.set_quota(100);
+    allocator.release(&vif(&neutron.ports()[0])).await.unwrap();
+    allocator.allocate(request(2)).await.unwrap();
+    assert_eq!((row().waiting, row().hits, row().misses), (0, 1, 2));
+}

@@ -1,6 +1,6 @@
 //! What people are told about pools.
 
-use super::{Moment, PoolKey, Pools};
+use super::{Breaker, Moment, PoolKey, Pools};
 
 /// One pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct PoolView {
     pub waiting: usize,
     /// An operator drained it.
     pub drained: bool,
+    /// Its trunk did not take the last port.
+    pub refused: bool,
 }
 
 /// All pools together.
@@ -57,6 +59,7 @@ impl Pools {
                 misses: store.misses,
                 waiting: store.waiting.len(),
                 drained: store.drained,
+                refused: store.breaker != Breaker::Closed,
             }
         };
         self.stores.iter().zip(targets).map(view).collect()
