@@ -25,6 +25,7 @@ unpack_openvswitch() {
   libraries=$OPENVSWITCH/usr/lib/$(uname -m)-linux-gnu
   # shellcheck disable=SC2016
   mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Codename: bookworm' 'Created-By: Packages' | head -n 1)
+  [ -n "$mirror" ] || die "apt knows no mirror of Debian 12: apt-get update"
   rm -rf "$new"
   mkdir -p "$new"/{state/lists/partial,cache/archives/partial,packages,bin}
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$new/sources.list"
