@@ -19,10 +19,13 @@ openvswitch() {
 
 # apt reads the lists of Debian 13 into folders of their own, from where it has those of Debian 12, and verifies what it fetches as ever.
 unpack_openvswitch() {
-  local new=$OPENVSWITCH.new libraries=$OPENVSWITCH/usr/lib/$(uname -m)-linux-gnu mirror program package loader
+  local new=$OPENVSWITCH.new libraries mirror program package loader
   local -a apt=(apt-get -qq -o Acquire::Retries=5 -o APT::Sandbox::User=root -o "Dir::Etc::SourceList=$new/sources.list"
     -o Dir::Etc::SourceParts=/dev/null -o "Dir::State=$new/state" -o Dir::State::Status=/dev/null -o "Dir::Cache=$new/cache")
+  libraries=$OPENVSWITCH/usr/lib/$(uname -m)-linux-gnu
+  # shellcheck disable=SC2016
   mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Codename: bookworm' 'Created-By: Packages' | head -n 1)
+  [ -n "$mirror" ] || die "apt knows no mirror of Debian 12: apt-get update"
   rm -rf "$new"
   mkdir -p "$new"/{state/lists/partial,cache/archives/partial,packages,bin}
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$new/sources.list"
