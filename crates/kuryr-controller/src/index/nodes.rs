@@ -36,7 +36,7 @@ impl State {
     /// Forgets nodes that are gone when nothing is left of them: there may be ever new ones.
     fn forget_gone(&mut self) {
         let Self { ports, homes, gone, .. } = self;
-        let used: HashSet<&str> = ports.values().map(|port| &*port.spec.node_name).collect();
+        let used: HashSet<&str> = ports.readable().map(|(_, port)| &*port.spec.node_name).collect();
         gone.retain(|node, _| homes.contains_key(node) || used.contains(&**node));
     }
 
