@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A real OpenStack network stack on this machine, from Debian 12's packages: Keystone, Neutron (ML2/OVN), Octavia (OVN provider),
+# A real OpenStack network stack on this machine, from Debian's packages: Keystone, Neutron (ML2/OVN), Octavia (OVN provider),
 # Open vSwitch with the userspace datapath, OVN and MariaDB. Everything listens on loopback or on a Unix socket.
 #
 #   e2e/openstack.sh install|up|down|clean|status        up and down may be repeated; clean is down and forgets all data
@@ -14,7 +14,7 @@ NEUTRON_PORT=${KURYR_E2E_NEUTRON_PORT:-9696}
 OCTAVIA_PORT=${KURYR_E2E_OCTAVIA_PORT:-9876}
 ML2_EXTENSIONS=${KURYR_E2E_ML2_EXTENSIONS-tag_ports_during_bulk_creation}
 
-for part in ovn mariadb keystone neutron octavia outside; do
+for part in openvswitch ovn mariadb keystone neutron octavia outside; do
   # shellcheck source=/dev/null
   . "$E2E/openstack/$part.sh"
 done
@@ -22,10 +22,15 @@ done
 PACKAGES=(
   openvswitch-switch ovn-central ovn-host mariadb-server keystone gunicorn neutron-api neutron-rpc-server octavia-api
   octavia-driver-agent python3-ovn-octavia-provider python3-openstackclient python3-octaviaclient python3-neutronclient
-  nftables iptables conntrack iproute2 iputils-ping netcat-openbsd bind9-dnsutils tcpdump ethtool curl jq
+  patchelf nftables iptables conntrack iproute2 iputils-ping netcat-openbsd bind9-dnsutils tcpdump ethtool curl jq
 )
 # In the order in which they start.
 SERVICES=(ovsdb vswitchd ovn-nb ovn-sb northd ovn-controller mariadb keystone neutron octavia-agent octavia)
+
+packages() {
+  apt_install "${PACKAGES[@]}"
+  openvswitch
+}
 
 identity() {
   ensure keystone
@@ -38,7 +43,7 @@ up() {
   locked openstack
   remember_namespaces
   write_env
-  timed "packages" apt_install "${PACKAGES[@]}"
+  timed "packages" packages
   say "OpenStack"
   any_alive_of "${SERVICES[@]}" || fresh_logs "${SERVICES[@]}"
   refuse_foreign_ovs
@@ -82,7 +87,7 @@ verb=${1:-help}
 case $verb in
   install)
     prepare
-    timed "packages" apt_install "${PACKAGES[@]}"
+    timed "packages" packages
     ;;
   up) up ;;
   down | clean)

@@ -7,8 +7,8 @@ OVN_SB=unix:$RUN/ovn/ovnsb_db.sock
 
 start_ovsdb() {
   mkdir -p "$RUN/ovs" "$OPENSTACK/ovs"
-  [ -f "$OPENSTACK/ovs/conf.db" ] || run_logged ovsdb ovsdb-tool create "$OPENSTACK/ovs/conf.db" /usr/share/openvswitch/vswitch.ovsschema
-  start ovsdb ovsdb-server "$OPENSTACK/ovs/conf.db" --remote="punix:$RUN/ovs/db.sock" \
+  [ -f "$OPENSTACK/ovs/conf.db" ] || run_logged ovsdb "$OPENVSWITCH/bin/ovsdb-tool" create "$OPENSTACK/ovs/conf.db" "$OPENVSWITCH/usr/share/openvswitch/vswitch.ovsschema"
+  start ovsdb "$OPENVSWITCH/bin/ovsdb-server" "$OPENSTACK/ovs/conf.db" --remote="punix:$RUN/ovs/db.sock" \
     --remote=db:Open_vSwitch,Open_vSwitch,manager_options --pidfile="$RUN/ovs/ovsdb-server.pid" --unixctl="$RUN/ovs/ovsdb-server.ctl"
   await ovsdb 20 "answered on its socket" ovs-vsctl --no-wait --timeout=2 init
   ovs-vsctl --no-wait --timeout=5 set Open_vSwitch . external-ids:system-id="$NODE" external-ids:hostname="$NODE" \
@@ -18,10 +18,9 @@ start_ovsdb() {
     -- --may-exist add-br br-ex -- set Bridge br-ex datapath_type=netdev
 }
 
-# --monitor: the userspace datapath of Open vSwitch 3.1 can die on an assertion in its connection tracking; it is started again
-# and e2e/run says that it happened (see vswitchd_crashes).
+# --monitor, as packages start it: one that dies is started again, and e2e/run says that it happened (see vswitchd_crashes).
 start_vswitchd() {
-  start vswitchd ovs-vswitchd "unix:$RUN/ovs/db.sock" --monitor --pidfile="$RUN/ovs/ovs-vswitchd.pid" --unixctl="$RUN/ovs/ovs-vswitchd.ctl"
+  start vswitchd "$OPENVSWITCH/bin/ovs-vswitchd" "unix:$RUN/ovs/db.sock" --monitor --pidfile="$RUN/ovs/ovs-vswitchd.pid" --unixctl="$RUN/ovs/ovs-vswitchd.ctl"
   await vswitchd 20 "set up br-ex" test -e /sys/class/net/br-ex
 }
 

@@ -42,6 +42,9 @@ pub(super) const NUMBERS: [u16; 2] = [80, 81];
 /// How long a table may take to become what it should be.
 const WITHIN: Duration = Duration::from_secs(60);
 
+/// After this time, what is not as it should be is told.
+const SLOW: Duration = Duration::from_secs(10);
+
 /// For what must arrive.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -291,7 +294,7 @@ impl Grid {
     ) -> anyhow::Result<Duration> {
         let expected = |ask: &Ask<'_>| ask.from == ask.to || allows(ask);
         let (all, started) = (self.asks(), Instant::now());
-        let mut open = all.clone();
+        let (mut open, mut told) = (all.clone(), false);
         loop {
             let wrong = self.wrong(&open, &expected, LOOK).await?;
             let took = started.elapsed();
@@ -302,6 +305,11 @@ impl Grid {
             }
             if took > within {
                 bail!("after {took:.1?} it is not so:\n{}", table(&all, &wrong));
+            }
+            // Later, whoever looks for the reason finds that it came right, or was taken down.
+            if took > SLOW && !told && !wrong.is_empty() {
+                tracing::warn!("after {took:.1?} it is not so yet:\n{}", table(&all, &wrong));
+                told = true;
             }
             open = if wrong.is_empty() { all.clone() } else { wrong.into_iter().map(|(ask, _)| ask).collect() };
             // A refusal comes at once, and nothing tells when it will be another answer.

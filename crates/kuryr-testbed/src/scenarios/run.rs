@@ -40,32 +40,11 @@ pub fn trials(config: &EmbeddedConfig) -> Vec<Trial> {
 /// The same of those of the real world that suffer nobody but these beside them.
 pub(super) fn trials_alone(config: &RealConfig, beside: Beside) -> Vec<Trial> {
     let trial = |scenario: &Scenario| {
-        let (scenario, config) = (*scenario, config.clone());
-        Trial::test(scenario.name, move || {
-            again_if_vswitchd_died(&scenario, &config, || alone(&scenario, &Place::Real(config.clone())))
-        })
+        let (scenario, place) = (*scenario, Place::Real(config.clone()));
+        Trial::test(scenario.name, move || alone(&scenario, &place))
     };
     let wanted = |scenario: &&Scenario| scenario.worlds != Worlds::Embedded && scenario.beside == beside;
     ALL.iter().filter(wanted).map(trial).collect()
-}
-
-/// Tells once more what failed while ovs-vswitchd died: Open vSwitch 3.1 does so by itself (e2e/README.md), and what it forwards is
-/// wrong for a while.
-pub(super) fn again_if_vswitchd_died(
-    scenario: &Scenario,
-    config: &RealConfig,
-    tell: impl Fn() -> Result<(), Failed>,
-) -> Result<(), Failed> {
-    let before = config.vswitchd();
-    let told = tell();
-    match (&told, before.zip(config.vswitchd())) {
-        (Err(failed), Some((before, now))) if before.died(now) => {
-            let why = failed.message().unwrap_or_default();
-            tracing::warn!(scenario = scenario.name, why, "ovs-vswitchd died meanwhile: told once more");
-            tell()
-        }
-        _ => told,
-    }
 }
 
 /// Tells it in a runtime of its own, with a world of its own.

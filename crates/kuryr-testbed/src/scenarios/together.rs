@@ -8,7 +8,7 @@
 
 use super::{
     ALL, Beside, Scenario, Worlds,
-    run::{again_if_vswitchd_died, in_time, trials_alone},
+    run::{in_time, trials_alone},
 };
 use crate::world::{RealConfig, World};
 use anyhow::Context;
@@ -71,7 +71,7 @@ impl Shared {
             let (scenario, shared) = (*scenario, Arc::clone(self));
             Trial::test(scenario.name, move || {
                 shared.start().map_err(|error| format!("Kuryr does not start: {error:#}"))?;
-                again_if_vswitchd_died(&scenario, &shared.config, || in_time(LONGEST, tell(&scenario, &shared.config)))
+                in_time(LONGEST, tell(&scenario, &shared.config))
             })
         };
         let all: Vec<&Scenario> = ALL.iter().filter(wanted).collect();

@@ -34,7 +34,7 @@ pub use kuryr::{Kuryr, Settings};
 pub use machines::{KnownBy, Machine};
 pub use pods::{NewPod, Pods, addresses};
 pub use policies::Policies;
-pub use real::{Real, RealConfig, Vswitchd};
+pub use real::{Real, RealConfig};
 pub use services::{Backend, Services, cluster_ip, node_port};
 pub use vm::Vm;
 pub use wiring::Flaw;

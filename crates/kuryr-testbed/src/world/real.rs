@@ -8,7 +8,7 @@ use kube::{
 };
 use kuryr_model::{VifAddress, neutron::Port};
 use kuryr_openstack::{Cloud, CloudConfig, Sources};
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 use tokio::process::Command;
 
 /// Where the parts of a real world are.
@@ -26,33 +26,6 @@ pub struct RealConfig {
     pub node: String,
     /// The unix socket of its OVSDB server.
     pub ovsdb_socket: PathBuf,
-}
-
-impl RealConfig {
-    /// Which ovs-vswitchd runs: the process, and its monitor, which starts another one when it dies. None: nobody says.
-    #[must_use]
-    pub fn vswitchd(&self) -> Option<Vswitchd> {
-        let pid = fs::read_to_string(self.ovsdb_socket.with_file_name("ovs-vswitchd.pid")).ok()?;
-        let process: u32 = pid.trim().parse().ok()?;
-        let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-        let monitor = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
-        Some(Vswitchd { monitor, process })
-    }
-}
-
-/// An ovs-vswitchd that runs, by process numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vswitchd {
-    monitor: u32,
-    process: u32,
-}
-
-impl Vswitchd {
-    /// Whether it died and its monitor has started `now`.
-    #[must_use]
-    pub fn died(self, now: Self) -> bool {
-        self.monitor == now.monitor && self.process != now.process
-    }
 }
 
 /// The parts of a real world.
