@@ -18,16 +18,14 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::{sync::watch, time::Instant};
 
 /// The index. Cheap to read from many tasks.
 #[derive(Default)]
 pub(crate) struct Index {
     state: RwLock<State>,
     /// A node came, went or changed.
-    pub(crate) nodes_changed: Notify,
-    /// The same, for whoever tells nodes that they are full.
-    pub(crate) notices_changed: Notify,
+    pub(crate) nodes_changed: watch::Sender<()>,
     /// How pods are plugged on nodes that do not say it.
     nested: Option<PlugDriver>,
 }

@@ -226,6 +226,11 @@ impl Allocator {
         self.shared.discard(port).await
     }
 
+    /// Looks for the ports of nodes that are virtual machines for ever.
+    pub(crate) async fn seek_machines(self) {
+        self.shared.machines.seek().await;
+    }
+
     /// Looks after the ports of pods of virtual machines for ever.
     pub(crate) async fn revive(self) {
         self.shared.machines.revive(&self.shared.cluster, || self.shared.on_trunks()).await;

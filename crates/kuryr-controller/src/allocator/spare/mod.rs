@@ -28,7 +28,7 @@ mod sites;
 mod view;
 
 use super::{Request, Shared};
-use crate::{index::Index, topology::Topology};
+use crate::{index::Index, machines::Sight, topology::Topology};
 use kuryr_model::{NetworkId, PortId, SecurityGroupId, TrunkId, neutron::Port};
 use kuryr_plan::{
     nested::{Found, Pods},
@@ -37,7 +37,6 @@ use kuryr_plan::{
 };
 use names::NAME;
 use parking_lot::Mutex;
-use sites::Site;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
@@ -85,8 +84,8 @@ struct State {
     spare_before: BTreeSet<PortId>,
     /// The places that have pools, and the node of each.
     open: BTreeMap<Place, String>,
-    /// The nodes that are virtual machines.
-    sites: BTreeMap<String, Site>,
+    /// The nodes whose pods are subports, and what is known of their trunks.
+    sites: BTreeMap<String, Sight>,
     /// The trunks of ports of pools that are on one, or are to be.
     on: HashMap<PortId, TrunkId>,
     /// To be put on their trunks.
