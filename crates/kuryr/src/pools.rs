@@ -5,6 +5,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use kuryr_controller::{PoolReport, PoolRow};
 use kuryr_model::NetworkId;
+use kuryr_plan::pool::PoolView;
 use std::{
     io::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -115,9 +116,8 @@ fn print(report: &PoolReport, out: &mut dyn Write) -> anyhow::Result<()> {
         "{:<width$}  {:<36}  {:>5}  {:>6}  {:>7}  {:>6}  {:>8}  {:>8}  {:>7}",
         "NODE", "NETWORK", "READY", "WANTED", "COOLING", "MAKING", "HITS", "MISSES", "WAITING"
     )?;
-    for PoolRow { node, place, network, ready, cooling, refilling, target, hits, misses, waiting, drained } in
-        &report.pools
-    {
+    for PoolRow { node, place, network, view } in &report.pools {
+        let PoolView { ready, cooling, refilling, target, hits, misses, waiting, drained } = view;
         let network = network.to_string();
         let drained = if *drained { "  drained" } else { "" };
         // Neutron knows the node by another name, or its pods are on its trunk.
@@ -147,14 +147,16 @@ mod tests {
             node: "node0".into(),
             place: "trunk 00000000-0000-0000-0000-0000000000bb".into(),
             network: "00000000-0000-0000-0000-0000000000aa".parse().unwrap(),
-            ready: 2,
-            cooling: 1,
-            refilling: 0,
-            target: 2,
-            hits: 17,
-            misses: 3,
-            waiting: 0,
-            drained: true,
+            view: PoolView {
+                ready: 2,
+                cooling: 1,
+                refilling: 0,
+                target: 2,
+                hits: 17,
+                misses: 3,
+                waiting: 0,
+                drained: true,
+            },
         };
         let report = PoolReport { pools: vec![row], held: 3, budget: 500, leaving: 0, requests: 0, short: true };
         let mut text = Vec::new();

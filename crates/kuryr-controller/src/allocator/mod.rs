@@ -31,6 +31,7 @@ use crate::{
     machines::{CutOff, Machines},
     metrics::Metrics,
     policy::Keeper,
+    pools::PoolReport,
     topology::Topology,
 };
 use kuryr_model::{
@@ -48,7 +49,7 @@ use look::Look;
 use parking_lot::Mutex;
 pub(crate) use spare::Released;
 use spare::Spares;
-pub use spare::{PoolReport, PoolRow, UnknownPool};
+pub use spare::UnknownPool;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,

@@ -46,7 +46,7 @@ use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
-pub use view::{PoolReport, PoolRow, UnknownPool};
+pub use view::UnknownPool;
 pub(super) use {keep::keep, names::of as name_of};
 
 /// What became of a port that was given back.
