@@ -4,7 +4,8 @@
 //!  Vif + Sandbox ─▶ Plugger ─┬─ kernel: one thread, one netlink conversation: veth, addresses, routes ─▶ pod's namespace
 //!                            │          or, in a virtual machine, a sub-interface of its own one instead of the veth
 //!                            ├─ join:   `ovs` one OVSDB transaction · `bridge` master · `tap` neighbours
-//!                            └─ ready:  `ovs` a notification of its database · `tap` routes to the host end
+//!                            ├─ ready:  `ovs` a notification of its database · `tap` routes to the host end
+//!                            └─ announce: where its addresses are, to those who had spoken to somebody else at them
 //! ```
 //!
 //! Invariants
@@ -14,6 +15,7 @@
 //!   sandbox. Only the owner's unplug removes it: a late DEL of an old sandbox never cuts off the sandbox after it.
 //! - Nothing here changes a bridge, and nothing asks Neutron or Kubernetes.
 
+mod announce;
 mod check;
 pub mod error;
 pub mod layout;
@@ -153,6 +155,13 @@ impl Plugger {
             PlugDriver::Ovs => self.join(vif, &owner, deadline, &mut times).await,
             PlugDriver::Tap if self.config.await_routes => self.routed(vif, made, deadline, &mut times).await,
             _ => Ok(()),
+        };
+        let joined = match joined {
+            Ok(()) if announce::is_heard(vif) => {
+                let (vif, netns) = (vif.clone(), sandbox.netns.clone());
+                netns::spawn(move || announce::from(&vif, &netns)).await?
+            }
+            joined => joined,
         };
         if let Err(error) = joined {
             // The first error is the one to tell; unplugging tries again.

@@ -6,7 +6,7 @@
 //! Everything here blocks and changes its thread's namespace: it runs on threads made by [`crate::netns::spawn`].
 
 use super::{
-    PlugError,
+    PlugError, announce,
     layout::Layout,
     mark::{HostEnd, HostEndKind, Owner, host_end_name},
     nic, pair,
@@ -111,7 +111,9 @@ fn furnish(nested: &Nested, name: &str) -> Result<(), PlugError> {
         pair::furnish(vif, &nested.layout, &mut inside, index)?;
         // It runs a moment after it was switched on, and drops what it is given until then.
         match events.wait_running(&mut inside, index, pair::PATIENCE)? {
-            true => Ok(()),
+            // An ipvlan link has the Ethernet address of its machine, and cannot be given it.
+            true if nested.kind == Sub::Ipvlan => Ok(()),
+            true => announce::again(vif, &mut inside),
             false => Err(PlugError::Vanished { interface: vif.interface.clone() }),
         }
     };

@@ -3,7 +3,7 @@
 //! Everything here blocks and changes its thread's namespace: it runs on threads made by [`crate::netns::spawn`].
 
 use super::{
-    PlugError,
+    PlugError, announce,
     layout::Layout,
     mark::{HostEnd, HostEndKind, Owner, host_end_name},
 };
@@ -20,6 +20,7 @@ use crate::{
     },
     netns::Namespace,
 };
+use ipnet::IpNet;
 use kuryr_model::{Vif, vif::PlugDriver};
 use nix::errno::Errno;
 use std::{
@@ -159,8 +160,11 @@ fn finish(pair: &Pair, host: &mut Socket, name: &str, bridge: Option<u32>, pod: 
 pub(super) fn furnish(vif: &Vif, layout: &Layout, inside: &mut Socket, far: u32) -> Result<(), PlugError> {
     prepare(vif, layout)?;
     let events = RouteSubscription::open()?;
-    let mut requests = vec![link::up(By::Index(far))];
-    requests.extend(layout.addresses.iter().map(|net| address::add(far, *net)));
+    // What it has when it is switched on is announced then: all that some kinds of link can do. IPv6 wants it on.
+    let (v4, v6): (Vec<IpNet>, Vec<IpNet>) = layout.addresses.iter().partition(|net| net.addr().is_ipv4());
+    let mut requests: Vec<Request> = v4.into_iter().map(|net| address::add(far, net)).collect();
+    requests.push(link::up(By::Index(far)));
+    requests.extend(v6.into_iter().map(|net| address::add(far, net)));
     requests.extend(layout.neighbours.iter().map(|(ip, mac)| neighbour::permanent(far, *ip, *mac)));
     requests.extend(layout.routes.iter().map(|(destination, gateway)| {
         route::add(&match gateway {
@@ -196,7 +200,7 @@ fn prepare(vif: &Vif, layout: &Layout) -> Result<(), PlugError> {
     } else {
         sysctl::set_if_known(&setting("disable_ipv6"), "1")?;
     }
-    Ok(())
+    if announce::is_heard(vif) { announce::prepare(vif) } else { Ok(()) }
 }
 
 pub(super) fn index(socket: &mut Socket, name: &str) -> Result<u32, PlugError> {
