@@ -397,7 +397,7 @@ pub(super) async fn an_operator_fills_and_drains_the_pool_of_a_machine_by_its_na
     let (_, status) = world.kuryr.run(vec!["status".to_owned()]).await?;
     ensure!(!status.contains("none on"), "{status}");
     let (code, said) = order(world, &["drain", "vm"]).await?;
-    ensure!(code == Some(0) && said.contains("5 spare ports"), "{code:?}: {said}");
+    ensure!(code == Some(0) && said.contains("deleted now: 5"), "{code:?}: {said}");
     when(world, "drained", |report| report.leaving == 0).await?;
     ensure!(world.subports(machine.trunk).await?.is_empty(), "spare subports are left");
     let (_, status) = world.kuryr.run(vec!["status".to_owned()]).await?;
