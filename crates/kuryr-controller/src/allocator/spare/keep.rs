@@ -161,7 +161,7 @@ impl<'a> Work<'a> {
             self.finds.push(find.boxed());
         }
         for (trunk, id) in std::mem::take(&mut state.to_place) {
-            self.places.push(async move { (id, shared.machines.place(trunk, id).await) }.boxed());
+            self.places.push(async move { (id, shared.machines.place_spare(trunk, id).await) }.boxed());
         }
         let (on, off): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.delete).into_iter().partition(|id| state.on.contains_key(id));
