@@ -182,20 +182,24 @@ impl Allocator {
 
     /// A port for a pod.
     pub(crate) async fn allocate(&self, request: Request) -> Result<Allocated, PodError> {
+        let (pool, uid) = (self.shared.pool_of(&request), request.uid.clone());
+        let allocated = self.obtain(request).await;
+        if let Some(pool) = pool {
+            self.shared.answered(&pool, &uid);
+        }
+        allocated
+    }
+
+    async fn obtain(&self, request: Request) -> Result<Allocated, PodError> {
         let (reply, answer) = oneshot::channel();
         let (key, uid, machine) = (request.key.clone(), request.uid.clone(), request.machine);
-        let pool = self.shared.pool_of(&request);
         // Nobody for whom a port is there waits behind those for whom ports are made.
         let suspect = self.shared.state.lock().suspects.may_have_one(&key, &uid);
         let without = if suspect { Some((request, reply)) } else { self.shared.lend_at_once(request, reply) };
         if let Some(pod) = without {
             self.requests.send((pod, Instant::now())).map_err(|_| PodError::Stopping)?;
         }
-        let answer = answer.await;
-        if let Some(pool) = pool {
-            self.shared.answered(&pool, &uid);
-        }
-        let mut allocated = answer.map_err(|_| PodError::Stopping)??;
+        let mut allocated = answer.await.map_err(|_| PodError::Stopping)??;
         let Some(found) = machine else { return Ok(allocated) };
         match self.shared.machines.settle(&found, &mut allocated.vif).await {
             Ok(()) => {
@@ -221,8 +225,11 @@ impl Allocator {
         Ok(Released::Deleted)
     }
 
-    /// Deletes a port that no `KuryrPort` names. That it is gone already is success.
+    /// Deletes a port that no `KuryrPort` names, unless it came to a pool since it was listed. That it is gone already is success.
     pub(crate) async fn discard(&self, port: &Port) -> Result<(), PodError> {
+        if self.shared.is_of_pool(port.id) {
+            return Ok(());
+        }
         self.shared.discard(port).await
     }
 
@@ -430,6 +437,9 @@ impl Shared {
         let ours = Filter::new().any("tags-any", uids.iter().map(|uid| Purpose::Pod(uid.clone())));
         let network = self.cloud.network();
         let network = if background { network.background() } else { network };
-        Ok(network.ports().list(&ours).await?)
+        let mut ports = network.ports().list(&ours).await?;
+        // It may have been a pod's when Neutron looked.
+        ports.retain(|port| !self.is_of_pool(port.id));
+        Ok(ports)
     }
 }

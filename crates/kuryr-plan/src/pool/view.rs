@@ -62,6 +62,12 @@ impl Pools {
         self.stores.iter().zip(targets).map(view).collect()
     }
 
+    /// Whether pods wait for ports that are made for them, or pools for theirs.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        !self.bulks.is_empty() || self.stores.values().any(|store| !store.waiting.is_empty())
+    }
+
     /// All together.
     #[must_use]
     pub fn totals(&self) -> Totals {

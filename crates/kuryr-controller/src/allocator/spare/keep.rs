@@ -133,14 +133,16 @@ impl<'a> Work<'a> {
         for id in state.delete.drain(..count) {
             self.deletes.push(shared.withdraw(id).boxed());
         }
-        let count = NAMINGS.saturating_sub(self.namings.len());
+        // That can wait longest.
+        let most = if state.pools.is_waited_for() { 0 } else { NAMINGS };
+        let count = most.saturating_sub(self.namings.len());
         let free = state.rename.keys().filter(|id| !self.named.contains(*id)).take(count).copied();
         for id in free.collect::<Vec<_>>() {
-            if let Some(name) = state.rename.remove(&id) {
+            if let Some(change) = state.rename.remove(&id) {
                 self.named.insert(id);
                 self.namings.push(
                     async move {
-                        shared.rename(id, name).await;
+                        shared.rename(id, change).await;
                         id
                     }
                     .boxed(),

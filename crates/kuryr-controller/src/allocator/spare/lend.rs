@@ -107,6 +107,7 @@ impl Shared {
     pub(in crate::allocator) fn answered(&self, pool: &PoolKey, uid: &PodUid) {
         if let Some(spares) = &self.spares {
             spares.state.lock().pools.waits_no_more(pool, uid);
+            spares.changed.notify_one();
         }
     }
 
