@@ -106,8 +106,12 @@ impl Shared {
     /// A pod that found no spare port has its answer.
     pub(in crate::allocator) fn answered(&self, pool: &PoolKey, uid: &PodUid) {
         if let Some(spares) = &self.spares {
-            spares.state.lock().pools.waits_no_more(pool, uid);
-            spares.changed.notify_one();
+            let mut state = spares.state.lock();
+            state.pools.waits_no_more(pool, uid);
+            // That is what waits for nobody to wait.
+            if !state.rename.is_empty() {
+                spares.changed.notify_one();
+            }
         }
     }
 
