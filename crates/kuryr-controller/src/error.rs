@@ -2,7 +2,7 @@
 
 use crate::{policy::Waits, trunks::TrunkError};
 use kuryr_model::{NetworkId, ObjectKey, PortId, TrunkId};
-use kuryr_openstack::{Class, Error as CloudError};
+use kuryr_openstack::{Class, Error as CloudError, Service};
 use kuryr_plan::{
     nested::{MachineError, ParentError},
     trunk::Trouble,
@@ -14,13 +14,13 @@ use std::{sync::Arc, time::Duration};
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum PodError {
     /// OpenStack refused, or did not answer. The text leaves out the request's id, so that it is the same at each try.
-    #[error("{}: {}", .0.service(), .0.kind())]
+    #[error("{}", words(.0))]
     Cloud(#[from] CloudError),
     /// OpenStack has not answered yet; it is still waited for.
     #[error("OpenStack has not answered the request for the pod's port yet")]
     Slow,
     /// The quota was found to be used up, and nothing was given back since.
-    #[error("the project's quota of ports is used up")]
+    #[error("the project's quota of ports is used up; {RAISE}")]
     QuotaUsedUp,
     /// No pod subnet has an address left.
     #[error("{} no free address", list(.0))]
@@ -98,6 +98,20 @@ impl From<TrunkError> for PodError {
             TrunkError::Stopping => Self::Stopping,
         }
     }
+}
+
+/// What to do where a quota is used up.
+const RAISE: &str = "raise it: openstack quota set --ports N PROJECT";
+
+/// Who did not do what was asked for, why, and what helps if that is known.
+fn words(error: &CloudError) -> String {
+    let who = match error.service() {
+        Service::Identity => "Keystone",
+        Service::Network => "Neutron",
+        Service::LoadBalancer => "Octavia",
+    };
+    let why = error.kind().to_string();
+    if error.is_quota() { format!("{who}: {}; {RAISE}", why.trim_end_matches('.')) } else { format!("{who}: {why}") }
 }
 
 fn list(names: &[String]) -> String {

@@ -85,11 +85,9 @@ async fn fill(
 ) -> Response {
     let Which { node, network, count } = which;
     told.change(peer, |allocator| {
-        let pools = allocator.fill_pools(&node, network, count).map_err(|error| error.to_string())?;
-        tracing::info!(node, pools, count, "an operator fills pools");
-        Ok(format!(
-            "{pools} pools of node {node} are to have {count} ports ready at least, until the controller restarts\n"
-        ))
+        let targets = allocator.fill_pools(&node, network, count).map_err(|error| error.to_string())?;
+        tracing::info!(node, pools = targets.len(), count, "an operator fills pools");
+        Ok(filled(&node, count, &targets))
     })
 }
 
@@ -102,8 +100,24 @@ async fn drain(
     told.change(peer, |allocator| {
         let ports = allocator.drain_pools(&node, network).map_err(|error| error.to_string())?;
         tracing::info!(node, ports, "an operator drains pools");
-        Ok(format!("{ports} spare ports of node {node} are deleted, and there will be none until its pools are filled or the controller restarts\n"))
+        Ok(format!(
+            "spare ports of node {node} that are deleted now: {ports}; it has none until it is filled (0: as many as demand says) or the \
+             controller restarts\n"
+        ))
     })
+}
+
+/// What becomes of an order to have `count` ports ready in each of a node's pools, which will have these.
+fn filled(node: &str, count: usize, targets: &[usize]) -> String {
+    let least = targets.iter().min().copied().unwrap_or(0);
+    match count {
+        0 => format!("node {node} has as many ports ready as demand says: {least}\n"),
+        _ if least < count => format!(
+            "node {node} is to have {count} ports ready at least, until the controller restarts; for now {least}, as there is no more room \
+             on the node or in [pools] budget\n"
+        ),
+        _ => format!("node {node} is to have {count} ports ready at least, until the controller restarts\n"),
+    }
 }
 
 impl Told {
@@ -128,5 +142,17 @@ impl Told {
             Ok(Err(why)) => (StatusCode::NOT_FOUND, format!("{why}\n")).into_response(),
             Err(refusal) => refusal,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_fills_a_pool_is_told_what_it_will_have() {
+        assert!(filled("n", 7, &[7, 9]).contains("is to have 7 ports ready at least, until"));
+        assert!(filled("n", 1000, &[500]).contains("for now 500, as there is no more room"));
+        assert!(filled("n", 0, &[2]).contains("as demand says: 2"));
     }
 }

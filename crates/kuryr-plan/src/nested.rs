@@ -69,6 +69,11 @@ pub enum ParentError {
         "Neutron shows no port with {0}; is the node a virtual machine of this cloud? Else set annotation {PARENT_PORT_ANNOTATION} to the id of its port"
     )]
     NoPort(String),
+    /// The one that somebody says it is, is not there.
+    #[error(
+        "Neutron shows no port {0}, which annotation {PARENT_PORT_ANNOTATION} of the node names; set it to the id of the machine's port"
+    )]
+    NotThere(PortId),
     /// None of its ports is a trunk's parent.
     #[error("none of the node's ports ({}) is the parent of a trunk; make one: openstack network trunk create --parent-port {} NAME", list(.0), .0.first().map_or_else(String::new, ToString::to_string))]
     NoTrunk(Vec<PortId>),
@@ -164,7 +169,7 @@ impl Machine {
         let has_address = |port: &&Port| port.fixed_ips.iter().any(|fixed| self.addresses.contains(&fixed.ip_address));
         let mut fitting: Vec<&Port> = ports.iter().filter(|port| self.fits(port)).collect();
         if fitting.is_empty() {
-            return Err(ParentError::NoPort(self.known_by()));
+            return Err(self.said.map_or_else(|| ParentError::NoPort(self.known_by()), ParentError::NotThere));
         }
         if self.driver == PlugDriver::Vlan {
             let all: Vec<PortId> = fitting.iter().map(|port| port.id).collect();
@@ -207,10 +212,9 @@ impl Machine {
     }
 
     fn known_by(&self) -> String {
-        match (&self.said, &self.server) {
-            (Some(port), _) => format!("the id {port}"),
-            (None, Some(server)) => format!("the device {server}"),
-            (None, None) => {
+        match &self.server {
+            Some(server) => format!("the device {server}"),
+            None => {
                 let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
                 format!("the address {}", addresses.join(" or "))
             }
@@ -369,6 +373,15 @@ mod tests {
         pod.device_owner = "trunk:subport".into();
         let error = found(&machine(&[], None, &["10.0.0.5"]), &[router, pod], &[trunk(1)]).unwrap_err();
         assert!(error.to_string().starts_with("Neutron shows no port with the address 10.0.0.5"), "{error}");
+    }
+
+    #[test]
+    fn a_port_that_is_said_and_not_there_is_named_with_who_says_it() {
+        let said = Uuid::from_u128(7).to_string();
+        let machine = machine(&[(PARENT_PORT_ANNOTATION, &said)], Some("openstack:///srv"), &["10.0.0.5"]);
+        let error = found(&machine, &[port(1, "srv", "10.0.0.5")], &[trunk(1)]).unwrap_err();
+        assert_eq!(error, ParentError::NotThere(PortId(Uuid::from_u128(7))));
+        assert!(error.to_string().contains(PARENT_PORT_ANNOTATION), "{error}");
     }
 
     #[test]

@@ -79,10 +79,10 @@ async fn the_machine_s_own_clients_reach_it_and_nothing_is_left_of_it() {
     timeout(SOON, await_condition(pods.clone(), "one", conditions::is_pod_running())).await.unwrap().unwrap();
 
     // The catalog has led the client to Neutron: by the address that it came to.
-    let ports = cloud.network().ports().list(&Filter::new().with("name", "default/one")).await.unwrap();
-    assert_eq!(ports.len(), 1);
     let kuryr_port: KuryrPort = Api::default_namespaced(client).get("one").await.unwrap();
-    assert_eq!(kuryr_port.port_ids().collect::<Vec<_>>(), [ports[0].id]);
+    let held = kuryr_port.port_ids().next().unwrap();
+    let ports = cloud.network().ports().list(&Filter::new().with("id", held)).await.unwrap();
+    assert_eq!(ports.len(), 1);
 
     let address = ports[0].fixed_ips[0].ip_address.to_string();
     let mut inside = testbed();
@@ -96,6 +96,22 @@ async fn the_machine_s_own_clients_reach_it_and_nothing_is_left_of_it() {
         !nobody.status.success() && String::from_utf8_lossy(&nobody.stderr).contains("default/nobody"),
         "{nobody:?}"
     );
+
+    // Pools are shown where the controller runs, and the configuration that clients are told of is Kuryr's.
+    let env = std::fs::read_to_string(folder.path().join("env")).unwrap();
+    let config = env.lines().find_map(|line| line.strip_prefix("export KURYR_CONFIG=")).unwrap().trim_matches('\'');
+    assert!(std::fs::read_to_string(config).unwrap().contains("provider = \"ovn\""), "{env}");
+    let mut beside = testbed();
+    beside.arg("exec").arg("--folder").arg(folder.path()).args([
+        "--controller",
+        "--",
+        "sh",
+        "-c",
+        "echo $KURYR_CONFIG; cat /proc/net/tcp",
+    ]);
+    let beside = beside.output().await.unwrap();
+    let seen = String::from_utf8_lossy(&beside.stdout).into_owned();
+    assert!(beside.status.success() && seen.starts_with(config) && seen.contains("0100007F:"), "{beside:?}");
 
     pods.delete("one", &DeleteParams::default().grace_period(0)).await.unwrap();
     kill(Pid::from_raw(child.id().unwrap().try_into().unwrap()), Signal::SIGTERM).unwrap();

@@ -10,6 +10,7 @@ use kuryr_plan::{nested, pool::Settings};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -182,6 +183,20 @@ impl Default for Pools {
 }
 
 impl Pools {
+    /// A floor above the ceiling would silently be something else.
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |setting, value: String, fix| Err(ConfigError::Value { section: "pools", setting, value, fix });
+        if self.floor > self.ceiling {
+            return wrong("floor", self.floor.to_string(), "use no more than [pools] ceiling, or raise that");
+        }
+        for (setting, value) in [("memory", self.memory), ("shrink_after", self.shrink_after)] {
+            if value < Duration::from_secs(1) {
+                return wrong(setting, format!("{value:?}"), "use 1s or more");
+            }
+        }
+        Ok(())
+    }
+
     /// What the controller itself is told.
     pub(crate) fn to_config(&self, bulk_size: usize) -> Option<PoolsConfig> {
         let Self { enabled, floor, ceiling, budget, cooldown, memory, shrink_after, reserve, port_names } = *self;
@@ -244,10 +259,25 @@ impl Daemon {
 /// Reads `90s`, `5m`, `1h 30m`.
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     use serde::de::Error;
-    let text = String::deserialize(deserializer)?;
+    let text = deserializer.deserialize_str(Written)?;
     let parsed: SignedDuration =
         text.parse().map_err(|_| D::Error::custom(format!("{text:?} is not a duration like 90s, 5m or 1h 30m")))?;
     Duration::try_from(parsed).map_err(|_| D::Error::custom(format!("{text:?} is negative; a duration here is not")))
+}
+
+/// A duration as it is written. A mere number says no unit, and is told what it lacks.
+struct Written;
+
+impl serde::de::Visitor<'_> for Written {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration like \"90s\", \"5m\" or \"1h 30m\"")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
 }
 
 /// The same, for a setting whose default is somewhere else.
@@ -306,6 +336,7 @@ impl Config {
                 return wrong("controller", setting, "0".to_owned(), "use 1 or more");
             }
         }
+        self.pools.check()?;
         if self.daemon.add_timeout.is_zero() || self.daemon.add_timeout > LONGEST_ADD_TIMEOUT {
             let fix = "use 1s to 70s: with up to 30s for plugging the reason must be told before kubelet gives up, after two minutes";
             return wrong("daemon", "add_timeout", format!("{:?}", self.daemon.add_timeout), fix);
@@ -383,6 +414,9 @@ mod tests {
             ("[openstack]\nrequest_timeout = \"0s\"\n", "[openstack] request_timeout"),
             ("[controller]\nbulk_size = 0\n", "[controller] bulk_size"),
             ("[cluster]\nid = \"a,b\"\n", "[cluster] id"),
+            ("[pools]\nfloor = 60\n", "[pools] floor = 60: use no more than [pools] ceiling"),
+            ("[pools]\nmemory = \"0s\"\n", "[pools] memory"),
+            ("[pools]\ncooldown = 30\n", "line 2: invalid type: integer `30`, expected a duration like \"90s\""),
             ("[network]\nnested = \"tap\"\n", "[network] nested"),
             ("[controller]\nlisten = \"here\"\n", "line 2"),
         ] {

@@ -56,7 +56,8 @@ pub(crate) fn stop_on_signal(stop: &CancellationToken) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("stopping");
+        // The controller's, too.
+        tracing::info!(target: "kuryr", "stopping");
         stop.cancel();
     });
     Ok(())

@@ -5,6 +5,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use kuryr_controller::{PoolReport, PoolRow};
 use kuryr_model::NetworkId;
+use kuryr_plan::pool::HeldUp;
 use std::{
     io::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -95,7 +96,7 @@ async fn ask(at: SocketAddr, method: &str, path: &str) -> anyhow::Result<String>
         let stream = TcpStream::connect(at).await?;
         request(stream, method, path).await
     };
-    let advice = "--controller names another address; in a pod: kubectl -n kube-system exec deploy/kuryr-controller -- kuryr pools";
+    let advice = "--controller names another address; for one in a pod: kubectl -n kube-system exec deploy/kuryr-controller -- kuryr pools";
     let (status, body) = timeout(PATIENCE, asked)
         .await
         .map_err(anyhow::Error::from)
@@ -103,6 +104,8 @@ async fn ask(at: SocketAddr, method: &str, path: &str) -> anyhow::Result<String>
         .with_context(|| format!("no controller answers at {at}; {advice}"))?;
     match status {
         200 => Ok(body),
+        // Whoever else listens there may say nothing.
+        _ if body.trim().is_empty() => bail!("what answers at {at} is no controller (HTTP {status}); {advice}"),
         _ => bail!("{}", body.trim()),
     }
 }
@@ -112,24 +115,45 @@ fn print(report: &PoolReport, out: &mut dyn Write) -> anyhow::Result<()> {
     let width = report.pools.iter().map(|pool| pool.node.len()).max().unwrap_or(0).max(4);
     writeln!(
         out,
-        "{:<width$}  {:<36}  {:>5}  {:>6}  {:>7}  {:>6}  {:>8}  {:>8}  {:>7}",
-        "NODE", "NETWORK", "READY", "WANTED", "COOLING", "MAKING", "HITS", "MISSES", "WAITING"
+        "{:<width$}  {:<36}  {:>5}  {:>6}  {:>7}  {:>9}  {:>8}  {:>8}  {:>7}",
+        "NODE", "NETWORK", "READY", "TARGET", "COOLING", "REFILLING", "HITS", "MISSES", "WAITING"
     )?;
-    for PoolRow { node, place, network, ready, cooling, refilling, target, hits, misses, waiting, drained } in
+    for PoolRow { node, place, network, ready, cooling, refilling, target, hits, misses, waiting, drained, refused } in
         &report.pools
     {
         let network = network.to_string();
-        let drained = if *drained { "  drained" } else { "" };
+        let why = match (drained, refused) {
+            (true, _) => "  drained",
+            (_, true) => "  refused: see the controller's log",
+            _ => "",
+        };
         // Neutron knows the node by another name, or its pods are on its trunk.
         let at = if place == node { String::new() } else { format!("  {place}") };
         writeln!(
             out,
-            "{node:<width$}  {network:<36}  {ready:>5}  {target:>6}  {cooling:>7}  {refilling:>6}  {hits:>8}  {misses:>8}  {waiting:>7}{drained}{at}"
+            "{node:<width$}  {network:<36}  {ready:>5}  {target:>6}  {cooling:>7}  {refilling:>9}  {hits:>8}  {misses:>8}  {waiting:>7}{at}{why}"
         )?;
     }
     writeln!(out, "\n{} spare ports of {} at most", report.held, report.budget)?;
     if report.short {
         writeln!(out, "Pods wait for the quota or for addresses: pools do not grow, and what comes free is for them.")?;
+    }
+    match report.held_up.filter(|_| !report.short) {
+        Some(HeldUp::Quota) => writeln!(
+            out,
+            "Pools do not grow: what the quota of ports has left is for pods ([pools] reserve). Raise it: openstack quota set --ports N PROJECT"
+        )?,
+        Some(HeldUp::Addresses) => writeln!(
+            out,
+            "Pools do not grow: the addresses that the pod subnets have left are for pods ([pools] reserve). Add a subnet: kuryr setup --pod-cidr MORE"
+        )?,
+        Some(HeldUp::Cloud) => {
+            writeln!(
+                out,
+                "Pools do not grow: Neutron did not make their last ports. It is tried again; the controller's log says why."
+            )?;
+        }
+        None => {}
     }
     Ok(())
 }
@@ -155,19 +179,36 @@ mod tests {
             misses: 3,
             waiting: 0,
             drained: true,
+            refused: false,
         };
-        let report = PoolReport { pools: vec![row], held: 3, budget: 500, leaving: 0, requests: 0, short: true };
-        let mut text = Vec::new();
-        print(&report, &mut text).unwrap();
-        let text = String::from_utf8(text).unwrap();
+        let report = PoolReport {
+            pools: vec![row],
+            held: 3,
+            budget: 500,
+            leaving: 0,
+            requests: 0,
+            short: true,
+            held_up: Some(HeldUp::Quota),
+        };
+        let told = |report: &PoolReport| {
+            let mut text = Vec::new();
+            print(report, &mut text).unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        let text = told(&report);
         for part in [
             "node0  00000000-0000-0000-0000-0000000000aa      2       2        1",
-            "drained  trunk 00000000-0000-0000-0000-0000000000bb",
+            "trunk 00000000-0000-0000-0000-0000000000bb  drained",
             "3 spare ports of 500",
             "Pods wait",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }
+        assert!(!text.contains("Pools do not grow"), "once is enough:\n{text}");
+        let grown = told(&PoolReport { short: false, ..report.clone() });
+        assert!(grown.contains("Pools do not grow: what the quota"), "{grown}");
+        let json = serde_json::to_string(&report).unwrap();
+        assert!(json.contains(r#""heldUp":"quota""#), "{json}");
     }
 
     #[test]
@@ -179,6 +220,28 @@ mod tests {
             "/pools/fill?node=node-0.a&network=00000000-0000-0000-0000-0000000000aa&count=7"
         );
         assert!(path(&Order::Drain { node: "a&count=9".into(), network: None }).is_err());
+    }
+
+    #[tokio::test]
+    async fn somebody_else_at_the_address_is_no_controller() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let other = says_nothing(listener);
+        let args = PoolsArgs { controller: Some(at), output: Output::Text, order: None };
+        let mut out = Vec::new();
+        let (told, ()) = tokio::join!(run(&args, at, &mut out), other);
+        let error = told.unwrap_err().to_string();
+        assert!(error.contains("is no controller (HTTP 404)"), "{error}");
+    }
+
+    /// Answers once, with nothing.
+    async fn says_nothing(listener: TcpListener) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = [0; 10];
+        stream.read_exact(&mut head).await.unwrap();
+        stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        stream.shutdown().await.unwrap();
     }
 
     #[tokio::test]

@@ -182,15 +182,15 @@ impl Allocator {
 
     /// A port for a pod.
     pub(crate) async fn allocate(&self, request: Request) -> Result<Allocated, PodError> {
-        let (pool, uid) = (self.shared.pool_of(&request), request.uid.clone());
-        let allocated = self.obtain(request).await;
+        let (key, uid, pool) = (request.key.clone(), request.uid.clone(), self.shared.pool_of(&request));
+        let allocated = self.find_or_make(request).await;
         if let Some(pool) = pool {
-            self.shared.answered(&pool, &uid);
+            self.shared.answered(pool, key, &uid, allocated.is_ok());
         }
         allocated
     }
 
-    async fn obtain(&self, request: Request) -> Result<Allocated, PodError> {
+    async fn find_or_make(&self, request: Request) -> Result<Allocated, PodError> {
         let (reply, answer) = oneshot::channel();
         let (key, uid, machine) = (request.key.clone(), request.uid.clone(), request.machine);
         // Nobody for whom a port is there waits behind those for whom ports are made.
@@ -299,6 +299,11 @@ impl Allocator {
         self.shared.look_is_due().await;
     }
 
+    /// No pod of this name waits for a port.
+    pub(crate) fn waits_no_more(&self, key: &ObjectKey) {
+        self.shared.waits_no_more(key);
+    }
+
     /// No pod waits for room.
     pub(crate) fn relieved(&self) {
         self.shared.relieved();
@@ -316,11 +321,11 @@ impl Allocator {
     }
 
     /// From now until the next restart a node's pools are to have so many ports ready at least, however little is asked for; 0: as many as
-    /// demand says. How many pools that are.
+    /// demand says. How many each of them is to have now, which is less where there is no room for more.
     ///
     /// # Errors
     /// There is no such pool.
-    pub fn fill_pools(&self, node: &str, network: Option<NetworkId>, count: usize) -> Result<usize, UnknownPool> {
+    pub fn fill_pools(&self, node: &str, network: Option<NetworkId>, count: usize) -> Result<Vec<usize>, UnknownPool> {
         self.shared.fill_pools(node, network, count)
     }
 

@@ -386,3 +386,26 @@ async fn where_there_is_no_room_for_it_a_port_that_was_made_for_a_pod_is_deleted
     assert_eq!(allocator.release(&made).await.unwrap(), Released::Deleted);
     assert_eq!(writes(&neutron), ["DELETE"]);
 }
+
+#[tokio::test]
+async fn a_pod_that_is_refused_waits_until_it_has_a_port_and_is_one_miss_however_often_it_tries() {
+    let neutron = Neutron::start().await;
+    let allocator = start(&neutron, Some(Settings { floor: 1, ceiling: 1, ..POOLS })).await;
+    filled(&neutron, &allocator, 1).await;
+    ask(&allocator, 0..1).await.remove(0).unwrap();
+    allocator.recorded(&request(0).key, &uid(0));
+    allocator.drain_pools("node0", None).unwrap();
+    neutron.set_quota(neutron.ports().len());
+    let row = || allocator.pools().unwrap().pools.remove(0);
+    for _ in 0..3 {
+        assert!(ask(&allocator, 1..3).await.iter().all(Result::is_err));
+        assert_eq!((row().waiting, row().hits, row().misses), (2, 1, 2));
+    }
+    // One is deleted, and the other one gets its port.
+    allocator.waits_no_more(&request(1).key);
+    assert_eq!(row().waiting, 1);
+    neutron.set_quota(100);
+    allocator.release(&vif(&neutron.ports()[0])).await.unwrap();
+    allocator.allocate(request(2)).await.unwrap();
+    assert_eq!((row().waiting, row().hits, row().misses), (0, 1, 2));
+}

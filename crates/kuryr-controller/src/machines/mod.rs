@@ -125,12 +125,22 @@ impl Machines {
             Ok((found, trunk)) => (Ok(found), trunk),
             Err(error) => (Err(error), None),
         };
-        self.found(&mut slot, machine, &found, trunk);
+        self.found(node, &mut slot, machine, &found, trunk);
         found
     }
 
     /// Remembers what was found of a machine, and has the room of its trunk known.
-    fn found(&self, slot: &mut Slot, machine: &Machine, found: &Result<Found, PodError>, trunk: Option<Trunk>) {
+    fn found(
+        &self,
+        node: &str,
+        slot: &mut Slot,
+        machine: &Machine,
+        found: &Result<Found, PodError>,
+        trunk: Option<Trunk>,
+    ) {
+        if let Ok(found) = found {
+            tracing::info!(node, port = %found.parent.port_id, pods = ?found.pods, "found the port of a node that is a virtual machine");
+        }
         if let Some(trunk) = trunk {
             self.begin(trunk.port_id, trunk.id);
             self.trunks.watch(trunk.id, trunk.sub_ports);
@@ -182,7 +192,6 @@ impl Machines {
     /// The port of a machine, and its trunk, among those that Neutron has shown.
     fn judge(&self, machine: &Machine, ports: &[Port], trunks: &[Trunk]) -> Result<(Found, Option<Trunk>), PodError> {
         let found = machine.parent(ports, trunks)?;
-        tracing::info!(port = %found.parent.port_id, pods = ?found.pods, "found the port of a node that is a virtual machine");
         match found.pods {
             Pods::Pairs | Pods::Addresses if !self.networks.contains(&found.network) => {
                 let (driver, port, network) = (machine.driver, found.parent.port_id, found.network);

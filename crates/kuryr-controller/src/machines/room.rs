@@ -124,7 +124,7 @@ impl Machines {
             Vec::new()
         };
         for (node, machine) in new {
-            let slot: Arc<tokio::sync::Mutex<Slot>> = self.state.lock().slots.entry(node).or_default().clone();
+            let slot: Arc<tokio::sync::Mutex<Slot>> = self.state.lock().slots.entry(node.clone()).or_default().clone();
             let mut slot = slot.lock().await;
             // A pod's look for it is newer.
             if !was_looked_for(&slot, &machine) {
@@ -133,7 +133,7 @@ impl Machines {
                     Ok((found, trunk)) => (Ok(found), trunk),
                     Err(error) => (Err(error), None),
                 };
-                self.found(&mut slot, &machine, &found, trunk);
+                self.found(&node, &mut slot, &machine, &found, trunk);
             }
         }
         Ok(())

@@ -78,6 +78,7 @@ impl Reconciler {
 
     pub(super) fn no_longer_waits(&self, key: &ObjectKey) {
         self.events.settled(key);
+        self.allocator.waits_no_more(key);
         let mut waiting = self.waiting.lock();
         if waiting.remove(key) {
             self.metrics.waiting(waiting.reasons());

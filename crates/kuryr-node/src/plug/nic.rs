@@ -20,7 +20,7 @@ pub(super) fn choose<'a>(
     let nic = match setting {
         Some(name) => links.iter().find(|link| link.name == name).ok_or_else(|| PlugError::BadNic {
             nic: name.to_owned(),
-            reason: "there is no interface of that name; correct the setting nic".to_owned(),
+            reason: "there is no interface of that name; correct [daemon] nic".to_owned(),
         })?,
         None => by_address(links, parent)?,
     };
@@ -50,11 +50,11 @@ fn by_address(links: &[Link], parent: Parent) -> Result<&Link, PlugError> {
         ([], []) => error(
             "no interface".to_owned(),
             true,
-            "is it the node's port, and has nobody changed the interface's address? Else set nic",
+            "is it the node's port, and has nobody changed the interface's address? Else set [daemon] nic",
         ),
         ([], several) | (several, _) => {
             let names: Vec<&str> = several.iter().map(|link| &*link.name).collect();
-            error(format!("the interfaces {}", names.join(" and ")), false, "say with the setting nic which it is")
+            error(format!("the interfaces {}", names.join(" and ")), false, "say in [daemon] nic which it is")
         }
     }
 }
@@ -108,7 +108,7 @@ mod tests {
     fn what_cannot_carry_pods_is_refused_with_what_to_do() {
         let error = chosen(&[link("ens3", "", 3)], None).unwrap_err();
         assert!(error.starts_with("no interface on this node has the Ethernet address 02:02"), "{error}");
-        assert!(chosen(&[], Some("ens9")).unwrap_err().contains("correct the setting nic"));
+        assert!(chosen(&[], Some("ens9")).unwrap_err().contains("correct [daemon] nic"));
         let narrow = Link { mtu: 1400, ..link("ens3", "", 2) };
         assert!(chosen(&[narrow], None).unwrap_err().contains("set it to 1442 or more"));
         let off = Link { up: false, ..link("ens3", "", 2) };

@@ -37,7 +37,7 @@ mod view;
 
 pub use breaker::Breaker;
 pub use demand::{Demand, Lead};
-pub use plan::{Bulk, BulkId, Headroom, Plan};
+pub use plan::{Bulk, BulkId, Headroom, HeldUp, Plan};
 pub use pools::{Back, Pools, Refusal};
 pub use reclaim::Shortage;
 pub use settings::Settings;

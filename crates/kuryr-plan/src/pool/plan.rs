@@ -3,6 +3,7 @@
 use super::{Breaker, Moment, PoolKey, Pools, grant, split, store::Store};
 use crate::subnets::Choice;
 use kuryr_model::{NetworkId, PortId, SubnetId};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -57,6 +58,20 @@ pub struct Plan {
     pub again: Option<Duration>,
     /// Some pools lack ports that could not be asked for now.
     pub short: bool,
+    /// Why, if that will not end by itself at once.
+    pub held_up: Option<HeldUp>,
+}
+
+/// Why pools do not get what they lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HeldUp {
+    /// The quota of ports is used up, but for what is left to pods.
+    Quota,
+    /// No subnet has addresses but those that are left to pods.
+    Addresses,
+    /// The cloud did not do what it was asked for last.
+    Cloud,
 }
 
 /// Time between two plans while pools are larger than they are at rest, unless they are to shrink sooner.
@@ -105,7 +120,24 @@ impl Pools {
         let asked: usize = bulks.iter().flat_map(|bulk| &bulk.parts).map(|(_, count)| count).sum();
         let short = asked < lacking;
         let again = self.again(now, short && self.bulks.is_empty(), &targets);
-        Plan { bulks, delete, again, short }
+        Plan { bulks, delete, again, short, held_up: self.held_up(now, lacking > 0, headroom) }
+    }
+
+    /// Why the next ports cannot be asked for, if some are lacking or what was refused is just tried again.
+    fn held_up(&self, now: Moment, lacking: bool, headroom: &Headroom) -> Option<HeldUp> {
+        let tried = |breaker: Breaker| matches!(breaker, Breaker::Probing { .. });
+        let refused = |breaker: Breaker| tried(breaker) || lacking && breaker != Breaker::Closed;
+        let full = |choice: &Choice| self.most(choice, &headroom.subnets, now) == 0;
+        let one_is_tried = || self.choices.iter().any(|choice| self.breakers.get(choice).is_some_and(|it| tried(*it)));
+        if refused(self.cloud) {
+            Some(HeldUp::Cloud)
+        } else if refused(self.quota) || lacking && headroom.quota.is_some_and(|left| left <= self.settings.reserve) {
+            Some(HeldUp::Quota)
+        } else if (lacking || one_is_tried()) && self.choices.iter().all(full) {
+            Some(HeldUp::Addresses)
+        } else {
+            None
+        }
     }
 
     /// How many more ports may be made. Those that leave count until they are gone.

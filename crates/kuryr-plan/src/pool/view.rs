@@ -1,6 +1,6 @@
 //! What people are told about pools.
 
-use super::{Moment, PoolKey, Pools};
+use super::{Breaker, Moment, PoolKey, Pools};
 
 /// One pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct PoolView {
     pub waiting: usize,
     /// An operator drained it.
     pub drained: bool,
+    /// Its trunk did not take the last port.
+    pub refused: bool,
 }
 
 /// All pools together.
@@ -57,15 +59,16 @@ impl Pools {
                 misses: store.misses,
                 waiting: store.waiting.len(),
                 drained: store.drained,
+                refused: store.breaker != Breaker::Closed,
             }
         };
         self.stores.iter().zip(targets).map(view).collect()
     }
 
-    /// Whether pods wait for ports that are made for them, or pools for theirs.
+    /// Whether ports are being made for pools, or for more than so many pods.
     #[must_use]
-    pub fn is_waited_for(&self) -> bool {
-        !self.bulks.is_empty() || self.stores.values().any(|store| !store.waiting.is_empty())
+    pub fn is_waited_for(&self, besides: usize) -> bool {
+        !self.bulks.is_empty() || self.stores.values().map(|store| store.waiting.len()).sum::<usize>() > besides
     }
 
     /// All together.

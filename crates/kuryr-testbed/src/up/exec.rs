@@ -1,8 +1,8 @@
-//! Runs a command of this machine in the network of a pod of the world that `up` has started.
+//! Runs a command of this machine in the network of a pod of the world that `up` has started, or where its controller runs.
 //!
 //! The namespaces' files are mounted where only the testbed sees them, so they are reached through the testbed's process.
 
-use super::files::{FOLDER, Running};
+use super::files::{CLOUDS, CONFIG, FOLDER, KUBECONFIG, Running};
 use anyhow::{Context, bail, ensure};
 use kuryr_node::attachments::Attachment;
 use nix::sched::{CloneFlags, setns};
@@ -25,7 +25,12 @@ pub struct Args {
     pub namespace: String,
 
     /// The pod
-    pub pod: String,
+    #[arg(required_unless_present = "controller")]
+    pub pod: Option<String>,
+
+    /// Where the controller runs, in place of a pod, with its configuration and credentials: as for kuryr pools
+    #[arg(long, conflicts_with = "pod")]
+    pub controller: bool,
 
     /// The command and its arguments
     #[arg(required = true, last = true)]
@@ -40,17 +45,30 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let running = Running::read(&args.folder)?;
     let process = PathBuf::from(format!("/proc/{}", running.pid));
     ensure!(process.exists(), "the world of {} has ended; start one with `kuryr-testbed up`", args.folder.display());
-    let Some(netns) = find(&running.folder, &args.namespace, &args.pod)? else {
-        bail!("pod {}/{} is plugged on no node; `kubectl get kuryrports -A` tells more", args.namespace, args.pod);
+    let netns = match &args.pod {
+        None => process.join("ns/net"),
+        Some(pod) => match find(&running.folder, &args.namespace, pod)? {
+            // An absolute path would forget what it is joined to.
+            Some(netns) => process.join("root").join(netns.strip_prefix("/").unwrap_or(&netns)),
+            None => {
+                bail!("pod {}/{pod} is plugged on no node; `kubectl get kuryrports -A` tells more", args.namespace)
+            }
+        },
     };
     let refused = || format!("this user may not enter the world of process {}", running.pid);
     join_user_namespace(&process).with_context(refused)?;
-    // An absolute path would forget what it is joined to.
-    let path = process.join("root").join(netns.strip_prefix("/").unwrap_or(&netns));
-    let file = File::open(&path).with_context(refused)?;
+    let file = File::open(&netns).with_context(refused)?;
     setns(file, CloneFlags::CLONE_NEWNET).with_context(refused)?;
     let (program, rest) = args.command.split_first().context("no command")?;
-    Err(Command::new(program).args(rest).exec()).with_context(|| format!("cannot run {program}"))
+    let mut command = Command::new(program);
+    if args.controller {
+        let at = |name| running.folder.join(name);
+        command
+            .env("KUBECONFIG", at(KUBECONFIG))
+            .env("OS_CLIENT_CONFIG_FILE", at(CLOUDS))
+            .env("KURYR_CONFIG", at(CONFIG));
+    }
+    Err(command.args(rest).exec()).with_context(|| format!("cannot run {program}"))
 }
 
 /// An ordinary user's world is in a user namespace of its own.

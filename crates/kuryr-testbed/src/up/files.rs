@@ -14,9 +14,11 @@ use std::{
 use tempfile::TempDir;
 
 /// How to reach the API server.
-const KUBECONFIG: &str = "kubeconfig";
+pub(super) const KUBECONFIG: &str = "kubeconfig";
 /// How to reach the cloud.
-const CLOUDS: &str = "clouds.yaml";
+pub(super) const CLOUDS: &str = "clouds.yaml";
+/// The configuration of the world's Kuryr, in the world's own folder.
+pub(super) const CONFIG: &str = "kuryr.toml";
 /// The variables that name both, for a shell.
 const ENV: &str = "env";
 /// Where the running world is.
@@ -87,9 +89,10 @@ impl Files {
     fn exports(&self) -> String {
         let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
         format!(
-            "export KUBECONFIG={}\nexport OS_CLIENT_CONFIG_FILE={} OS_CLOUD=kuryr\nexport {FOLDER}={}\n",
+            "export KUBECONFIG={}\nexport OS_CLIENT_CONFIG_FILE={} OS_CLOUD=kuryr\nexport KURYR_CONFIG={}\nexport {FOLDER}={}\n",
             quoted(&self.folder.join(KUBECONFIG)),
             quoted(&self.folder.join(CLOUDS)),
+            quoted(&self.logs.join(CONFIG)),
             quoted(&self.folder),
         )
     }
@@ -116,13 +119,15 @@ Then, for instance:
   kubectl run one --image=any     # images are not run: a pod is its network, with --command one of this machine's programs
   kubectl run two --image=any
   kubectl get pods,kuryrports -o wide
-  openstack port list --long      # the ports under their pods' names
+  openstack port list --long      # the ports under their pods' names; kuryr-pool is a spare one
   {testbed} exec one -- ping -c 3 ADDRESS
   {kuryr} status
   {kuryr} audit
+  {testbed} exec --controller -- {kuryr} pools --controller {controller}
   kubectl delete pod one two
 ",
             nodes = world.nodes.len(),
+            controller = world.kuryr.first_address().map_or_else(|| "ADDRESS:PORT".to_owned(), |it| it.to_string()),
             kubernetes = kubernetes.url(),
             keystone = cloud.auth_url(),
             user = cloud.user(),

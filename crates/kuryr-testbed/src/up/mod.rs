@@ -100,8 +100,10 @@ async fn serve(args: &Args, netns: &Path, kubernetes: StdListener, cloud: StdLis
     let interrupted = interrupted()?;
     let mut interrupted = std::pin::pin!(interrupted);
     say("Starting a cloud, a cluster and Kuryr ...");
-    let config =
-        EmbeddedConfig { nodes: args.nodes.into(), latency: args.latency.into(), ..EmbeddedConfig::new(netns) };
+    // Pools as they are by default, and ports that a person recognizes.
+    let settings = "[pools]\nport_names = true\n".to_owned();
+    let (nodes, latency) = (args.nodes.into(), args.latency.into());
+    let config = EmbeddedConfig { nodes, latency, settings, ..EmbeddedConfig::new(netns) };
     // What has been made when this is dropped goes with it.
     let world = tokio::select! {
         world = World::embedded(config) => world?,

@@ -173,6 +173,12 @@ impl Kuryr {
         Ok(get(&format!("http://{listen}/metrics")).await?.1)
     }
 
+    /// Where the first controller serves that, if there is one.
+    #[must_use]
+    pub fn first_address(&self) -> Option<SocketAddr> {
+        self.controllers.values().map(|(_, listen)| *listen).next()
+    }
+
     /// Where a controller serves health, metrics and pools.
     #[must_use]
     pub fn controller_address(&self, number: usize) -> Option<SocketAddr> {

@@ -314,7 +314,7 @@ fn pods_of_virtual_machines_are_where_their_kuryr_ports_say() {
     let mut without = nested("vlan", &[]);
     without.trunks.clear();
     let found = compare(&without);
-    assert!(found.len() == 1 && found[0].what.contains("its 1 pods are cut off"), "{found:?}");
+    assert!(found.len() == 1 && found[0].what.contains("pods cut off: 1"), "{found:?}");
 
     let mut shared = nested("macvlan", &[]);
     let vif = shared.view.kuryr_ports[1].spec.vifs[0].clone();

@@ -44,9 +44,12 @@ fn on_trunk(world: &World, parent: PortId, vifs: &[(&KuryrPort, &Vif)], findings
     let Some((first, _)) = vifs.first() else { return };
     let Some(trunk) = world.trunks.iter().find(|trunk| trunk.port_id == parent) else {
         let node = &first.spec.node_name;
-        let what = format!("port {parent} of node {node} is no trunk's parent: its {} pods are cut off", vifs.len());
-        let fix = "openstack network trunk create --parent-port PORT NAME; then restart the controller";
-        return findings.push(finding(Kind::Missing, "trunk", &parent, what, fix));
+        let what = format!("port {parent} of the node is no trunk's parent, or gone; pods cut off: {}", vifs.len());
+        let fix = format!(
+            "openstack network trunk create --parent-port {parent} NAME; if the port is gone, give the machine another one with a trunk, and \
+             start its pods anew"
+        );
+        return findings.push(finding(Kind::Missing, "trunk of node", node, what, &fix));
     };
     for (held, vif) in vifs {
         let there = trunk.sub_ports.iter().find(|subport| subport.port_id == vif.port_id);

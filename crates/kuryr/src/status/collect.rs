@@ -253,6 +253,10 @@ async fn daemon(address: SocketAddr) -> Daemon {
     match tokio::time::timeout(PATIENCE, ask).await {
         Err(_) => Daemon::Unknown(format!("no answer from {address} within {} s", PATIENCE.as_secs())),
         Ok(Ok((200, _))) => Daemon::Ready,
+        // As where this command runs something else may have the node's address.
+        Ok(Ok((status, why))) if why.trim().is_empty() => {
+            Daemon::Unknown(format!("what answers at {address} is no daemon (HTTP {status})"))
+        }
         Ok(Ok((_, why))) => Daemon::NotReady(why.trim().replace('\n', "; ")),
         Ok(Err(error)) => match error.downcast_ref::<io::Error>().map(io::Error::kind) {
             Some(io::ErrorKind::ConnectionRefused) => Daemon::Absent(address),

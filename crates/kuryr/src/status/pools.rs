@@ -51,8 +51,7 @@ pub(super) fn pools(
     if without.len() > NAMED {
         named = format!("{named} and {} more", without.len() - NAMED);
     }
-    let fix =
-        "new pods there wait for Neutron; if it lasts: kuryr pools, and the controller's log says what Neutron refuses";
+    let fix = "new pods there wait for Neutron; if it lasts, kuryr pools says why there are none";
     here(State::Note, format!("{detail}; none on {named}"), fix)
 }
 

@@ -10,7 +10,7 @@ use futures::{
 use kuryr_model::{PortId, SegmentationId, TrunkId};
 use kuryr_plan::{
     nested::{Found, Machine},
-    pool::{Back, BulkId, Headroom, Plan},
+    pool::{Back, BulkId, Headroom, HeldUp, Plan},
 };
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -110,11 +110,15 @@ impl<'a> Work<'a> {
             self.question.push(shared.headroom().boxed());
         }
         // Nothing is made before it is known how much may be.
+        let sure = known.is_some();
         let mut headroom = match known {
             Some((headroom, _)) => headroom.clone(),
             None => Headroom { quota: Some(0), ..Headroom::default() },
         };
-        let Plan { bulks, delete, again, short: _ } = state.pools.plan(now, &headroom);
+        let Plan { bulks, delete, again, short: _, held_up } = state.pools.plan(now, &headroom);
+        if sure || held_up.is_none() {
+            state.is_held_up(held_up);
+        }
         state.delete.extend(delete);
         for bulk in bulks {
             let count: usize = bulk.parts.iter().map(|(_, count)| count).sum();
@@ -133,8 +137,8 @@ impl<'a> Work<'a> {
         for id in state.delete.drain(..count) {
             self.deletes.push(shared.withdraw(id).boxed());
         }
-        // That can wait longest.
-        let most = if state.pools.is_waited_for() { 0 } else { NAMINGS };
+        // That can wait longest. Pods that were refused a port may wait for days.
+        let most = if state.pools.is_waited_for(state.waits.len()) { 0 } else { NAMINGS };
         let count = most.saturating_sub(self.namings.len());
         let free = state.rename.keys().filter(|id| !self.named.contains(*id)).take(count).copied();
         for id in free.collect::<Vec<_>>() {
@@ -174,6 +178,23 @@ impl<'a> Work<'a> {
     }
 }
 
+impl State {
+    /// Remembers why pools do not get what they lack, and says so when it is news.
+    fn is_held_up(&mut self, why: Option<HeldUp>) {
+        if why == self.held_up {
+            return;
+        }
+        self.held_up = why;
+        let because = match why {
+            None => return tracing::info!("pools get their ports again"),
+            Some(HeldUp::Quota) => "the quota of ports has nothing left but the reserve for pods",
+            Some(HeldUp::Addresses) => "the pod subnets have nothing left but the reserve for pods",
+            Some(HeldUp::Cloud) => "the last spare ports were not made; that is tried again",
+        };
+        tracing::info!(because, "pools do not grow");
+    }
+}
+
 impl Shared {
     /// Takes a port off its trunk; if that fails, it is to be tried again when this ends.
     async fn leave(&self, trunk: TrunkId, id: PortId) -> Result<(), PodError> {
@@ -189,6 +210,9 @@ impl Shared {
     fn was_placed(&self, spares: &Spares, id: PortId, placed: &Result<SegmentationId, PodError>) {
         if let Err(error) = placed {
             tracing::info!(port = %id, reason = %error, "a spare port does not get on its trunk");
+            if matches!(error, PodError::TrunkGone(_)) {
+                self.look_soon(Duration::ZERO);
+            }
         }
         let mut state = spares.state.lock();
         if state.pools.placed(id, placed.is_ok(), self.now()) == Back::Delete {

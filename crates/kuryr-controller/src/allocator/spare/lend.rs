@@ -103,15 +103,30 @@ impl Shared {
         }
     }
 
-    /// A pod that found no spare port has its answer.
-    pub(in crate::allocator) fn answered(&self, pool: &PoolKey, uid: &PodUid) {
-        if let Some(spares) = &self.spares {
-            let mut state = spares.state.lock();
-            state.pools.waits_no_more(pool, uid);
-            // That is what waits for nobody to wait.
-            if !state.rename.is_empty() {
-                spares.changed.notify_one();
+    /// A pod has its answer: a port, or why there is none. Until it has one it waits, over however many tries.
+    pub(in crate::allocator) fn answered(&self, pool: PoolKey, key: ObjectKey, uid: &PodUid, has_one: bool) {
+        let Some(spares) = &self.spares else { return };
+        let mut state = spares.state.lock();
+        if has_one {
+            state.pools.waits_no_more(&pool, uid);
+            state.waits.remove(&key);
+        } else {
+            let now = (pool, uid.clone());
+            match state.waits.insert(key, now.clone()) {
+                Some(before) if before != now => state.pools.waits_no_more(&before.0, &before.1),
+                _ => {}
             }
+        }
+        spares.changed.notify_one();
+    }
+
+    /// No pod of this name waits for a port.
+    pub(in crate::allocator) fn waits_no_more(&self, key: &ObjectKey) {
+        let Some(spares) = &self.spares else { return };
+        let mut state = spares.state.lock();
+        if let Some((pool, uid)) = state.waits.remove(key) {
+            state.pools.waits_no_more(&pool, &uid);
+            spares.changed.notify_one();
         }
     }
 
@@ -126,6 +141,10 @@ impl Shared {
 
     /// A port did not get where the machine carries it. If it was lent and never will, its pod is to get another one.
     pub(in crate::allocator) fn not_settled(&self, uid: &PodUid, port: PortId, error: &PodError) {
+        if matches!(error, PodError::TrunkGone(_)) {
+            // Only the next look tells whose pods are cut off.
+            self.look_soon(Duration::ZERO);
+        }
         let never = match error {
             PodError::Trunk(trouble) => *trouble != Trouble::Full,
             PodError::Cloud(error) => error.is_about_subports(),

@@ -31,11 +31,11 @@ mod view;
 
 use super::{Request, Shared};
 use crate::{index::Index, topology::Topology};
-use kuryr_model::{NetworkId, PortId, SecurityGroupId, TrunkId, neutron::Port};
+use kuryr_model::{NetworkId, ObjectKey, PodUid, PortId, SecurityGroupId, TrunkId, neutron::Port};
 use kuryr_openstack::network::PortUpdate;
 use kuryr_plan::{
     nested::{Found, Pods},
-    pool::{Place, PoolKey, Pools, Settings},
+    pool::{HeldUp, Place, PoolKey, Pools, Settings},
     subnets::Choice,
 };
 use missed::MARKINGS;
@@ -109,8 +109,12 @@ struct State {
     delete: Vec<PortId>,
     /// What is to change of ports for people, when there is time.
     rename: HashMap<PortId, PortUpdate>,
+    /// Pods that found no port and have none yet, and in which pool.
+    waits: HashMap<ObjectKey, (PoolKey, PodUid)>,
     /// Pods wait for room.
     short: bool,
+    /// Why pools do not get what they lack.
+    held_up: Option<HeldUp>,
 }
 
 /// A port that is not spare.
@@ -152,7 +156,9 @@ impl Spares {
             unfit: HashMap::new(),
             delete: Vec::new(),
             rename: HashMap::new(),
+            waits: HashMap::new(),
             short: false,
+            held_up: None,
         };
         let (look, _) = watch::channel(None);
         Self {

@@ -1,9 +1,9 @@
 //! What people are told about pools, and may tell them.
 
-use super::Spares;
+use super::{Spares, State};
 use crate::allocator::Shared;
 use kuryr_model::NetworkId;
-use kuryr_plan::pool::{Place, PoolKey, PoolView};
+use kuryr_plan::pool::{HeldUp, Place, PoolKey, PoolView};
 use serde::{Deserialize, Serialize};
 
 /// One pool.
@@ -30,8 +30,10 @@ pub struct PoolRow {
     pub misses: u64,
     /// Of these, those that still have none.
     pub waiting: usize,
-    /// It is kept empty: an operator drained it, or its ports cannot be plugged.
+    /// It is kept empty: an operator drained it.
     pub drained: bool,
+    /// It is kept empty for some time: ports for it cannot be plugged, or its trunk does not take them.
+    pub refused: bool,
 }
 
 /// All pools.
@@ -50,6 +52,8 @@ pub struct PoolReport {
     pub requests: usize,
     /// Pods wait because the quota or the subnets are used up, so pools do not grow.
     pub short: bool,
+    /// Why else pools do not get the ports that they should have.
+    pub held_up: Option<HeldUp>,
 }
 
 /// There is no such pool.
@@ -72,12 +76,13 @@ impl Shared {
         let state = spares.state.lock();
         let totals = state.pools.totals();
         PoolReport {
-            pools: state.pools.view(self.now()).iter().map(|view| row(view, state.open.get(&view.key.place))).collect(),
+            pools: state.pools.view(self.now()).iter().map(|view| state.row(view)).collect(),
             held: totals.held,
             budget: totals.budget,
             leaving: totals.leaving,
             requests: totals.requests,
             short: state.short,
+            held_up: state.held_up,
         }
     }
 
@@ -86,7 +91,7 @@ impl Shared {
         node: &str,
         network: Option<NetworkId>,
         count: usize,
-    ) -> Result<usize, UnknownPool> {
+    ) -> Result<Vec<usize>, UnknownPool> {
         let spares = self.spares.as_ref().ok_or(UnknownPool::Off)?;
         let keys = self.pools_of(spares, node, network)?;
         let mut state = spares.state.lock();
@@ -95,7 +100,8 @@ impl Shared {
             state.pools.fill(key, count);
         }
         spares.changed.notify_one();
-        Ok(keys.len())
+        let all = state.pools.view(self.now()).into_iter();
+        Ok(all.filter(|view| keys.contains(&view.key)).map(|view| view.target).collect())
     }
 
     pub(in crate::allocator) fn drain_pools(
@@ -133,19 +139,24 @@ impl Shared {
     }
 }
 
-fn row(view: &PoolView, node: Option<&String>) -> PoolRow {
-    let place = view.key.place.to_string();
-    PoolRow {
-        node: node.unwrap_or(&place).clone(),
-        place,
-        network: view.key.network,
-        ready: view.ready,
-        cooling: view.cooling,
-        refilling: view.refilling,
-        target: view.target,
-        hits: view.hits,
-        misses: view.misses,
-        waiting: view.waiting,
-        drained: view.drained,
+impl State {
+    fn row(&self, view: &PoolView) -> PoolRow {
+        let place = view.key.place.to_string();
+        // Such a pool is drained, and by nobody.
+        let unfit = self.unfit.contains_key(&view.key);
+        PoolRow {
+            node: self.open.get(&view.key.place).unwrap_or(&place).clone(),
+            place,
+            network: view.key.network,
+            ready: view.ready,
+            cooling: view.cooling,
+            refilling: view.refilling,
+            target: view.target,
+            hits: view.hits,
+            misses: view.misses,
+            waiting: view.waiting,
+            drained: view.drained && !unfit,
+            refused: view.refused || unfit,
+        }
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::pool::{Back, Refusal, Shortage};
+use crate::pool::{Back, HeldUp, Refusal, Shortage};
 
 #[test]
 fn every_node_gets_its_floor_and_then_there_is_peace() {
@@ -144,6 +144,38 @@ fn a_quota_refusal_stops_all_pools_until_something_is_deleted() {
     stage.pools.answered(probe.id, Ok(made), stage.now);
     stage.work();
     assert_eq!(stage.ready(1), 2);
+}
+
+#[test]
+fn who_asks_why_pools_do_not_grow_is_told() {
+    let held_up = |refusal: Option<Refusal>, headroom: &Headroom| {
+        let mut pools = Pools::new(Settings { reserve: 5, ..SETTINGS }, vec![choice(0, &[1])]);
+        pools.open(&place(0), 110, seconds(0));
+        if let Some(refusal) = refusal {
+            let bulk = pools.plan(seconds(0), &Headroom::default()).bulks.remove(0);
+            pools.answered(bulk.id, Err(refusal), seconds(1));
+        }
+        let first = pools.plan(seconds(1), headroom).held_up;
+        // While one is tried it is not known to be better, and when there are enough nobody is held up.
+        let probe = pools.plan(seconds(100), headroom);
+        assert_eq!(probe.held_up.is_some(), first.is_some(), "{first:?}");
+        for bulk in probe.bulks {
+            let keys = bulk.parts.iter().flat_map(|(key, count)| vec![key; *count]);
+            let made = (1..).zip(keys).map(|(n, key)| (key.clone(), port(n, &bulk.choice, &key.place))).collect();
+            pools.answered(bulk.id, Ok(made), seconds(100));
+        }
+        pools.close(&place(0));
+        assert_eq!(pools.plan(seconds(101), headroom).held_up, None);
+        first
+    };
+    let left = |quota, addresses| Headroom { quota, subnets: [(choice(0, &[1]).subnets[0], addresses)].into() };
+    assert_eq!(held_up(None, &Headroom::default()), None);
+    assert_eq!(held_up(None, &left(Some(6), 6)), None);
+    assert_eq!(held_up(None, &left(Some(5), 100)), Some(HeldUp::Quota), "they are for pods");
+    assert_eq!(held_up(None, &left(None, 5)), Some(HeldUp::Addresses), "they are for pods");
+    assert_eq!(held_up(Some(Refusal::Quota), &Headroom::default()), Some(HeldUp::Quota));
+    assert_eq!(held_up(Some(Refusal::Full), &Headroom::default()), Some(HeldUp::Addresses));
+    assert_eq!(held_up(Some(Refusal::Other), &Headroom::default()), Some(HeldUp::Cloud));
 }
 
 #[test]
