@@ -50,8 +50,9 @@ struct Ports {
     quota: Option<usize>,
     fates: VecDeque<Fate>,
     refuse_lists: bool,
+    refuse_tags: bool,
     late: Vec<Value>,
-    /// `POST 3`, `GET`, `DELETE`.
+    /// `POST 3`, `GET`, `PUT`, `PUT tags`, `DELETE`.
     log: Vec<String>,
 }
 
@@ -98,6 +99,11 @@ impl Neutron {
     /// From now on it lists nothing.
     pub(crate) fn refuse_lists(&self, refuse: bool) {
         self.state.lock().refuse_lists = refuse;
+    }
+
+    /// From now on it changes no tags.
+    pub(crate) fn refuse_tags(&self, refuse: bool) {
+        self.state.lock().refuse_tags = refuse;
     }
 
     /// The security groups of a port.
@@ -184,6 +190,19 @@ async fn serve(State(neutron): State<Neutron>, request: Request) -> Response {
                     let error = json!({"type": "OverQuota", "message": message, "detail": ""});
                     answer(409, json!({"NeutronError": error}))
                 }
+            }
+        }
+        Method::PUT if parts.uri.path().ends_with("/tags") => {
+            state.log.push("PUT tags".to_owned());
+            let id = parts.uri.path().rsplit('/').nth(1).unwrap();
+            let tags = serde_json::from_slice::<Value>(&body).unwrap()["tags"].clone();
+            let refused = state.refuse_tags;
+            match state.there.get_mut(id).filter(|_| !refused) {
+                Some(port) => {
+                    port["tags"] = tags.clone();
+                    answer(200, json!({"tags": tags}))
+                }
+                None => answer(404, json!({"NeutronError": {"type": "TagNotFound", "message": "", "detail": ""}})),
             }
         }
         Method::PUT => {

@@ -177,6 +177,7 @@ impl Shared {
         let unusable = result.is_err();
         if !unusable {
             self.policies.has(id, &request.uid, &port.security_groups);
+            self.has_own(request, &port);
         }
         if reply.send(result).is_err() || unusable {
             // One that was found and is unusable is in no KuryrPort: it would have been unusable then, too.

@@ -226,8 +226,11 @@ impl Allocator {
         Ok(Released::Deleted)
     }
 
-    /// Deletes a port that no `KuryrPort` names. That it is gone already is success.
+    /// Deletes a port that no `KuryrPort` names, unless it came to a pool since it was listed. That it is gone already is success.
     pub(crate) async fn discard(&self, port: &Port) -> Result<(), PodError> {
+        if self.shared.is_of_pool(port.id) {
+            return Ok(());
+        }
         self.shared.discard(port).await
     }
 
@@ -445,6 +448,9 @@ impl Shared {
         let ours = Filter::new().any("tags-any", uids.iter().map(|uid| Purpose::Pod(uid.clone())));
         let network = self.cloud.network();
         let network = if background { network.background() } else { network };
-        Ok(network.ports().list(&ours).await?)
+        let mut ports = network.ports().list(&ours).await?;
+        // It may have been a pod's when Neutron looked.
+        ports.retain(|port| !self.is_of_pool(port.id));
+        Ok(ports)
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     lean::{NodeState, Said},
 };
 use futures::future::join_all;
-use kuryr_model::Host;
+use kuryr_model::{Host, Mark};
 use kuryr_plan::{fullness::Notice, pool::Settings};
 use prometheus_client::registry::Registry;
 
@@ -318,6 +318,73 @@ async fn a_suspect_gets_a_spare_port_although_nobody_can_look_for_its_own() {
     allocator.drain_pools("node0", None).unwrap();
     allocator.suspect(&request(2).key, &uid(2));
     assert!(ask(&allocator, 2..3).await.remove(0).is_err(), "there may be one already");
+}
+
+#[tokio::test]
+async fn a_port_that_was_made_for_a_pod_is_spare_when_the_pod_goes() {
+    let neutron = Neutron::start().await;
+    let allocator = start(&neutron, Some(Settings { floor: 0, ceiling: 0, ..POOLS })).await;
+    filled(&neutron, &allocator, 0).await;
+    let made = ask(&allocator, 0..1).await.remove(0).unwrap().vif;
+    allocator.recorded(&request(0).key, &uid(0));
+    let before = allocator.list_all().await.unwrap();
+    neutron.take_log();
+    assert_eq!(allocator.release(&made).await.unwrap(), Released::Kept);
+    assert_eq!(writes(&neutron).first().map(String::as_str), Some("PUT tags"));
+    let after = allocator.list_all().await.unwrap();
+    let mark = Mark::read(&"ours".into(), &after[0].tags).unwrap();
+    assert_eq!((after.len(), mark.purpose), (1, Purpose::Pool));
+    // Who looked before that takes it for a port of a pod that is gone.
+    allocator.discard(&before[0]).await.unwrap();
+    assert_eq!(neutron.ports(), [made.port_id.to_string()]);
+    let next = ask(&allocator, 1..2).await.remove(0).unwrap();
+    assert_eq!(next.vif.port_id, made.port_id);
+    allocator.discard(&before[0]).await.unwrap();
+    assert_eq!(allocator.sweep(&Sweep { uid: uid(0), keep: [].into() }).await.unwrap(), 0);
+    assert_eq!(neutron.ports(), [made.port_id.to_string()], "it is the next one's");
+    while allocator.list_all().await.unwrap()[0].device_id != *"" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_given_back_twice_stays_spare() {
+    let neutron = Neutron::start().await;
+    let allocator = start(&neutron, Some(Settings { floor: 1, ceiling: 1, ..POOLS })).await;
+    filled(&neutron, &allocator, 1).await;
+    let [spare, made] = [0, 1].map(|n| allocator.allocate(request(n)));
+    for (n, port) in [spare.await.unwrap().vif, made.await.unwrap().vif].into_iter().enumerate() {
+        allocator.recorded(&request(n).key, &uid(n));
+        // The KuryrPort was changed meanwhile, so its finalizer is still there, and the step is done again.
+        for _ in 0..2 {
+            assert_eq!(allocator.release(&port).await.unwrap(), Released::Kept);
+        }
+        assert!(neutron.ports().contains(&port.port_id.to_string()));
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_cannot_be_marked_is_deleted_with_its_pod() {
+    let neutron = Neutron::start().await;
+    let allocator = start(&neutron, Some(Settings { floor: 0, ceiling: 0, ..POOLS })).await;
+    filled(&neutron, &allocator, 0).await;
+    let made = ask(&allocator, 0..1).await.remove(0).unwrap().vif;
+    allocator.recorded(&request(0).key, &uid(0));
+    neutron.refuse_tags(true);
+    assert_eq!(allocator.release(&made).await.unwrap(), Released::Deleted);
+    assert_eq!(neutron.ports(), [""; 0]);
+}
+
+#[tokio::test]
+async fn where_there_is_no_room_for_it_a_port_that_was_made_for_a_pod_is_deleted_with_it() {
+    let neutron = Neutron::start().await;
+    let allocator = start(&neutron, Some(Settings { floor: 0, ceiling: 0, budget: 0, ..POOLS })).await;
+    filled(&neutron, &allocator, 0).await;
+    let made = ask(&allocator, 0..1).await.remove(0).unwrap().vif;
+    allocator.recorded(&request(0).key, &uid(0));
+    neutron.take_log();
+    assert_eq!(allocator.release(&made).await.unwrap(), Released::Deleted);
+    assert_eq!(writes(&neutron), ["DELETE"]);
 }
 
 #[tokio::test]

@@ -165,9 +165,23 @@ impl Machines {
         self.trunks.room(trunk).map(|room| room.free)
     }
 
-    /// Puts a port on a trunk; the id that it has there.
-    pub(crate) async fn place(&self, trunk: TrunkId, port: PortId) -> Result<SegmentationId, PodError> {
-        let error = match self.trunks.place(trunk, port).await {
+    /// Puts a pod's port on a trunk; the id that it has there.
+    async fn place(&self, trunk: TrunkId, port: PortId) -> Result<SegmentationId, PodError> {
+        self.outcome(trunk, port, self.trunks.place(trunk, port).await)
+    }
+
+    /// The same for a spare port.
+    pub(crate) async fn place_spare(&self, trunk: TrunkId, port: PortId) -> Result<SegmentationId, PodError> {
+        self.outcome(trunk, port, self.trunks.place_spare(trunk, port).await)
+    }
+
+    fn outcome(
+        &self,
+        trunk: TrunkId,
+        port: PortId,
+        result: Result<SegmentationId, TrunkError>,
+    ) -> Result<SegmentationId, PodError> {
+        let error = match result {
             Ok(id) => {
                 self.placed.notify_one();
                 return Ok(id);

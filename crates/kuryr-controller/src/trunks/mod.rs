@@ -9,7 +9,7 @@
 //!
 //! Invariants
 //! - Each trunk has one task, which has one request under way: Neutron stumbles over two. Trunks do not wait for each other.
-//! - What is asked for meanwhile leaves in the next request, together.
+//! - What is asked for meanwhile leaves in the next request, together; what pods wait for before spare ports.
 //! - An id is told only when Neutron has shown it, and stays its port's until [`Trunks::leave`] has ended well.
 
 mod task;
@@ -75,14 +75,26 @@ impl Trunks {
         self.ask(trunk, Ask::Begin { told: told.into_iter().collect(), ours: ours.into_iter().collect() });
     }
 
-    /// Puts a port on a trunk; the id that it has there. A port that is there already keeps its id, and where that was told before it is
-    /// told again without any request.
+    /// Puts a pod's port on a trunk; the id that it has there. A port that is there already keeps its id, and where that was told before it
+    /// is told again without any request.
     ///
     /// # Errors
     /// It is not on the trunk. It is tried until [`Self::leave`] is called; calling this again waits for it again.
     pub async fn place(&self, trunk: TrunkId, port: PortId) -> Result<SegmentationId, TrunkError> {
+        self.put(trunk, port, false).await
+    }
+
+    /// The same for a port that is nobody's yet: those of pods go before it.
+    ///
+    /// # Errors
+    /// As those of [`Self::place`].
+    pub async fn place_spare(&self, trunk: TrunkId, port: PortId) -> Result<SegmentationId, TrunkError> {
+        self.put(trunk, port, true).await
+    }
+
+    async fn put(&self, trunk: TrunkId, port: PortId, spare: bool) -> Result<SegmentationId, TrunkError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(trunk, Ask::Place { port, reply });
+        self.ask(trunk, Ask::Place { port, spare, reply });
         answer.await.map_err(|_| TrunkError::Stopping)?
     }
 

@@ -29,7 +29,7 @@ type Left = oneshot::Sender<Result<(), TrunkError>>;
 /// What a trunk's task is asked for.
 pub(super) enum Ask {
     Begin { told: Vec<(PortId, SegmentationId)>, ours: Vec<PortId> },
-    Place { port: PortId, reply: Placed },
+    Place { port: PortId, spare: bool, reply: Placed },
     Leave { port: PortId, reply: Left },
     Gone { port: PortId },
     Again { port: PortId },
@@ -146,13 +146,13 @@ impl Task {
     /// Answers whoever asks for an id that is known already; what is asked for else.
     fn at_once(&mut self, ask: Ask) -> Option<Ask> {
         match ask {
-            Ask::Place { port, reply } if !self.doubt => match self.writer.told(port) {
+            Ask::Place { port, spare, reply } if !self.doubt => match self.writer.told(port) {
                 Some(id) => {
                     // Whoever asked may have gone.
                     let _ = reply.send(Ok(id));
                     None
                 }
-                None => Some(Ask::Place { port, reply }),
+                None => Some(Ask::Place { port, spare, reply }),
             },
             other => Some(other),
         }
@@ -169,9 +169,13 @@ impl Task {
                 self.writer.look_again();
                 self.doubt = true;
             }
-            Ask::Place { port, reply } => {
+            Ask::Place { port, spare, reply } => {
                 self.refusals.remove(&port);
-                self.writer.want(port, None);
+                if spare {
+                    self.writer.want_spare(port);
+                } else {
+                    self.writer.want(port, None);
+                }
                 self.placing.push((port, reply));
                 // Somebody waits: Neutron may be back.
                 self.rest = Rest::No;

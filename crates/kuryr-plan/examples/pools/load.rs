@@ -4,6 +4,7 @@ use crate::{
     NODES,
     clock::{Chance, Clock, Event, Millis},
 };
+use std::time::Duration;
 
 const SECOND: Millis = 1000;
 const MINUTE: Millis = 60 * SECOND;
@@ -16,6 +17,8 @@ pub(crate) enum Load {
     Jobs,
     Drain,
     Diurnal,
+    Moves,
+    Short,
 }
 
 /// Writes the life of pods into the clock.
@@ -34,7 +37,8 @@ impl Writer<'_> {
 }
 
 impl Load {
-    pub(crate) const ALL: [Self; 5] = [Self::Churn, Self::Bursts, Self::Jobs, Self::Drain, Self::Diurnal];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Churn, Self::Bursts, Self::Jobs, Self::Drain, Self::Diurnal, Self::Moves, Self::Short];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -43,6 +47,8 @@ impl Load {
             Self::Jobs => "jobs",
             Self::Drain => "drain",
             Self::Diurnal => "diurnal",
+            Self::Moves => "moves",
+            Self::Short => "short",
         }
     }
 
@@ -59,7 +65,23 @@ impl Load {
             Self::Diurnal => {
                 "24 hours; from a pod in 50 seconds at night to one in each second at noon, each lives 10 minutes"
             }
+            Self::Moves => {
+                "an hour, nodes are virtual machines; every 4 minutes 50 pods start at once on the next one, and live for 3"
+            }
+            Self::Short => {
+                "3 minutes, nodes are virtual machines; on one of them 5 pods a second, each lives 5 seconds; cooldown 2 seconds"
+            }
         }
+    }
+
+    /// Nodes are virtual machines.
+    pub(crate) fn nested(self) -> bool {
+        matches!(self, Self::Moves | Self::Short)
+    }
+
+    /// How long nobody gets a port that was given back.
+    pub(crate) fn cooldown(self) -> Duration {
+        Duration::from_secs(if matches!(self, Self::Short) { 2 } else { 30 })
     }
 
     /// Writes all events; when the load ends.
@@ -72,6 +94,8 @@ impl Load {
             Self::Jobs => jobs(&mut writer, &mut chance),
             Self::Drain => drain(&mut writer, &mut chance),
             Self::Diurnal => diurnal(&mut writer, &mut chance),
+            Self::Moves => moves(&mut writer),
+            Self::Short => short(&mut writer),
         }
     }
 }
@@ -134,6 +158,26 @@ fn drain(writer: &mut Writer<'_>, chance: &mut Chance) -> Millis {
         writer.clock.at(now + 4 * MINUTE, Event::Cordon { node, on: false });
         drained += 1;
         now += 6 * MINUTE;
+    }
+    end
+}
+
+fn moves(writer: &mut Writer<'_>) -> Millis {
+    for node in 0..15 {
+        let start = MINUTE + 4 * MINUTE * node as Millis;
+        for _ in 0..50 {
+            writer.pod(node, start, start + 3 * MINUTE);
+        }
+    }
+    HOUR
+}
+
+fn short(writer: &mut Writer<'_>) -> Millis {
+    let end = 3 * MINUTE;
+    let mut now = MINUTE;
+    while now < end {
+        writer.pod(0, now, now + 5 * SECOND);
+        now += 200;
     }
     end
 }

@@ -2,7 +2,7 @@
 //! is asked of Neutron, for the rule of [`kuryr_plan::pool`] with several settings, for pools of a fixed size, and for those of
 //! kuryr-kubernetes. The table in docs/pools.md is from here.
 //!
-//! `cargo run -p kuryr-plan --example pools [LOAD]`
+//! `cargo run -p kuryr-plan --example pools [LOAD [RULE]]`: only loads and rules whose names begin so.
 //!
 //! ```text
 //!   load ──starts and ends of pods──▶ clock ──▶ a rule (following, original) ──requests──▶ Neutron ──▶ clock
@@ -14,6 +14,7 @@ mod load;
 mod neutron;
 mod original;
 mod report;
+mod trunks;
 
 use clock::{Clock, Event, Millis};
 use kuryr_plan::pool::Settings;
@@ -35,12 +36,12 @@ pub(crate) trait Rule {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let only = std::env::args().nth(1);
+    let (load, rule) = (std::env::args().nth(1).unwrap_or_default(), std::env::args().nth(2).unwrap_or_default());
     let mut out = std::io::stdout();
-    for load in Load::ALL.into_iter().filter(|load| only.as_ref().is_none_or(|name| load.name().starts_with(name))) {
+    for load in Load::ALL.into_iter().filter(|known| known.name().starts_with(&load)) {
         writeln!(out, "\n{}: {}\n", load.name(), load.about())?;
         writeln!(out, "{}", Report::HEADER)?;
-        for (name, mut rule) in rules() {
+        for (name, mut rule) in rules(load).into_iter().filter(|(name, _)| name.starts_with(&rule)) {
             let report = run(load, rule.as_mut());
             writeln!(out, "{}", report.row(&name))?;
         }
@@ -63,24 +64,26 @@ fn run(load: Load, rule: &mut dyn Rule) -> Report {
     report
 }
 
-fn rules() -> Vec<(String, Box<dyn Rule>)> {
-    let mut rules: Vec<(String, Box<dyn Rule>)> =
-        vec![("no pools".into(), Box::new(follow::Follow::new(follow::none())))];
-    for (min, batch, max) in [(5, 10, 0), (1, 3, 0), (5, 10, 20)] {
+fn rules(load: Load) -> Vec<(String, Box<dyn Rule>)> {
+    let follow = |settings: Settings| -> Box<dyn Rule> {
+        Box::new(follow::Follow::new(Settings { cooldown: load.cooldown(), ..settings }, load.nested()))
+    };
+    let mut rules: Vec<(String, Box<dyn Rule>)> = vec![("no pools".into(), follow(follow::none()))];
+    // What those of kuryr-kubernetes do with trunks is not simulated.
+    for (min, batch, max) in [(5, 10, 0), (1, 3, 0), (5, 10, 20)].into_iter().filter(|_| !load.nested()) {
         let most = if max == 0 { "no max".to_owned() } else { format!("max {max}") };
         let name = format!("original, min {min}, batch {batch}, {most}");
         rules.push((name, Box::new(original::Original::new(min, batch, max))));
     }
     for size in [2, 5] {
-        rules.push((format!("fixed at {size}"), Box::new(follow::Follow::new(follow::fixed(size)))));
+        rules.push((format!("fixed at {size}"), follow(follow::fixed(size))));
     }
     let minute = Duration::from_secs(60);
     for (floor, memory, budget) in
         [(0, 60, 500), (1, 60, 500), (2, 2, 500), (2, 10, 500), (2, 60, 500), (2, 60, 200), (5, 60, 500)]
     {
         let name = format!("following, floor {floor}, memory {memory} min, budget {budget}");
-        let settings = Settings { floor, memory: minute * memory, budget, ..Settings::default() };
-        rules.push((name, Box::new(follow::Follow::new(settings))));
+        rules.push((name, follow(Settings { floor, memory: minute * memory, budget, ..Settings::default() })));
     }
     rules
 }

@@ -250,6 +250,12 @@ impl Pools {
         self.index.keys().copied().collect()
     }
 
+    /// Whether this port is a spare one that its pool has.
+    #[must_use]
+    pub fn is_spare(&self, id: PortId) -> bool {
+        self.index.contains_key(&id)
+    }
+
     /// Spare ports, with those that are being made.
     pub(super) fn held(&self) -> usize {
         self.index.len() + self.placing.len() + self.bulks.values().map(Sent::count).sum::<usize>()

@@ -64,6 +64,12 @@ impl Pools {
         self.stores.iter().zip(targets).map(view).collect()
     }
 
+    /// Whether ports are being made for pools, or for more than so many pods.
+    #[must_use]
+    pub fn is_waited_for(&self, besides: usize) -> bool {
+        !self.bulks.is_empty() || self.stores.values().map(|store| store.waiting.len()).sum::<usize>() > besides
+    }
+
     /// All together.
     #[must_use]
     pub fn totals(&self) -> Totals {

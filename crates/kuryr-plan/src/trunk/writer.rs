@@ -8,6 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 /// faster, and all in it wait for its end.
 pub const MOST_AT_ONCE: usize = 20;
 
+/// While pods wait, spare ports only fill a request up to so many: whoever comes next waits for its end, and without any spare ones
+/// there would never be some for those who come after.
+const FILLED_UP: usize = MOST_AT_ONCE / 4;
+
+/// In which order ports come to the trunk: those for which pods wait before spare ones, and else who was asked for first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    spare: bool,
+    asked: u64,
+}
+
 /// The writer of one trunk. It decides; the caller asks Neutron, one [`Step`] after the other.
 #[derive(Clone, Debug)]
 pub struct Writer {
@@ -15,6 +26,10 @@ pub struct Writer {
     carries: Option<BTreeMap<PortId, u32>>,
     /// The ports that shall be on the trunk; those that have been told with their ids.
     wanted: BTreeMap<PortId, Option<SegmentationId>>,
+    /// Those of them that were not told of one yet, and in which order they come.
+    turns: BTreeMap<PortId, Turn>,
+    /// How many turns were given.
+    asked: u64,
     /// Ports that are ours: they may be removed.
     ours: BTreeSet<PortId>,
     /// Ports that Neutron refused alone.
@@ -44,6 +59,8 @@ impl Writer {
         Self {
             carries: None,
             wanted: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            asked: 0,
             ours: BTreeSet::new(),
             refused: BTreeSet::new(),
             anew: BTreeSet::new(),
@@ -56,15 +73,32 @@ impl Writer {
 
     /// `port` shall be on the trunk: with the id that its `KuryrPort` says, or else with any. If Neutron has refused it, it is tried again.
     pub fn want(&mut self, port: PortId, id: Option<SegmentationId>) {
+        self.enlist(port, id, false);
+    }
+
+    /// The same, with any id, for a port for which nobody waits yet: it comes after those for which somebody does.
+    pub fn want_spare(&mut self, port: PortId) {
+        self.enlist(port, None, true);
+    }
+
+    fn enlist(&mut self, port: PortId, id: Option<SegmentationId>, spare: bool) {
         self.ours.insert(port);
         self.refused.remove(&port);
         let known = self.wanted.entry(port).or_default();
         *known = id.or(*known);
+        if known.is_some() {
+            self.turns.remove(&port);
+            return;
+        }
+        self.asked += 1;
+        let turn = self.turns.entry(port).or_insert(Turn { spare, asked: self.asked });
+        turn.spare &= spare;
     }
 
     /// `port` shall not be on the trunk any more: no pod can use it.
     pub fn unwant(&mut self, port: PortId) {
         self.wanted.remove(&port);
+        self.turns.remove(&port);
         self.refused.remove(&port);
         self.anew.remove(&port);
     }
@@ -86,6 +120,7 @@ impl Writer {
             Some(id) if *id != there => None,
             _ => {
                 *wanted = Some(there);
+                self.turns.remove(&port);
                 Some(there)
             }
         }
@@ -192,7 +227,9 @@ impl Writer {
             }
         }
         let mut without = Vec::new();
-        for (&port, _) in self.wanted.iter().filter(|(_, id)| id.is_none()) {
+        let mut coming: Vec<(Turn, PortId)> = self.turns.iter().map(|(port, turn)| (*turn, *port)).collect();
+        coming.sort_unstable();
+        for (_, port) in coming {
             match carries.get(&port) {
                 Some(there) if vlan(*there).is_some() => {}
                 Some(_) => {
@@ -220,6 +257,11 @@ impl Writer {
         } else if !stale.is_empty() && (self.tidy || add.is_empty()) {
             Some(Step::Remove(stale))
         } else {
+            let spare = |port: &PortId| self.turns.get(port).is_some_and(|turn| turn.spare);
+            let waited_for = add.iter().filter(|(port, _)| !spare(port)).count();
+            if waited_for > 0 {
+                add.truncate(waited_for.max(FILLED_UP));
+            }
             add.truncate(self.batch);
             (!add.is_empty()).then_some(Step::Add(add))
         };

@@ -106,6 +106,7 @@ pub const ALL: &[Clause] = clauses! {
     Others trunks::one_id_has_one_subport_and_may_be_used_again_at_once;
     Others trunks::the_same_id_is_free_on_another_trunk;
     Others trunks::a_subport_is_marked_and_loses_its_mark;
+    Others trunks::a_port_becomes_anothers_where_it_is;
     Others trunks::a_port_that_has_a_device_is_no_subport;
     Others trunks::a_port_is_on_one_trunk_only;
     Others trunks::subports_that_are_not_there_are_not_removed;

@@ -9,7 +9,10 @@ use kuryr_model::{
     NetworkId, PortId, SegmentationId, SubnetId, TrunkId,
     neutron::{AddressPair, Port, Trunk, TrunkStatus},
 };
-use kuryr_openstack::{Class, Waits, network::NewPort};
+use kuryr_openstack::{
+    Class, Waits,
+    network::{NewPort, PortUpdate, tags::Tagged},
+};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -118,6 +121,28 @@ pub(super) async fn a_subport_is_marked_and_loses_its_mark(site: &Site) -> anyho
     let port = neutron.ports().get(ports[0].id).await?;
     ensure!(port.device_owner.is_empty(), "device_owner {:?} afterwards", port.device_owner);
     neutron.ports().delete(port.id).await?;
+    Ok(())
+}
+
+pub(super) async fn a_port_becomes_anothers_where_it_is(site: &Site) -> anyhow::Result<()> {
+    let place = place(site).await?;
+    let subport = subports(site, &place, 1).await?.remove(0);
+    let plain = site.port(new_port(place.network, place.subnet)).await?;
+    let neutron = site.neutron();
+    neutron.trunks().add_subports(place.trunk.id, &[(subport.id, id(7)?)]).await?;
+    for port in [&subport, &plain] {
+        let mut tags: Vec<String> = (0..2).map(|_| format!("kuryr:pool:{}", Uuid::new_v4())).collect();
+        tags.sort();
+        neutron.tags().set(Tagged::Port(port.id), &tags).await?;
+        let mut now = neutron.ports().get(port.id).await?;
+        now.tags.sort();
+        ensure!(now.tags == tags && now.fixed_ips == port.fixed_ips, "{now:?} instead of {tags:?}");
+    }
+    let change = PortUpdate { name: Some("spare".into()), device_id: Some(String::new()), ..PortUpdate::default() };
+    let now = neutron.ports().update(plain.id, &change, None).await?;
+    ensure!(now.device_id.is_empty() && now.host_id == plain.host_id, "{now:?}");
+    let there = carried(site, place.trunk.id).await?;
+    ensure!(there == [(subport.id, 7)].into(), "{there:?}");
     Ok(())
 }
 

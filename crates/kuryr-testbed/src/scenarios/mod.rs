@@ -164,6 +164,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded nested_pools::a_pod_of_a_machine_gets_a_subport_that_is_ready;
     Embedded nested_pools::fifty_pods_of_a_machine_find_subports;
     Embedded nested_pools::pods_of_a_machine_come_back_to_the_subports_that_were_there;
+    Embedded nested_pools::a_subport_that_was_made_for_a_pod_comes_to_the_pool;
     Embedded nested_pools::a_burst_larger_than_the_pool_of_a_machine_is_made_in_bulks;
     Embedded nested_pools::the_controller_is_killed_while_it_fills_the_pool_of_a_machine;
     Embedded nested_pools::the_controller_is_killed_while_pods_take_subports_from_the_pool;

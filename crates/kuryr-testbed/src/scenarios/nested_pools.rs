@@ -194,6 +194,35 @@ pub(super) async fn pods_of_a_machine_come_back_to_the_subports_that_were_there(
     Ok(())
 }
 
+pub(super) async fn a_subport_that_was_made_for_a_pod_comes_to_the_pool(world: &mut World) -> anyhow::Result<()> {
+    const PODS: usize = 6;
+    let machine = warm(world, 1, "ceiling = 1\ncooldown = \"1s\"").await?;
+    run(world, &machine, &names("pod", PODS)).await?;
+    full(world, "vm", 1).await?;
+    let [pods, _] = carried(world, &machine).await?;
+    let of_pool: BTreeSet<PortId> = world.pool_ports().await?.iter().map(|port| port.id).collect();
+    let own: BTreeMap<PortId, u32> = pods.into_iter().filter(|(port, _)| !of_pool.contains(port)).collect();
+    ensure!(!own.is_empty(), "the pool had one, and as many as pods were found there");
+    world.inside()?.cloud.calls().reset();
+    world.pods().delete_all().await?;
+    world.pods().all_gone().await?;
+    full(world, "vm", PODS + 1).await?;
+    settled(world, &machine).await?;
+    let [_, spare] = carried(world, &machine).await?;
+    ensure!(
+        own.iter().all(|(port, id)| spare.get(port) == Some(id)),
+        "{own:?} did not stay where they were: {spare:?}"
+    );
+    ensure!(changes(world, "_subports")? == 0, "the trunk was changed");
+    // They are as good as any.
+    run(world, &machine, &names("next", PODS)).await?;
+    ensure!(
+        changes(world, "_subports")? == 0,
+        "{PODS} subports were there, and the trunk was changed for as many pods"
+    );
+    settled(world, &machine).await
+}
+
 pub(super) async fn a_burst_larger_than_the_pool_of_a_machine_is_made_in_bulks(
     world: &mut World,
 ) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! Takes ports back.
 
-use super::{Groups, Spares};
+use super::{Groups, Spares, State};
 use crate::allocator::Shared;
 use kuryr_model::{PodUid, PortId, Vif, vif::PlugDriver};
 use kuryr_openstack::network::PortUpdate;
@@ -28,12 +28,19 @@ impl Shared {
         true
     }
 
-    /// Gives the port of a VIF back to its pool, if it is of one and that keeps it.
+    /// Gives the port of a VIF back to its pool, if it is of one, or was made because that had none, and the pool keeps it.
     pub(in crate::allocator) async fn give_back(&self, vif: &Vif) -> bool {
         let Some(spares) = &self.spares else { return false };
         let id = vif.port_id;
-        if !spares.state.lock().out.contains_key(&id) {
-            return false;
+        {
+            let state = spares.state.lock();
+            // It was given back already, and what was to be done after that did not succeed.
+            if state.pools.is_spare(id) {
+                return true;
+            }
+            if !state.out.contains_key(&id) && !state.missed.contains_key(&id) {
+                return false;
+            }
         }
         let trunk = match vif.plug.parent.filter(|_| vif.plug.driver == PlugDriver::Vlan) {
             // The one that it has now. If there is none the port cannot stay there, and if that is not known, who takes it off will say why.
@@ -43,28 +50,34 @@ impl Shared {
             },
             None => None,
         };
-        let (place, mut port, old_name) = {
+        let (place, mut port, missed, old_name) = {
             let mut state = spares.state.lock();
-            let Some(out) = state.out.remove(&id) else { return false };
+            let missed = state.missed.remove(&id);
+            let is_missed = missed.is_some();
+            let Some(port) = state.out.remove(&id).map(|out| out.port).or(missed) else { return false };
             if let Some(trunk) = trunk {
                 state.on.insert(id, trunk);
             }
-            let Some(place) = state.place_of(&out.port) else { return false };
-            let key = PoolKey { place: place.clone(), network: out.port.network_id };
+            let Some(place) = state.place_of(&port) else { return false };
+            let key = PoolKey { place: place.clone(), network: port.network_id };
             if !state.pools.has_room(&key) {
                 return false;
             }
-            (place, out.port, state.rename.remove(&id))
+            (place, port, is_missed, state.rename.remove(&id))
         };
-        if !self.is_plain_again(id).await {
+        if !self.is_plain_again(id).await || missed && !self.mark_as_spare(spares, &mut port).await {
             return false;
         }
         port.security_groups = self.plain();
         let mut state = spares.state.lock();
-        let renamed = old_name.is_none() && spares.names;
-        let kept = state.pools.give_back(&place, port, self.now()) == Back::Kept;
-        if kept && renamed {
+        if missed {
+            state.disown(&mut port);
+        } else if old_name.is_none() {
             spares.call(&mut state, id, super::NAME.to_owned());
+        }
+        let kept = state.pools.give_back(&place, port, self.now()) == Back::Kept;
+        if !kept {
+            state.rename.remove(&id);
         }
         spares.changed.notify_one();
         kept
@@ -94,6 +107,7 @@ impl Shared {
             let mut state = spares.state.lock();
             state.gone.insert(id);
             state.out.remove(&id);
+            state.missed.remove(&id);
             state.on.remove(&id);
             state.rename.remove(&id);
             state.pools.deleted(id, self.now());
@@ -104,9 +118,9 @@ impl Shared {
 
 impl Spares {
     /// A port is to be called so, if ports have names.
-    pub(super) fn call(&self, state: &mut super::State, id: PortId, name: String) {
+    pub(super) fn call(&self, state: &mut State, id: PortId, name: String) {
         if self.names {
-            state.rename.insert(id, name);
+            state.rename.entry(id).or_default().name = Some(name);
             self.changed.notify_one();
         }
     }

@@ -126,14 +126,16 @@ impl<'a> Work<'a> {
         for id in state.delete.drain(..count) {
             self.deletes.push(shared.withdraw(id).boxed());
         }
-        let count = NAMINGS.saturating_sub(self.namings.len());
+        // That can wait longest. Pods that were refused a port may wait for days.
+        let most = if state.pools.is_waited_for(state.waits.len()) { 0 } else { NAMINGS };
+        let count = most.saturating_sub(self.namings.len());
         let free = state.rename.keys().filter(|id| !self.named.contains(*id)).take(count).copied();
         for id in free.collect::<Vec<_>>() {
-            if let Some(name) = state.rename.remove(&id) {
+            if let Some(change) = state.rename.remove(&id) {
                 self.named.insert(id);
                 self.namings.push(
                     async move {
-                        shared.rename(id, name).await;
+                        shared.rename(id, change).await;
                         id
                     }
                     .boxed(),
@@ -147,7 +149,7 @@ impl<'a> Work<'a> {
     /// Puts ports on trunks and takes them off.
     fn move_about(&mut self, shared: &'a Arc<Shared>, state: &mut State) {
         for (trunk, id) in std::mem::take(&mut state.to_place) {
-            self.places.push(async move { (id, shared.machines.place(trunk, id).await) }.boxed());
+            self.places.push(async move { (id, shared.machines.place_spare(trunk, id).await) }.boxed());
         }
         let (on, off): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.delete).into_iter().partition(|id| state.on.contains_key(id));

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //!   pods ──lend──▶ Pools::take ──▶ a port, its groups put right ──▶ VIF      misses ──▶ Shared::make
-//!   release ──▶ its groups put right ──▶ Pools::give_back
+//!   release ──▶ its groups put right, the mark of pools put on one that a miss made ──▶ Pools::give_back
 //!   keep: Pools::plan ──▶ Supply ──▶ bulk create ──▶ Machines::place, where that is a trunk      listed: after a restart, what there was
 //!                    └──▶ Machines::leave, where it is on one ──▶ delete
 //! ```
 //!
 //! Invariants:
-//! - A port of a pool carries the mark of pools for all its life, and says nothing of pods: whose it is, its `KuryrPort` tells.
-//!   So no look for the ports of a pod ever finds it, and none is needed when it is handed out.
+//! - A port of a pool carries the mark of pools as long as it is one, and says nothing of pods: whose it is, its `KuryrPort` tells.
+//!   So no look for the ports of a pod finds it, and none is needed when it is handed out. One that was made for a pod gets that mark
+//!   before it comes to the pool; an older listing may still tell of it as a pod's.
 //! - Spare ports have the groups of a pod that no policy isolates, and nothing else changes those of a spare port. A pod gets
 //!   a port when that has just the groups that the pod is to have.
 //! - A port of a trunk is spare only when it is there, and deleted only when it is there no more. It stays there, with its id, from pod to
@@ -20,6 +21,7 @@ mod back;
 mod keep;
 mod lend;
 mod listed;
+mod missed;
 mod names;
 mod ready;
 mod refill;
@@ -30,11 +32,13 @@ mod view;
 use super::{Request, Shared};
 use crate::{index::Index, machines::Sight, topology::Topology};
 use kuryr_model::{NetworkId, ObjectKey, PodUid, PortId, SecurityGroupId, TrunkId, neutron::Port};
+use kuryr_openstack::network::PortUpdate;
 use kuryr_plan::{
     nested::{Found, Pods},
     pool::{HeldUp, Place, PoolKey, Pools, Settings},
     subnets::Choice,
 };
+use missed::MARKINGS;
 use names::NAME;
 use parking_lot::Mutex;
 use std::{
@@ -43,7 +47,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     time::Instant,
 };
 pub use view::UnknownPool;
@@ -67,6 +71,8 @@ pub(super) struct Spares {
     /// Ports are named after their pods.
     names: bool,
     state: Mutex<State>,
+    /// Turns of ports that come to pools from pods.
+    marking: Semaphore,
     changed: Notify,
     /// The numbers of pools were published.
     told: Notify,
@@ -78,6 +84,8 @@ struct State {
     pools: Pools,
     /// Ports of pools that are lent or held.
     out: HashMap<PortId, Out>,
+    /// Ports that were made for pods, because their pools had none.
+    missed: HashMap<PortId, Port>,
     /// Deleted since the last listing began, which may tell of them still.
     gone: HashSet<PortId>,
     /// Spare since before the last listing began.
@@ -98,8 +106,8 @@ struct State {
     unfit: HashMap<PoolKey, Duration>,
     /// To be deleted.
     delete: Vec<PortId>,
-    /// Ports that are to be called otherwise.
-    rename: HashMap<PortId, String>,
+    /// What is to change of ports for people, when there is time.
+    rename: HashMap<PortId, PortUpdate>,
     /// Pods that found no port and have none yet, and in which pool.
     waits: HashMap<ObjectKey, (PoolKey, PodUid)>,
     /// Pods wait for room.
@@ -135,6 +143,7 @@ impl Spares {
         let state = State {
             pools: Pools::new(settings, choices.clone()),
             out: HashMap::new(),
+            missed: HashMap::new(),
             gone: HashSet::new(),
             spare_before: BTreeSet::new(),
             open: BTreeMap::new(),
@@ -157,6 +166,7 @@ impl Spares {
             choices,
             names,
             state: Mutex::new(state),
+            marking: Semaphore::new(MARKINGS),
             changed: Notify::new(),
             told: Notify::new(),
             look,

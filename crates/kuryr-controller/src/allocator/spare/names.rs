@@ -1,4 +1,4 @@
-//! What ports of pools are called: nobody waits for that, and nothing depends on it.
+//! What ports of pools are called and who uses them, for people: nobody waits for that, and nothing depends on it.
 
 use crate::allocator::Shared;
 use kuryr_model::{ObjectKey, PortId};
@@ -16,8 +16,7 @@ pub(in crate::allocator) fn of(key: &ObjectKey) -> String {
 
 impl Shared {
     /// Names a port. If that fails it keeps its old name.
-    pub(super) async fn rename(&self, id: PortId, name: String) {
-        let change = PortUpdate { name: Some(name), ..PortUpdate::default() };
+    pub(super) async fn rename(&self, id: PortId, change: PortUpdate) {
         if let Err(error) = self.cloud.network().background().ports().update(id, &change, None).await {
             tracing::debug!(port = %id, reason = %error, "the port keeps its old name");
         }

@@ -1,8 +1,9 @@
 //! The writer of a trunk against a Neutron that knows no more than its rules.
 
+mod model;
+
 use super::{MOST_AT_ONCE, Outcome, Plan, Room, Step, Trouble, Writer};
 use kuryr_model::{PortId, SegmentationId, neutron::Subport};
-use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
@@ -258,144 +259,43 @@ fn leaving_ports_and_coming_ones_take_turns() {
     assert_eq!(kinds, [false, true, true]);
 }
 
-/// What happens to a trunk and to its writer.
-#[derive(Clone, Debug)]
-enum Event {
-    Want(u16),
-    Unwant(u16),
-    /// The controller writes the `KuryrPort` of a port.
-    Tell(u16),
-    /// The next step is carried out, and the answer arrives.
-    Step,
-    /// It is carried out, and the answer does not arrive.
-    Lost,
-    /// Neutron does not do it and says so.
-    NotDone,
-    /// The controller is killed and comes back, having done its step or not.
-    Crash {
-        done: bool,
-    },
-    /// Somebody removes a subport.
-    Removed(u16),
-    /// Somebody adds a subport of theirs.
-    Added(u16, u16),
-    /// Somebody moves one of our subports to another id.
-    Moved(u16, u16),
-    /// A port becomes unusable, or usable again.
-    Break(u16),
-    Mend,
-    LookAgain,
-    /// A subport does not work.
-    Again(u16),
+#[test]
+fn pods_come_before_spare_ports_and_each_in_its_turn() {
+    let (mut writer, mut neutron) = (Writer::new(), Neutron::default());
+    writer.tell(&Step::Read, Outcome::Done(vec![]));
+    (0..40).rev().for_each(|n| writer.want_spare(port(n)));
+    (40..70).rev().for_each(|n| writer.want(port(n), None));
+    // One of the spare ones is a pod's by now.
+    writer.want(port(20), None);
+    let mut batches = Vec::new();
+    while let Some(step) = writer.plan().step {
+        let Step::Add(subports) = &step else { panic!("{step}") };
+        batches.push(subports.iter().map(|(port, _)| *port).collect::<Vec<_>>());
+        let outcome = neutron.carry_out(&step);
+        writer.tell(&step, outcome);
+    }
+    let waited_for: Vec<PortId> = std::iter::once(20).chain((40..70).rev()).map(port).collect();
+    let spare: Vec<PortId> = (0..40).rev().filter(|n| *n != 20).map(port).collect();
+    assert_eq!(batches.concat(), [waited_for, spare].concat());
+    assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [20, 11, 20, 19]);
 }
 
-const PORTS: u16 = 12;
-
-fn event() -> impl Strategy<Value = Event> {
-    let ports = || 0..PORTS;
-    // Few ids, so that they meet.
-    let ids = || 1..16u16;
-    prop_oneof![
-        6 => ports().prop_map(Event::Want),
-        3 => ports().prop_map(Event::Unwant),
-        5 => ports().prop_map(Event::Tell),
-        9 => Just(Event::Step),
-        2 => Just(Event::Lost),
-        1 => Just(Event::NotDone),
-        2 => any::<bool>().prop_map(|done| Event::Crash { done }),
-        1 => ports().prop_map(Event::Removed),
-        1 => (ports(), ids()).prop_map(|(port, id)| Event::Added(port, id)),
-        1 => (ports(), ids()).prop_map(|(port, id)| Event::Moved(port, id)),
-        1 => ports().prop_map(Event::Break),
-        1 => Just(Event::Mend),
-        1 => Just(Event::LookAgain),
-        1 => ports().prop_map(Event::Again),
-    ]
-}
-
-/// A cluster: what its `KuryrPort`s say outlives the controller.
-#[derive(Default)]
-struct World {
-    neutron: Neutron,
-    /// Pods that want a port, and the ids in their `KuryrPort`s.
-    pods: BTreeMap<PortId, Option<SegmentationId>>,
-    writer: Writer,
-}
-
-impl World {
-    fn run(&mut self, event: &Event) {
-        match *event {
-            Event::Want(n) => {
-                let id = *self.pods.entry(port(n)).or_default();
-                self.writer.want(port(n), id);
-            }
-            Event::Unwant(n) => {
-                self.pods.remove(&port(n));
-                self.writer.unwant(port(n));
-            }
-            Event::Tell(n) => self.tell(port(n)),
-            Event::Step => self.step(Neutron::carry_out),
-            Event::Lost => self.step(|neutron, step| {
-                neutron.carry_out(step);
-                Outcome::Unknown
-            }),
-            Event::NotDone => self.step(|_, _| Outcome::NotDone),
-            Event::Crash { done } => {
-                if let Some(step) = self.writer.plan().step.filter(|_| done) {
-                    self.neutron.carry_out(&step);
-                }
-                self.writer = Writer::new();
-                self.writer.ours((0..PORTS).map(port));
-                for (port, id) in &self.pods {
-                    self.writer.want(*port, *id);
-                }
-            }
-            Event::Removed(n) => {
-                self.neutron.subports.remove(&port(n));
-                self.neutron.subports.remove(&other(n));
-            }
-            Event::Added(n, id) => self.put(other(n), id),
-            Event::Moved(n, id) => {
-                if self.neutron.subports.contains_key(&port(n)) {
-                    self.put(port(n), id);
-                }
-            }
-            Event::Break(n) => {
-                self.neutron.unusable.insert(port(n));
-            }
-            Event::Mend => self.neutron.unusable.clear(),
-            Event::LookAgain => self.writer.look_again(),
-            Event::Again(n) => self.writer.again(port(n)),
-        }
+#[test]
+fn spare_ports_fill_up_a_small_request_of_pods_and_make_no_large_one_of_it() {
+    let (mut writer, mut neutron) = (Writer::new(), Neutron::default());
+    writer.tell(&Step::Read, Outcome::Done(vec![]));
+    (0..40).for_each(|n| writer.want_spare(port(n)));
+    let mut sizes = Vec::new();
+    for pods in [3, 1, 7, 0] {
+        (0..pods).for_each(|n| writer.want(port(100 + 10 * sizes.len() as u16 + n), None));
+        let step = writer.plan().step.unwrap();
+        let Step::Add(subports) = &step else { panic!("{step}") };
+        let spare = subports.iter().filter(|(id, _)| *id < port(100)).count();
+        sizes.push((usize::from(pods), spare));
+        let outcome = neutron.carry_out(&step);
+        writer.tell(&step, outcome);
     }
-
-    fn put(&mut self, port: PortId, id: u16) {
-        if !self.neutron.subports.values().any(|taken| *taken == u32::from(id)) {
-            self.neutron.subports.insert(port, id.into());
-        }
-    }
-
-    fn step(&mut self, answer: impl FnOnce(&mut Neutron, &Step) -> Outcome) {
-        if let Some(step) = self.writer.plan().step {
-            let strangers: BTreeMap<PortId, u32> = self.strangers();
-            let outcome = answer(&mut self.neutron, &step);
-            assert_eq!(self.strangers(), strangers, "{step:?} touched what is not ours");
-            self.writer.tell(&step, outcome);
-        }
-    }
-
-    fn tell(&mut self, port: PortId) {
-        if let Some(told) = self.pods.get_mut(&port)
-            && let Some(id) = self.writer.pin(port)
-        {
-            assert!(told.is_none_or(|before| before == id), "{port} had {told:?} and is told {id}");
-            *told = Some(id);
-        }
-    }
-
-    fn strangers(&self) -> BTreeMap<PortId, u32> {
-        self.neutron.subports.iter().filter(|(p, _)| **p >= other(0)).map(|(p, id)| (*p, *id)).collect()
-    }
+    assert_eq!(sizes, [(3, 2), (1, 4), (7, 0), (0, MOST_AT_ONCE)]);
 }
 
 /// A trunk on which others have all ids but the first fifteen.
@@ -416,75 +316,4 @@ fn what_nobody_wants_any_more_is_room_and_what_a_missing_subport_was_told_is_non
     assert_eq!(writer.room(), Some(Room { free: 13, others: 4079 }));
     writer.look_again();
     assert_eq!(writer.room(), None);
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
-
-    /// Whatever happens: no two pods are told one id, what is not ours is left alone, and at rest the trunk is as wanted.
-    #[test]
-    fn a_trunk_comes_to_what_is_wanted_of_it(events in prop::collection::vec(event(), 1..120)) {
-        let mut world = World::default();
-        for event in &events {
-            world.run(event);
-            let told: Vec<SegmentationId> = world.pods.values().flatten().copied().collect();
-            let different: BTreeSet<SegmentationId> = told.iter().copied().collect();
-            prop_assert_eq!(told.len(), different.len(), "two pods have one id after {:?}: {:?}", event, world.pods);
-        }
-        world.neutron.unusable.clear();
-        for (port, id) in &world.pods {
-            world.writer.want(*port, *id);
-        }
-        world.writer.look_again();
-        world.writer.ours((0..PORTS).map(port));
-        let strangers = world.strangers();
-        let troubles = settle(&mut world.writer, &mut world.neutron);
-        prop_assert_eq!(&world.strangers(), &strangers);
-        // Nothing was refused that a second look would not have prevented, so only strangers are in the way.
-        for (port, trouble) in &troubles {
-            let Trouble::Taken { id, by } = trouble else { panic!("{port}: {trouble}") };
-            prop_assert_eq!(world.pods[port], Some(*id));
-            prop_assert_eq!(strangers.get(by), Some(&u32::from(id.get())));
-        }
-        let ours: BTreeMap<PortId, u32> =
-            world.neutron.subports.iter().filter(|(p, _)| **p < other(0)).map(|(p, id)| (*p, *id)).collect();
-        let wanted: BTreeSet<PortId> = world.pods.keys().filter(|p| !troubles.contains_key(p)).copied().collect();
-        prop_assert_eq!(ours.keys().copied().collect::<BTreeSet<_>>(), wanted);
-        for (port, told) in &world.pods {
-            if let (Some(told), Some(there)) = (told, ours.get(port)) {
-                prop_assert_eq!(u32::from(told.get()), *there);
-            }
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
-
-    /// Whatever happened on a trunk: as many more ports as it says fit on it, and of one more it says that there is no room.
-    #[test]
-    fn the_room_of_a_trunk_is_what_still_fits(events in prop::collection::vec(event(), 1..50)) {
-        let mut world = World { neutron: crowded(), ..World::default() };
-        for event in &events {
-            world.run(event);
-        }
-        let World { mut neutron, mut writer, .. } = world;
-        neutron.unusable.clear();
-        writer.tell(&Step::Read, Outcome::Done(neutron.shown()));
-        let strangers = neutron.subports.keys().filter(|port| **port >= other(0)).count();
-        let room = writer.room().unwrap();
-        prop_assert_eq!(room.others, strangers);
-        let full = |troubles: BTreeMap<PortId, Trouble>| troubles.values().filter(|why| **why == Trouble::Full).count();
-        if room.free == 0 {
-            // More may be wanted already than fits.
-            writer.want(port(100), None);
-            prop_assert!(full(settle(&mut writer, &mut neutron)) > 0);
-            return Ok(());
-        }
-        (0..room.free as u16).for_each(|n| writer.want(port(100 + n), None));
-        prop_assert_eq!(full(settle(&mut writer, &mut neutron)), 0);
-        prop_assert_eq!(writer.room(), Some(Room { free: 0, others: strangers }));
-        writer.want(port(100 + room.free as u16), None);
-        prop_assert_eq!(full(settle(&mut writer, &mut neutron)), 1);
-    }
 }
