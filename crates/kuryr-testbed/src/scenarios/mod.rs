@@ -128,7 +128,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded cloud_faults::neutron_answers_500;
     Embedded cloud_faults::neutron_answers_503;
     Embedded cloud_faults::neutron_answers_429_with_retry_after;
-    Embedded cloud_faults::a_quota_is_used_up;
+    Both cloud_faults::a_quota_is_used_up;
     Embedded cloud_faults::neutron_is_slow;
     Embedded cloud_faults::neutron_hangs;
     Embedded cloud_faults::neutron_drops_the_tags_of_ports;
@@ -138,7 +138,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded cloud_faults::a_bulk_is_half_done;
     Embedded cloud_faults::an_address_clashes_inside_a_bulk;
     Embedded cloud_faults::the_token_expires;
-    Embedded cloud_faults::a_subnet_is_full;
+    Both cloud_faults::a_subnet_is_full;
     Embedded cloud_faults::no_address_is_lost_when_subnets_fill_up;
     Embedded cloud_faults::a_cloud_that_does_not_say_how_full_it_is;
     Embedded cloud_faults::neutron_is_away_for_a_while;
@@ -160,7 +160,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded fullness::a_node_that_is_full_of_others_says_so_without_any_pod;
     Embedded fullness::a_node_whose_port_takes_no_more_pods_says_so;
     Embedded nested::neutron_fails_while_pods_come_to_a_trunk;
-    Embedded nested::a_subport_that_stays_down_is_put_back;
+    Both + Others nested::a_subport_that_stays_down_is_put_back;
     Embedded nested_pools::a_pod_of_a_machine_gets_a_subport_that_is_ready;
     Embedded nested_pools::fifty_pods_of_a_machine_find_subports;
     Embedded nested_pools::pods_of_a_machine_come_back_to_the_subports_that_were_there;
@@ -168,9 +168,8 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded nested_pools::the_controller_is_killed_while_it_fills_the_pool_of_a_machine;
     Embedded nested_pools::the_controller_is_killed_while_pods_take_subports_from_the_pool;
     Embedded nested_pools::a_trunk_with_spare_subports_is_deleted_behind_our_back;
-    Embedded nested_pools::a_drained_machine_has_no_spare_subports;
-    Embedded nested_pools::a_machine_with_spare_subports_is_deleted;
-    Embedded nested_pools::spare_subports_make_way_when_the_quota_is_used_up;
+    Both + Machines nested_pools::a_drained_machine_has_no_spare_subports;
+    Both + Machines nested_pools::spare_subports_make_way_when_the_quota_is_used_up;
     Embedded nested_pools::a_pod_of_a_machine_gets_its_groups_before_its_subport;
     Embedded nested_pools::a_machine_that_is_not_found_holds_up_no_other;
     Embedded nested_pools::an_operator_fills_and_drains_the_pool_of_a_machine_by_its_name;
@@ -184,8 +183,8 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded pools::a_burst_larger_than_the_pools_is_made_in_bulks;
     Embedded pools::a_burst_on_empty_pools_is_made_in_bulks;
     Both pools::pods_that_come_back_get_the_ports_that_were_there;
-    Embedded pools::a_pool_that_shrinks_takes_no_port_from_a_pod;
-    Embedded pools::a_drained_node_has_no_spare_ports;
+    Both pools::a_pool_that_shrinks_takes_no_port_from_a_pod;
+    Both pools::a_drained_node_has_no_spare_ports;
     Embedded pools::a_pod_that_finds_a_port_waits_for_no_other;
     Embedded pools::a_restarted_controller_finds_its_pools_with_one_list;
     Both pools::a_pod_that_a_policy_isolates_gets_its_groups_before_its_port;
@@ -313,6 +312,8 @@ pub const ALL: &[Scenario] = scenarios! {
     Real + Machines real_nested::the_trunk_of_a_virtual_machine_is_deleted_and_made_again;
     Real + Machines real_nested::the_controller_is_killed_while_pods_in_machines_come_and_go;
     Real + Machines real_nested::a_virtual_machine_that_was_switched_off_gets_its_pods_back;
+    // The last, as no other boots the machine again.
+    Both + Machines nested_pools::a_machine_with_spare_subports_is_deleted;
 };
 
 #[cfg(test)]
