@@ -33,8 +33,9 @@ cloud = "$CLOUD"
 
 [controller]
 listen = "127.0.0.1:$CONTROLLER_PORT"
-# Short, so that scenarios need not wait long for a standby.
+# Short, so that scenarios need not wait long for a standby, or until the pods of a deleted node are taken for gone.
 lease_duration = "3s"
+node_cooldown = "3s"
 
 # What becomes of single ports is told without pools.
 [pools]

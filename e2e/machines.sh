@@ -6,6 +6,7 @@
 #                                             MACHINE is NAME; pods of NAME=macvlan or NAME=ipvlan share its port instead of a trunk
 #   e2e/machines.sh ask NAME SECONDS COMMAND  runs a shell command in one
 #   e2e/machines.sh reboot NAME               switches it off and on; it forgets all that it had written. Waits until it answers
+#   e2e/machines.sh burn NAME                 it fails for good: switched off, and its host forgets it. Its Node, port and trunk stay
 #   e2e/machines.sh down|status               down takes all of them away, with all that was made for them in cloud and cluster
 #
 # A machine has two interfaces. One is its port's, and has nothing but the cloud. By the other one, of qemu's user-mode network, it
@@ -166,6 +167,17 @@ reboot() {
   ask "$1" 120 "" || die "$1 does not boot: see $LOGS/machine-$1.console.log"
 }
 
+burn() {
+  local tap
+  prepare
+  locked machines
+  stop "machine-$1" 5
+  tap=$(tap_of "$(facts_of "$1")")
+  ovs-vsctl --timeout=10 --if-exists del-port br-int "$tap"
+  delete_link "$tap"
+  rm -f "$MACHINES/taps/$tap"
+}
+
 # ready NAME: it is, and has no taint of a node that is not.
 ready() {
   kubectl get node "$1" --output json |
@@ -206,6 +218,7 @@ case $verb in
   up) up "${@:2}" ;;
   ask) ask "$2" "$3" "$4" ;;
   reboot) reboot "$2" ;;
+  burn) burn "$2" ;;
   down)
     prepare
     locked machines

@@ -154,16 +154,17 @@ pub(super) fn waiting_with(reason: &'static str) -> impl Fn(Option<&KuryrPort>) 
 pub(super) async fn a_quota_is_used_up(world: &mut World) -> anyhow::Result<()> {
     let pods = world.pods();
     world.run_pod(&NewPod::new("first"), "first").await?;
-    let embedded = world.inside()?;
-    embedded.set_port_quota(embedded.ports_used())?;
-    pods.create(&NewPod::new("second")).await?;
-    pods.port("second", "waiting with its reason", PATIENCE, waiting_with("QuotaExceeded")).await?;
-    // Deletions still go on, and what they free is taken at once, not after a retry period.
-    let started = Instant::now();
-    pods.delete("first").await?;
-    pods.running("second").await?;
-    ensure!(started.elapsed() < Duration::from_secs(15), "the freed port was taken after {:?}", started.elapsed());
-    embedded.set_port_quota(-1)
+    let story = async |_: &World| {
+        pods.create(&NewPod::new("second")).await?;
+        pods.port("second", "waiting with its reason", PATIENCE, waiting_with("QuotaExceeded")).await?;
+        // Deletions still go on, and what they free is taken at once, not after a retry period.
+        let started = Instant::now();
+        pods.delete("first").await?;
+        pods.running("second").await?;
+        ensure!(started.elapsed() < Duration::from_secs(15), "the freed port was taken after {:?}", started.elapsed());
+        Ok(())
+    };
+    world.with_ports_left(0, story).await
 }
 
 pub(super) async fn the_token_expires(world: &mut World) -> anyhow::Result<()> {
@@ -175,7 +176,10 @@ pub(super) async fn the_token_expires(world: &mut World) -> anyhow::Result<()> {
 
 pub(super) async fn a_subnet_is_full(world: &mut World) -> anyhow::Result<()> {
     // Two subnets of five free addresses each, tried in turn.
-    world.use_small_subnets().await?;
+    world.with_small_subnets(full).await
+}
+
+async fn full(world: &mut World) -> anyhow::Result<()> {
     let pods = world.pods();
     let running = many(world, 10).await?;
     all_apart(world, &running).await?;

@@ -106,7 +106,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Both + Others connectivity::a_pod_has_the_mtu_of_its_network;
     Both + Others lifecycle::a_port_tells_whose_it_is;
     Both + Others lifecycle::fifty_pods_at_once;
-    Both lifecycle::a_pod_recreated_under_its_name_twenty_times;
+    Both + Others lifecycle::a_pod_recreated_under_its_name_twenty_times;
     Both lifecycle::a_pod_deleted_while_its_add_waits;
     Both + Others lifecycle::an_add_for_a_pod_that_is_gone_does_not_wait;
     Both + Others lifecycle::a_force_deleted_pod_gives_its_port_back;
@@ -117,7 +117,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Both restarts::a_daemon_is_killed_and_traffic_goes_on;
     Both restarts::deletion_works_with_a_fresh_daemon;
     Embedded restarts::a_daemon_starts_while_the_api_server_is_away;
-    Both restarts::deletion_may_be_repeated_and_needs_no_namespace;
+    Both + Others restarts::deletion_may_be_repeated_and_needs_no_namespace;
     Both restarts::the_api_server_is_restarted;
     Real node_faults::open_vswitch_is_restarted;
     Embedded node_faults::a_node_is_deleted;
@@ -128,7 +128,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded cloud_faults::neutron_answers_500;
     Embedded cloud_faults::neutron_answers_503;
     Embedded cloud_faults::neutron_answers_429_with_retry_after;
-    Embedded cloud_faults::a_quota_is_used_up;
+    Both cloud_faults::a_quota_is_used_up;
     Embedded cloud_faults::neutron_is_slow;
     Embedded cloud_faults::neutron_hangs;
     Embedded cloud_faults::neutron_drops_the_tags_of_ports;
@@ -138,7 +138,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded cloud_faults::a_bulk_is_half_done;
     Embedded cloud_faults::an_address_clashes_inside_a_bulk;
     Embedded cloud_faults::the_token_expires;
-    Embedded cloud_faults::a_subnet_is_full;
+    Both cloud_faults::a_subnet_is_full;
     Embedded cloud_faults::no_address_is_lost_when_subnets_fill_up;
     Embedded cloud_faults::a_cloud_that_does_not_say_how_full_it_is;
     Embedded cloud_faults::neutron_is_away_for_a_while;
@@ -160,7 +160,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded fullness::a_node_that_is_full_of_others_says_so_without_any_pod;
     Embedded fullness::a_node_whose_port_takes_no_more_pods_says_so;
     Embedded nested::neutron_fails_while_pods_come_to_a_trunk;
-    Embedded nested::a_subport_that_stays_down_is_put_back;
+    Both + Others nested::a_subport_that_stays_down_is_put_back;
     Embedded nested_pools::a_pod_of_a_machine_gets_a_subport_that_is_ready;
     Embedded nested_pools::fifty_pods_of_a_machine_find_subports;
     Embedded nested_pools::pods_of_a_machine_come_back_to_the_subports_that_were_there;
@@ -169,9 +169,8 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded nested_pools::the_controller_is_killed_while_it_fills_the_pool_of_a_machine;
     Embedded nested_pools::the_controller_is_killed_while_pods_take_subports_from_the_pool;
     Embedded nested_pools::a_trunk_with_spare_subports_is_deleted_behind_our_back;
-    Embedded nested_pools::a_drained_machine_has_no_spare_subports;
-    Embedded nested_pools::a_machine_with_spare_subports_is_deleted;
-    Embedded nested_pools::spare_subports_make_way_when_the_quota_is_used_up;
+    Both + Machines nested_pools::a_drained_machine_has_no_spare_subports;
+    Both + Machines nested_pools::spare_subports_make_way_when_the_quota_is_used_up;
     Embedded nested_pools::a_pod_of_a_machine_gets_its_groups_before_its_subport;
     Embedded nested_pools::a_machine_that_is_not_found_holds_up_no_other;
     Embedded nested_pools::an_operator_fills_and_drains_the_pool_of_a_machine_by_its_name;
@@ -185,8 +184,8 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded pools::a_burst_larger_than_the_pools_is_made_in_bulks;
     Embedded pools::a_burst_on_empty_pools_is_made_in_bulks;
     Both pools::pods_that_come_back_get_the_ports_that_were_there;
-    Embedded pools::a_pool_that_shrinks_takes_no_port_from_a_pod;
-    Embedded pools::a_drained_node_has_no_spare_ports;
+    Both pools::a_pool_that_shrinks_takes_no_port_from_a_pod;
+    Both pools::a_drained_node_has_no_spare_ports;
     Embedded pools::a_pod_that_finds_a_port_waits_for_no_other;
     Embedded pools::a_restarted_controller_finds_its_pools_with_one_list;
     Both pools::a_pod_that_a_policy_isolates_gets_its_groups_before_its_port;
@@ -204,7 +203,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded pools_faults::pools_that_are_switched_off_leave_nothing_behind;
     Embedded setup::setup_does_at_once_what_it_can;
     Both reach::can_reach_answers_and_says_if_neutron_does_otherwise;
-    Both verify::every_kind_of_rule_is_proven_to_be_enforced;
+    Both + Others verify::every_kind_of_rule_is_proven_to_be_enforced;
     Embedded verify::a_cloud_that_does_not_enforce_a_kind_of_rule_does_not_pass;
     Embedded verify::what_a_run_that_was_killed_has_left_is_removed_by_the_next;
     Embedded bad_input::a_node_that_neutron_does_not_know_is_named;
@@ -213,18 +212,18 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded bad_input::a_kuryr_port_that_was_spoilt_is_made_anew_with_the_same_port;
     Embedded bad_input::a_malformed_kuryr_load_balancer_hides_nothing_else;
     Embedded bad_input::an_annotation_that_is_no_host_is_ignored_and_told;
-    Both bad_input::malformed_cni_input_is_refused;
+    Both + Others bad_input::malformed_cni_input_is_refused;
     Both bad_input::wrong_configuration_ends_with_one_sentence;
-    Both services::a_service_leads_to_all_its_endpoints;
-    Both services::a_vm_reaches_a_service;
+    Both + Others services::a_service_leads_to_all_its_endpoints;
+    Both + Others services::a_vm_reaches_a_service;
     Both service_times::a_service_answers_as_soon_as_octavia_is_done;
-    Both services::tcp_and_udp_at_one_number;
-    Both services::a_pod_reaches_itself_through_its_service;
-    Both services::a_service_is_scaled_up_and_down;
-    Both services::a_terminating_endpoint_keeps_its_connections;
+    Both + Others services::tcp_and_udp_at_one_number;
+    Both + Others services::a_pod_reaches_itself_through_its_service;
+    Both + Others services::a_service_is_scaled_up_and_down;
+    Both + Others services::a_terminating_endpoint_keeps_its_connections;
     Both services::a_rollout_under_traffic_loses_no_connection;
-    Both services::a_client_stays_with_its_endpoint;
-    Both services::many_services_at_once;
+    Both + Others services::a_client_stays_with_its_endpoint;
+    Both + Others services::many_services_at_once;
     Embedded services::a_new_service_is_one_request;
     Both + Others services::endpoints_that_flap_come_to_rest;
     Both service_kinds::a_floating_ip_leads_to_a_service;
@@ -269,7 +268,7 @@ pub const ALL: &[Scenario] = scenarios! {
     Embedded service_faults::the_controller_is_killed_during_the_life_of_services;
     Embedded service_kills::the_controller_dies_after_each_write_to_the_cloud;
     Embedded service_kills::the_controller_dies_after_each_write_to_kubernetes;
-    Real service_users::coredns_answers_pods_over_udp_and_tcp;
+    Real + Others service_users::coredns_answers_pods_over_udp_and_tcp;
     Real service_users::haproxy_routes_host_names_from_outside_to_services;
     Both policies_peers::policies_let_in_whom_their_selectors_mean;
     Both policies_ports::policies_let_through_what_their_ports_say;
@@ -280,9 +279,9 @@ pub const ALL: &[Scenario] = scenarios! {
     Both policies::policies_follow_labels_of_pods_and_namespaces;
     Both policies::policies_follow_pods_that_come_and_go;
     Both policies::policies_are_changed_deleted_and_made_anew;
-    Both policies::established_connections_end_when_a_policy_forbids_them;
+    Both + Others policies::established_connections_end_when_a_policy_forbids_them;
     Both policies::a_pod_is_closed_from_its_first_packet;
-    Both policies::policies_hold_through_services;
+    Both + Others policies::policies_hold_through_services;
     Embedded policies::a_pods_own_node_reaches_it_and_no_other;
     Both policies::a_vm_is_no_pod;
     Both policies::isolated_pods_come_as_others_go;
@@ -314,6 +313,8 @@ pub const ALL: &[Scenario] = scenarios! {
     Real + Machines real_nested::the_trunk_of_a_virtual_machine_is_deleted_and_made_again;
     Real + Machines real_nested::the_controller_is_killed_while_pods_in_machines_come_and_go;
     Real + Machines real_nested::a_virtual_machine_that_was_switched_off_gets_its_pods_back;
+    // The last, as no other boots the machine again.
+    Both + Machines nested_pools::a_machine_with_spare_subports_is_deleted;
 };
 
 #[cfg(test)]

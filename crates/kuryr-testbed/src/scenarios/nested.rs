@@ -2,7 +2,7 @@
 
 use super::{bad_input::told, cloud_faults::waiting_with, pools::PORTS};
 use crate::{
-    cloud::{Cloud, Fault, PortStatus},
+    cloud::{self, Fault},
     world::{KnownBy, Machine, NewPod, World, pods::PATIENCE},
 };
 use anyhow::{Context, ensure};
@@ -13,7 +13,7 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams},
 };
-use kuryr_model::{KuryrPort, PARENT_PORT_ANNOTATION, PortId};
+use kuryr_model::{KuryrPort, PARENT_PORT_ANNOTATION, PortId, neutron::PortStatus};
 use kuryr_openstack::network::{NewPort, networks::NewNetwork};
 use serde_json::json;
 use std::{
@@ -196,11 +196,11 @@ pub(super) async fn a_trunk_that_nobody_has_to_do_with_is_missed_at_the_next_loo
 ) -> anyhow::Result<()> {
     let mut machine = world.add_machine("vm", KnownBy::Address).await?;
     let cloud = world.inside()?.cloud.clone();
-    cloud.set_port_status(machine.parent.0, PortStatus::Active);
+    cloud.set_port_status(machine.parent.0, cloud::PortStatus::Active);
     run(world, &machine, &names(2)).await?;
     let before = world.agree(&machine).await?;
     for port in before.keys() {
-        cloud.set_port_status(port.0, PortStatus::Active);
+        cloud.set_port_status(port.0, cloud::PortStatus::Active);
     }
     let pod = format!("{}/pod-0", world.namespace());
     let describe = async |world: &World| world.kuryr.run(["describe", "pod", &pod].map(str::to_owned).to_vec()).await;
@@ -280,7 +280,7 @@ pub(super) async fn a_machine_is_deleted(world: &mut World) -> anyhow::Result<()
     let machine = world.add_machine("vm", KnownBy::Server).await?;
     let (names, trunk) = (names(3), machine.trunk);
     run(world, &machine, &names).await?;
-    world.burn_machine("vm")?;
+    world.burn_machine("vm").await?;
     Api::<Node>::all(world.client.clone()).delete("vm", &DeleteParams::default()).await?;
     for name in &names {
         world.pods().force_delete(name).await?;
@@ -379,27 +379,19 @@ pub(super) async fn neutron_fails_while_pods_come_to_a_trunk(world: &mut World) 
 }
 
 /// A subport goes down, which somebody puts right.
-pub(super) async fn dies_and_works_again(cloud: &Cloud, port: PortId) -> anyhow::Result<()> {
-    cloud.set_port_status(port.0, PortStatus::Down);
-    let mut changes = cloud.subscribe();
-    let works = async {
-        while cloud.port(port.0).is_none_or(|port| port.status != PortStatus::Active) {
-            changes.changed().await?;
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(Duration::from_secs(150), works).await.context("it is still down")?
+pub(super) async fn dies_and_works_again(world: &World, port: PortId) -> anyhow::Result<()> {
+    world.port_becomes(port, PortStatus::Active, PATIENCE).await.context("at first")?;
+    world.break_subport(port).await?;
+    world.port_becomes(port, PortStatus::Down, PATIENCE).await?;
+    world.port_becomes(port, PortStatus::Active, Duration::from_secs(150)).await.context("it is still down")
 }
 
 pub(super) async fn a_subport_that_stays_down_is_put_back(world: &mut World) -> anyhow::Result<()> {
-    let machine = world.add_machine("vm", KnownBy::Address).await?;
-    let cloud = world.inside()?.cloud.clone();
-    // The machine runs, and its subports work.
-    cloud.set_port_status(machine.parent.0, PortStatus::Active);
+    let machine = world.machine().await?;
     let pods = run(world, &machine, &names(2)).await?;
     let before = world.agree(&machine).await?;
     let dead = world.port_of(&pods[0]).await?.id;
-    dies_and_works_again(&cloud, dead).await?;
+    dies_and_works_again(world, dead).await?;
     ensure!(world.agree(&machine).await? == before, "its id has changed");
     Ok(())
 }

@@ -3,11 +3,11 @@
 use super::{
     cloud_faults::waiting_with,
     nested::dies_and_works_again,
-    pools::{PORTS, apart, asked, port_of, ready, when},
+    pools::{PORTS, apart, asked, port_of, ready, when, while_drained, without_pools_at_last},
     pools_faults::all_known,
 };
 use crate::{
-    cloud::{Fault, PortStatus},
+    cloud::Fault,
     world::{KnownBy, Machine, NewPod, World, pods::PATIENCE},
 };
 use anyhow::{Context, ensure};
@@ -16,7 +16,7 @@ use http::Method;
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams},
 };
 use kuryr_controller::{PoolReport, PoolRow};
 use kuryr_model::{KuryrPort, PortId, neutron::Trunk};
@@ -45,7 +45,7 @@ async fn full(world: &World, machine: &str, count: usize) -> anyhow::Result<Pool
 
 /// A machine, and pools of these settings of which its own is full.
 async fn warm(world: &mut World, floor: usize, more: &str) -> anyhow::Result<Machine> {
-    let machine = world.add_machine("vm", KnownBy::Address).await?;
+    let machine = world.machine().await?;
     world.use_pools(&format!("floor = {floor}\n{more}")).await?;
     full(world, &machine.name, floor).await?;
     Ok(machine)
@@ -319,63 +319,88 @@ pub(super) async fn a_trunk_with_spare_subports_is_deleted_behind_our_back(world
 }
 
 pub(super) async fn a_drained_machine_has_no_spare_subports(world: &mut World) -> anyhow::Result<()> {
-    let machine = warm(world, 20, "cooldown = \"0s\"").await?;
+    without_pools_at_last(world, drained).await
+}
+
+async fn drained(world: &mut World) -> anyhow::Result<()> {
+    let many = if world.inside().is_ok() { 20 } else { 4 };
+    let machine = warm(world, many, "cooldown = \"0s\"").await?;
+    let name = &machine.name;
     run(world, &machine, &["evicted".to_owned()]).await?;
-    full(world, "vm", 20).await?;
-    world.inside()?.cloud.calls().reset();
-    let nodes = Api::<Node>::all(world.client.clone());
-    let cordon = |value: bool| Patch::Merge(json!({"spec": {"unschedulable": value}}));
-    nodes.patch("vm", &PatchParams::default(), &cordon(true)).await?;
-    when(world, "without the machine", |report| pool(report, "vm").is_none() && report.leaving == 0).await?;
-    let requests = changes(world, "remove_subports")?;
-    ensure!(requests <= 4, "{requests} requests took 20 spare subports off the trunk");
-    world.pods().delete("evicted").await?;
-    world.pods().gone("evicted").await?;
-    ensure!(world.subports(machine.trunk).await?.is_empty(), "the trunk still has subports");
-    ensure!(world.pool_ports().await?.iter().all(|port| !port.host_id.is_empty()), "spare ports are left");
-    nodes.patch("vm", &PatchParams::default(), &cordon(false)).await?;
-    full(world, "vm", 20).await?;
+    full(world, name, many).await?;
+    if let Ok(embedded) = world.inside() {
+        embedded.cloud.calls().reset();
+    }
+    let story = async || {
+        when(world, "without the machine", |report| pool(report, name).is_none() && report.leaving == 0).await?;
+        if world.inside().is_ok() {
+            let requests = changes(world, "remove_subports")?;
+            ensure!(requests <= 4, "{requests} requests took {many} spare subports off the trunk");
+        }
+        let [pods, spare] = carried(world, &machine).await?;
+        ensure!(pods.len() == 1 && spare.is_empty(), "of the pod {pods:?}, spare {spare:?}");
+        world.pods().delete("evicted").await?;
+        world.pods().gone("evicted").await?;
+        ensure!(world.subports(machine.trunk).await?.is_empty(), "the trunk still has subports");
+        ensure!(world.pool_ports().await?.iter().all(|port| !port.host_id.is_empty()), "spare ports are left");
+        Ok(())
+    };
+    while_drained(world, name, story).await?;
+    full(world, name, many).await?;
     settled(world, &machine).await
 }
 
 pub(super) async fn a_machine_with_spare_subports_is_deleted(world: &mut World) -> anyhow::Result<()> {
+    without_pools_at_last(world, deleted).await
+}
+
+async fn deleted(world: &mut World) -> anyhow::Result<()> {
     let machine = warm(world, 3, "cooldown = \"0s\"").await?;
+    let name = &machine.name;
     run(world, &machine, &names("pod", 2)).await?;
-    world.burn_machine("vm")?;
-    Api::<Node>::all(world.client.clone()).delete("vm", &DeleteParams::default()).await?;
+    world.burn_machine(name).await?;
+    Api::<Node>::all(world.client.clone()).delete(name, &DeleteParams::default()).await?;
     for name in names("pod", 2) {
         world.pods().force_delete(&name).await?;
     }
     for name in names("pod", 2) {
         world.pods().gone(&name).await?;
     }
-    when(world, "without the machine", |report| pool(report, "vm").is_none() && report.leaving == 0).await?;
+    when(world, "without the machine", |report| pool(report, name).is_none() && report.leaving == 0).await?;
     ensure!(world.subports(machine.trunk).await?.is_empty(), "the trunk still has subports");
-    all_known(world, PATIENCE).await
+    all_known(world, PATIENCE).await?;
+    world.delete_machine(&machine).await
 }
 
 pub(super) async fn spare_subports_make_way_when_the_quota_is_used_up(world: &mut World) -> anyhow::Result<()> {
-    let machine = warm(world, 3, "cooldown = \"1s\"\nreserve = 0").await?;
-    let spare = 3 * (world.nodes.len() + 1);
+    without_pools_at_last(world, make_way).await
+}
+
+async fn make_way(world: &mut World) -> anyhow::Result<()> {
+    const FLOOR: usize = 3;
+    let machine = warm(world, FLOOR, "cooldown = \"1s\"\nreserve = 0").await?;
+    let spare = FLOOR * world.sites().await?;
     when(world, "filled", |report| ready(report) == spare && report.requests == 0).await?;
-    let embedded = world.inside()?;
-    embedded.set_port_quota(embedded.ports_used())?;
     let pods = world.pods();
     let names = names("pod", spare);
     let node = world.nodes[0].clone();
     let new: Vec<NewPod> = names.iter().map(|name| NewPod::new(name).on(&node)).collect();
-    try_join_all(new.iter().map(|pod| pods.create(pod))).await?;
-    let has_one = |port: Option<&KuryrPort>| port.is_some_and(|port| !port.spec.vifs.is_empty());
-    for name in &names {
-        let port = pods.port(name, "allocated", Duration::from_secs(15), has_one).await?;
-        let waited = port.as_ref().and_then(KuryrPort::unallocated_reason);
-        ensure!(waited.is_none(), "{name} had to wait: {waited:?}");
-    }
-    ensure!(world.subports(machine.trunk).await?.is_empty(), "spare subports are left while a pod might need them");
-    embedded.set_port_quota(-1)?;
+    let story = async |world: &World| {
+        try_join_all(new.iter().map(|pod| pods.create(pod))).await?;
+        let has_one = |port: Option<&KuryrPort>| port.is_some_and(|port| !port.spec.vifs.is_empty());
+        for name in &names {
+            let port = pods.port(name, "allocated", Duration::from_secs(15), has_one).await?;
+            let waited = port.as_ref().and_then(KuryrPort::unallocated_reason);
+            ensure!(waited.is_none(), "{name} had to wait: {waited:?}");
+        }
+        let left = world.subports(machine.trunk).await?;
+        ensure!(left.is_empty(), "spare subports are left while a pod might need them: {left:?}");
+        Ok(())
+    };
+    world.with_ports_left(0, story).await?;
     pods.delete_all().await?;
     pods.all_gone().await?;
-    full(world, "vm", 3).await?;
+    full(world, &machine.name, FLOOR).await?;
     settled(world, &machine).await
 }
 
@@ -457,14 +482,12 @@ pub(super) async fn pools_of_machines_that_are_switched_off_leave_nothing_behind
 }
 
 pub(super) async fn a_spare_subport_that_stays_down_is_put_back(world: &mut World) -> anyhow::Result<()> {
-    let machine = world.add_machine("vm", KnownBy::Address).await?;
-    let cloud = world.inside()?.cloud.clone();
-    cloud.set_port_status(machine.parent.0, PortStatus::Active);
+    let machine = world.machine().await?;
     world.use_pools("floor = 2").await?;
     full(world, "vm", 2).await?;
     let [_, before] = carried(world, &machine).await?;
     let dead = *before.keys().next().context("no spare subport")?;
-    dies_and_works_again(&cloud, dead).await?;
+    dies_and_works_again(world, dead).await?;
     settled(world, &machine).await?;
     let [_, after] = carried(world, &machine).await?;
     ensure!(after == before, "{before:?} became {after:?}");

@@ -83,10 +83,11 @@ pub fn trials_apart(testbed: &Path) -> Vec<Trial> {
     ALL.iter().filter(|scenario| scenario.worlds != Worlds::Real).map(trial).collect()
 }
 
-/// How many of those run at a time: a scenario waits far more than it computes.
+/// How many of those run at a time: a scenario waits far more than it computes. With more, a controller is late for its lease of
+/// seconds when several crowds of pods come at once.
 #[must_use]
 pub fn at_a_time() -> usize {
-    2 * available_parallelism().map_or(1, usize::from)
+    3 * available_parallelism().map_or(1, usize::from)
 }
 
 async fn tell(scenario: &Scenario, place: &Place) -> anyhow::Result<()> {

@@ -21,13 +21,13 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
     runtime::wait::await_condition,
 };
-use kuryr_model::{Mark, NetworkId, Purpose, SecurityGroupId, mark::Base, neutron::Subnet};
+use kuryr_model::{Mark, Purpose, SecurityGroupId, mark::Base, neutron::Subnet};
 use kuryr_node::{
     attachments::Attachment,
     netlink::{Socket, link::By},
     netns,
 };
-use kuryr_openstack::{Filter, network::NewSubnet};
+use kuryr_openstack::Filter;
 use serde_json::json;
 use std::{collections::BTreeSet, fs, ops::Range, path::Path, time::Duration};
 use tokio::{
@@ -176,39 +176,6 @@ impl World {
         let first = self.pod_subnets().await?.into_iter().next().context("no pod subnet")?;
         let added = self.add_subnet(first.network_id, "pods-v6", POD_CIDR_V6).await?;
         self.use_subnets(&[added.id.to_string()]).await
-    }
-
-    /// Makes two subnets of five addresses each, `small-a` and `small-b`, and has the controller use only those.
-    ///
-    /// # Errors
-    /// Something refuses.
-    pub async fn use_small_subnets(&mut self) -> anyhow::Result<()> {
-        let first = self.pod_subnets().await?.into_iter().next().context("no pod subnet")?;
-        for (name, cidr) in [("small-a", "10.20.0.0/29"), ("small-b", "10.20.1.0/29")] {
-            self.add_subnet(first.network_id, name, cidr).await?;
-        }
-        self.use_subnets(&["small-a".to_owned(), "small-b".to_owned()]).await
-    }
-
-    async fn add_subnet(&self, network_id: NetworkId, name: &str, cidr: &str) -> anyhow::Result<Subnet> {
-        let cidr: IpNet = cidr.parse()?;
-        let new = NewSubnet {
-            network_id,
-            ip_version: if cidr.addr().is_ipv4() { 4 } else { 6 },
-            cidr: Some(cidr),
-            subnetpool_id: None,
-            name: name.to_owned(),
-            description: String::new(),
-            enable_dhcp: false,
-            gateway_ip: None,
-            allocation_pools: Vec::new(),
-        };
-        Ok(self.cloud.network().subnets().create(&new).await?)
-    }
-
-    async fn use_subnets(&mut self, names: &[String]) -> anyhow::Result<()> {
-        self.inside()?.configure_network(&format!("[network]\npod_subnets = {names:?}\n"))?;
-        self.renew_controllers().await
     }
 
     /// A node loses power and boots again: what ran is gone, and what was remembered of it, but not its pods.

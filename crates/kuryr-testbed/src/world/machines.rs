@@ -1,22 +1,25 @@
-//! Nodes of the embedded world that are virtual machines.
+//! Nodes that are virtual machines; those of the real world are in `guests`.
 //!
-//! Those whose pods are subports have nobody on them who plugs: the kernel under the tests may have no VLANs. Their kubelet and their
+//! In the embedded world those whose pods are subports have nobody on them who plugs: the kernel under the tests may have no VLANs. Their kubelet and their
 //! daemon are played, as far as the API sees them: a pod runs when its `KuryrPort` has VIFs, which is then attached, and what is
 //! on its way out is released. How such pods are plugged is shown in a guest whose kernel has VLANs.
 
 use super::{
-    World,
+    Ground, World,
     embedded::{HEALTH, cni_conf},
     kuryr::NodePlace,
     process::executable,
 };
-use crate::kubernetes::{Kubelet, KubeletConfig};
+use crate::{
+    cloud,
+    kubernetes::{Kubelet, KubeletConfig},
+};
 use anyhow::{Context, bail, ensure};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     runtime::{
         WatchStreamExt,
         watcher::{self, watcher},
@@ -24,12 +27,13 @@ use kube::{
 };
 use kuryr_model::{
     KuryrPort, NESTED_ANNOTATION, NetworkId, ObjectKey, PARENT_PORT_ANNOTATION, PortId, TrunkId,
-    kuryr_port::AttachmentState,
+    kuryr_port::AttachmentState, neutron::PortStatus,
 };
 use kuryr_node::{netlink::sysctl, netns, plug::mark::host_end_name};
 use kuryr_openstack::network::{NewPort, NewTrunk};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 /// A node whose pods are subports of its trunk.
@@ -81,12 +85,85 @@ impl World {
         Ok(Machine { name: name.to_owned(), parent: port.id, trunk })
     }
 
-    /// A machine of [`Self::add_machine`] fails for good: nobody on it says anything any more.
+    /// A node that is a virtual machine, whose pods are subports of a trunk: a new one, and in the real world one that may have been
+    /// booted before.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn machine(&mut self) -> anyhow::Result<Machine> {
+        if self.inside().is_ok() {
+            let machine = self.add_machine("vm", KnownBy::Address).await?;
+            self.inside()?.cloud.set_port_status(machine.parent.0, cloud::PortStatus::Active);
+            return Ok(machine);
+        }
+        let guest = self.guests(&["vm0"]).await?.pop().context("no machine was started")?;
+        let trunk = self.cloud.network().trunks().of_parent(guest.port).await?;
+        let trunk = trunk.with_context(|| format!("the port of {} has no trunk", guest.name))?.id;
+        Ok(Machine { name: guest.name, parent: guest.port, trunk })
+    }
+
+    /// A machine fails for good: nobody on it says anything any more.
     ///
     /// # Errors
     /// There is none of that name.
-    pub fn burn_machine(&mut self, name: &str) -> anyhow::Result<()> {
-        self.inside_mut()?.played.remove(name).map(drop).with_context(|| format!("no machine {name}"))
+    pub async fn burn_machine(&mut self, name: &str) -> anyhow::Result<()> {
+        match &mut self.ground {
+            Ground::Embedded(embedded) => {
+                embedded.played.remove(name).map(drop).with_context(|| format!("no machine {name}"))
+            }
+            Ground::Real(real) => real.script("machines.sh", &["burn", name]).await.map(drop),
+        }
+    }
+
+    /// Somebody deletes what a machine had in the cloud.
+    ///
+    /// # Errors
+    /// Something is not there.
+    pub async fn delete_machine(&self, machine: &Machine) -> anyhow::Result<()> {
+        let network = self.cloud.network();
+        network.trunks().delete(machine.trunk).await?;
+        network.ports().delete(machine.parent).await?;
+        Ok(())
+    }
+
+    /// How many nodes have ports of their own to keep in a pool: those whose pods share their machine's port have none.
+    ///
+    /// # Errors
+    /// The API server does not tell.
+    pub async fn sites(&self) -> anyhow::Result<usize> {
+        let nodes = Api::<Node>::all(self.client.clone()).list(&ListParams::default()).await?;
+        let shares = |node: &&Node| node.annotations().get(NESTED_ANNOTATION).is_some_and(|kind| kind != "vlan");
+        Ok(nodes.items.len() - nodes.iter().filter(shares).count())
+    }
+
+    /// A subport goes down, and will be so for ever. Taken off its trunk and put back, it is not.
+    ///
+    /// # Errors
+    /// There is no such subport.
+    pub async fn break_subport(&self, port: PortId) -> anyhow::Result<()> {
+        match &self.ground {
+            Ground::Embedded(embedded) => {
+                let found = embedded.cloud.set_port_status(port.0, cloud::PortStatus::Down);
+                ensure!(found, "there is no port {port}");
+                Ok(())
+            }
+            Ground::Real(real) => real.believe_down(port).await,
+        }
+    }
+
+    /// Waits until Neutron says so of a port.
+    ///
+    /// # Errors
+    /// It does not, in time.
+    pub async fn port_becomes(&self, port: PortId, status: PortStatus, within: Duration) -> anyhow::Result<()> {
+        let becomes = async {
+            while self.cloud.network().ports().get(port).await?.status != status {
+                // Neutron tells nobody.
+                sleep(Duration::from_millis(500)).await;
+            }
+            anyhow::Ok(())
+        };
+        timeout(within, becomes).await.with_context(|| format!("port {port} is not {status:?} after {within:?}"))?
     }
 
     /// Makes a node that is a virtual machine on the first node, whose pods are plugged as `kind`: `macvlan` or `ipvlan`.

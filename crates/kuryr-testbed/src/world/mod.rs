@@ -12,6 +12,7 @@ mod cni;
 mod embedded;
 pub mod guests;
 mod kuryr;
+mod limits;
 mod machines;
 pub mod pods;
 pub mod policies;

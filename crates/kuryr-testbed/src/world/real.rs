@@ -6,9 +6,9 @@ use kube::{
     Client,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use kuryr_model::{VifAddress, neutron::Port};
+use kuryr_model::{PortId, VifAddress, neutron::Port};
 use kuryr_openstack::{Cloud, CloudConfig, Sources};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
 /// Where the parts of a real world are.
@@ -134,6 +134,16 @@ impl Real {
     pub(super) async fn unplug_vm(&self, wire: &str) -> anyhow::Result<()> {
         run(self.vsctl().args(["--if-exists", "del-port", "br-int", wire])).await?;
         run(Command::new("ip").args(["netns", "delete", &format!("{VM}{wire}")])).await
+    }
+
+    /// Has Neutron believe that a subport is down, as one whose event is overtaken by another does for ever. It heals by itself
+    /// what only OVN has lost of a subport: it writes that anew when OVN says that the port is down.
+    pub(super) async fn believe_down(&self, port: PortId) -> anyhow::Result<()> {
+        let stack = self.ovsdb_socket.parent().and_then(Path::parent).context("no folder of the stack's sockets")?;
+        let socket = format!("--socket={}", stack.join("mariadb/mariadb.sock").display());
+        let change = format!("update ports set status = 'DOWN' where id = '{port}'");
+        run(Command::new("mariadb").args(["--no-defaults", "--user=root", &*socket, "neutron", "--execute", &*change]))
+            .await
     }
 
     fn vsctl(&self) -> Command {

@@ -17,7 +17,8 @@ impl World {
         match &self.ground {
             Ground::Embedded(embedded) => embedded.configure_pools(lines)?,
             Ground::Real(_) => {
-                self.kuryr.use_config(&with_pools(&fs::read_to_string(&self.kuryr.settings().config)?, lines))?;
+                let config = fs::read_to_string(&self.kuryr.settings().config)?;
+                self.kuryr.use_config(&with_section(&config, "pools", lines))?;
             }
         }
         self.renew_controllers().await
@@ -83,20 +84,21 @@ impl World {
     }
 }
 
-/// A configuration with other settings of `[pools]`.
-fn with_pools(config: &str, lines: &str) -> String {
+/// A configuration with other settings of a section.
+pub(super) fn with_section(config: &str, name: &str, lines: &str) -> String {
+    let header = format!("[{name}]");
     let mut section = "";
     let mut kept = String::new();
     for line in config.lines() {
         if line.starts_with('[') {
             section = line.trim();
         }
-        if section != "[pools]" {
+        if section != header {
             kept.push_str(line);
             kept.push('\n');
         }
     }
-    format!("{kept}[pools]\n{lines}\n")
+    format!("{kept}{header}\n{lines}\n")
 }
 
 /// How many requests to Neutron a page of metrics counts.
@@ -116,8 +118,8 @@ mod tests {
     fn a_configuration_gets_other_pools_and_keeps_the_rest() {
         let config = "[controller]\nlisten = \"a\"\n\n[pools]\nenabled = false\n\n[daemon]\nlisten = \"b\"\n";
         let wanted = "[controller]\nlisten = \"a\"\n\n[daemon]\nlisten = \"b\"\n[pools]\nfloor = 3\n";
-        assert_eq!(with_pools(config, "floor = 3"), wanted);
-        assert_eq!(with_pools("[daemon]\n", "floor = 3"), "[daemon]\n[pools]\nfloor = 3\n");
+        assert_eq!(with_section(config, "pools", "floor = 3"), wanted);
+        assert_eq!(with_section("[daemon]\n", "pools", "floor = 3"), "[daemon]\n[pools]\nfloor = 3\n");
     }
 
     #[test]
