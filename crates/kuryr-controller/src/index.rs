@@ -3,6 +3,7 @@
 //! Only what is needed is kept: ten thousand pods must fit into a few megabytes.
 
 mod nodes;
+mod ports;
 
 use crate::lean::OddPort;
 use kube::Resource;
@@ -12,20 +13,19 @@ use kuryr_model::{
 use kuryr_plan::{fullness::Notice, nested::pairs_of, pairs::Used, pod::Pod};
 pub(crate) use nodes::{Home, Serving};
 use parking_lot::RwLock;
+use ports::Ports;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::{sync::watch, time::Instant};
 
 /// The index. Cheap to read from many tasks.
 #[derive(Default)]
 pub(crate) struct Index {
     state: RwLock<State>,
     /// A node came, went or changed.
-    pub(crate) nodes_changed: Notify,
-    /// The same, for whoever tells nodes that they are full.
-    pub(crate) notices_changed: Notify,
+    pub(crate) nodes_changed: watch::Sender<()>,
     /// How pods are plugged on nodes that do not say it.
     nested: Option<PlugDriver>,
 }
@@ -42,9 +42,7 @@ pub(crate) struct Carried {
 #[derive(Default)]
 struct State {
     pods: HashMap<ObjectKey, Arc<Pod>>,
-    ports: HashMap<ObjectKey, Arc<KuryrPort>>,
-    /// Those that cannot be read. No key is in both.
-    odd: HashMap<ObjectKey, Arc<OddPort>>,
+    ports: Ports,
     /// The nodes.
     homes: HashMap<String, Home>,
     /// When a node that has `KuryrPort`s was first found missing, or out of service.
@@ -67,13 +65,14 @@ pub(crate) struct Known {
 impl State {
     /// The keys of the `KuryrPort`s on a node.
     fn on(&self, node: &str) -> Vec<ObjectKey> {
-        self.ports.iter().filter(|(_, port)| port.spec.node_name == node).map(|(key, _)| key.clone()).collect()
+        self.ports.readable().filter(|(_, port)| port.spec.node_name == node).map(|(key, _)| key.clone()).collect()
     }
 
     /// The interfaces of pods that are virtual machines' ones, but for those that their nodes have released.
     fn nested(&self) -> impl Iterator<Item = &Vif> {
         let released = |port: &KuryrPort| port.deleting() && port.attachment_state() == Some(AttachmentState::Released);
-        let vifs = self.ports.values().filter(move |port| !released(port)).flat_map(|port| &port.spec.vifs);
+        let ports = self.ports.readable().map(|(_, port)| port).filter(move |port| !released(port));
+        let vifs = ports.flat_map(|port| &port.spec.vifs);
         vifs.filter(|vif| vif.plug.driver.is_nested())
     }
 
@@ -93,42 +92,38 @@ impl Index {
 
     pub(crate) fn get(&self, key: &ObjectKey) -> Known {
         let state = self.state.read();
-        let (pod, port, odd) = (state.pods.get(key), state.ports.get(key), state.odd.get(key));
+        let (pod, port, odd) = (state.pods.get(key), state.ports.get(key), state.ports.odd(key));
         Known { pod: pod.cloned(), port: port.cloned(), odd: odd.cloned() }
     }
 
     /// Every key under which there is something.
     pub(crate) fn keys(&self) -> HashSet<ObjectKey> {
         let state = self.state.read();
-        state.pods.keys().chain(state.ports.keys()).chain(state.odd.keys()).cloned().collect()
+        state.pods.keys().chain(state.ports.keys()).cloned().collect()
     }
 
     pub(crate) fn ports(&self) -> Vec<Arc<KuryrPort>> {
-        self.state.read().ports.values().cloned().collect()
+        self.state.read().ports.readable().map(|(_, port)| port.clone()).collect()
     }
 
     /// Every port that a `KuryrPort` has.
     pub(crate) fn held(&self) -> HashSet<PortId> {
-        let state = self.state.read();
-        let readable = state.ports.values().flat_map(|port| port.port_ids().collect::<Vec<_>>());
-        readable.chain(state.odd.values().flat_map(|odd| odd.ports.iter().copied())).collect()
+        self.state.read().ports.held()
     }
 
     /// Whether a `KuryrPort` has this port.
     pub(crate) fn holds(&self, id: PortId) -> bool {
-        let state = self.state.read();
-        let readable = || state.ports.values().any(|port| port.port_ids().any(|held| held == id));
-        readable() || state.odd.values().any(|odd| odd.ports.contains(&id))
+        self.state.read().ports.holds(id)
     }
 
     /// The pod of each port that a `KuryrPort` has.
     pub(crate) fn holders(&self) -> HashMap<PortId, PodUid> {
         let state = self.state.read();
-        let held = |port: &Arc<KuryrPort>| {
+        let held = |(_, port): (&ObjectKey, &Arc<KuryrPort>)| {
             let pod = port.spec.pod_uid.clone();
             port.port_ids().map(move |id| (id, pod.clone())).collect::<Vec<_>>()
         };
-        state.ports.values().flat_map(held).collect()
+        state.ports.readable().flat_map(held).collect()
     }
 
     /// UIDs of the pods that should have ports and have none.
@@ -186,36 +181,33 @@ impl Index {
         let mut state = self.state.write();
         let key = port.key();
         let known = state.ports.get(&key);
-        let odd = state.odd.get(&key).filter(|odd| port.metadata.uid.as_ref() == Some(&odd.uid));
+        let odd = state.ports.odd(&key).filter(|odd| port.metadata.uid.as_ref() == Some(&odd.uid));
         let outdated = odd.is_some_and(|odd| number(odd.resource_version.as_deref()) > version(&port));
         if outdated || known.is_some_and(|known| is_newer::<KuryrPort>(known, &port)) {
             return false;
         }
         let changed = known.is_none_or(|known| acted_on(known) != acted_on(&port));
-        state.odd.remove(&key);
-        state.ports.insert(key, Arc::new(port));
+        state.ports.put(port);
         changed
     }
 
     /// Takes over a `KuryrPort` that cannot be read; `true` if that is news.
     pub(crate) fn apply_odd(&self, odd: OddPort) -> bool {
         let mut state = self.state.write();
-        state.ports.remove(&odd.key);
-        let known = state.odd.get(&odd.key);
+        let known = state.ports.odd(&odd.key);
         let changed =
             known.is_none_or(|known| (&known.uid, known.deleting, &known.why) != (&odd.uid, odd.deleting, &odd.why));
-        state.odd.insert(odd.key.clone(), Arc::new(odd));
+        state.ports.put_odd(odd);
         changed
     }
 
     /// Forgets a `KuryrPort`, unless another object has its name by now.
     pub(crate) fn remove_port(&self, key: &ObjectKey, uid: Option<&str>) {
         let mut state = self.state.write();
-        if state.ports.get(key).is_some_and(|known| uid.is_none() || known.metadata.uid.as_deref() == uid) {
+        let is = |known: Option<&str>| uid.is_none() || known == uid;
+        let readable = state.ports.get(key).is_some_and(|known| is(known.metadata.uid.as_deref()));
+        if readable || state.ports.odd(key).is_some_and(|known| is(Some(&known.uid))) {
             state.ports.remove(key);
-        }
-        if state.odd.get(key).is_some_and(|known| uid.is_none_or(|uid| known.uid == uid)) {
-            state.odd.remove(key);
         }
     }
 
@@ -227,8 +219,10 @@ impl Index {
     /// Drops all `KuryrPort`s that are not in `seen`; gives their keys.
     pub(crate) fn retain_ports(&self, seen: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
         let mut state = self.state.write();
-        let mut gone = retain(&mut state.ports, seen);
-        gone.extend(retain(&mut state.odd, seen));
+        let gone: Vec<ObjectKey> = state.ports.keys().filter(|key| !seen.contains(*key)).cloned().collect();
+        for key in &gone {
+            state.ports.remove(key);
+        }
         gone
     }
 }

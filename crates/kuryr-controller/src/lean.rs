@@ -118,10 +118,17 @@ pub(crate) struct NodeStatus {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct NodeAddress {
+pub(crate) struct NodeAddress {
     #[serde(rename = "type")]
     kind: String,
     address: String,
+}
+
+impl NodeAddress {
+    /// The address, if the node speaks from it.
+    pub(crate) fn own(&self) -> Option<IpAddr> {
+        matches!(&*self.kind, "InternalIP" | "ExternalIP").then(|| self.address.parse().ok()).flatten()
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -271,8 +278,7 @@ impl LeanNode {
         let host = Host::of(&name, annotations.remove(HOST_ANNOTATION).as_deref());
         let (conditions, addresses) =
             self.status.map(|status| (status.conditions, status.addresses)).unwrap_or_default();
-        let own = addresses.iter().filter(|address| matches!(address.kind.as_str(), "InternalIP" | "ExternalIP"));
-        let addresses = own.filter_map(|address| address.address.parse().ok()).collect();
+        let addresses = addresses.iter().filter_map(NodeAddress::own).collect();
         let ready = conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True");
         let NodeSpec { taints, provider_id, unschedulable: cordoned } = self.spec.unwrap_or_default();
         let out_of_service = out_of_service(ready, taints.iter().map(|taint| &*taint.key));

@@ -1,6 +1,6 @@
 //! What the controller counts; every name begins with `kuryr_`.
 
-use crate::allocator::PoolReport;
+use crate::pools::PoolReport;
 use kuryr_model::kuryr_load_balancer::LoadBalancerState;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -368,19 +368,21 @@ impl Metrics {
         self.pool_waiting.clear();
         for pool in &report.pools {
             let (node, place, network) = (&pool.node, &pool.place, pool.network.to_string());
-            for (state, count) in [("ready", pool.ready), ("cooling", pool.cooling), ("refilling", pool.refilling)] {
+            for (state, count) in
+                [("ready", pool.view.ready), ("cooling", pool.view.cooling), ("refilling", pool.view.refilling)]
+            {
                 let labels =
                     PoolStateLabels { node: node.clone(), place: place.clone(), network: network.clone(), state };
                 self.pool_ports.get_or_create(&labels).set(number(count));
             }
-            for (result, count) in [("hit", pool.hits), ("miss", pool.misses)] {
+            for (result, count) in [("hit", pool.view.hits), ("miss", pool.view.misses)] {
                 let labels =
                     PoolResultLabels { node: node.clone(), place: place.clone(), network: network.clone(), result };
                 self.pool_requests.get_or_create(&labels).inc_by(count);
             }
             let labels = PoolLabels { node: node.clone(), place: place.clone(), network };
-            self.pool_target.get_or_create(&labels).set(number(pool.target));
-            self.pool_waiting.get_or_create(&labels).set(number(pool.waiting));
+            self.pool_target.get_or_create(&labels).set(number(pool.view.target));
+            self.pool_waiting.get_or_create(&labels).set(number(pool.view.waiting));
         }
     }
 

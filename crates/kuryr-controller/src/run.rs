@@ -212,7 +212,7 @@ impl Term {
             refusals: Mutex::default(),
             began: Instant::now(),
         });
-        let revive = allocator.clone().revive();
+        let (seek, revive) = (allocator.clone().seek_machines(), allocator.clone().revive());
         let fullness = Fullness {
             client: self.client.clone(),
             index: self.index.clone(),
@@ -231,6 +231,7 @@ impl Term {
         // They end with this, be it cut off because the Lease is lost.
         let mut background = JoinSet::new();
         background.spawn(resync.run());
+        background.spawn(seek);
         background.spawn(revive);
         background.spawn(fullness.run());
         background.spawn(self.events.clone().run());

@@ -109,7 +109,7 @@ async fn run_with<P: Plugs>(
             background.run_until_cancelled(keep_node_ports(&node, client.clone(), what)),
             background.run_until_cancelled(async {
                 if not_ready_when_full {
-                    fullness::keep(&node, client.clone()).await;
+                    fullness::keep(&node.name, &node.full, &node.metrics, client.clone()).await;
                 }
             }),
         );

@@ -1,6 +1,6 @@
 //! What the controller says on this node's own Node: whether no further pod fits on it.
 
-use crate::{node::Node, plug::error::chain};
+use crate::{metrics::Metrics, plug::error::chain};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node as KubeNode;
 use kube::{
@@ -45,25 +45,25 @@ impl State {
     }
 }
 
-/// Watches the Node, for ever. Errors are reported and outlived: what is known stays good.
-pub async fn keep<P>(node: &Node<P>, client: Client) {
-    let config = watcher::Config::default().fields(&format!("metadata.name={}", node.name));
+/// Watches the Node of this name, for ever. Errors are reported and outlived: what is known stays good.
+pub async fn keep(name: &str, full: &State, metrics: &Metrics, client: Client) {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = pin!(watcher(Api::<KubeNode>::all(client), config).default_backoff());
     let mut listed = None;
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => listed = None,
             Ok(Event::InitApply(object)) => listed = why(&object),
-            Ok(Event::InitDone) => node.full.set(listed.take()),
-            Ok(Event::Apply(object)) => node.full.set(why(&object)),
-            Ok(Event::Delete(_)) => node.full.set(None),
+            Ok(Event::InitDone) => full.set(listed.take()),
+            Ok(Event::Apply(object)) => full.set(why(&object)),
+            Ok(Event::Delete(_)) => full.set(None),
             Err(error) => {
                 let error = chain(&error);
                 tracing::warn!(
                     error,
                     "cannot watch this node's Node, trying again; may the service account list and watch nodes?"
                 );
-                node.metrics.watch_failures.inc();
+                metrics.watch_failures.inc();
             }
         }
     }

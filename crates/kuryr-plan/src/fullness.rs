@@ -189,34 +189,43 @@ mod tests {
         );
     }
 
+    /// What is said of a node, and was.
+    #[derive(Default)]
+    struct Said {
+        border: Border,
+        full: bool,
+        /// When it is to be looked again.
+        due: Option<Duration>,
+        /// When it became something else.
+        flips: Vec<Duration>,
+    }
+
+    impl Said {
+        fn look(&mut self, free: usize, now: Duration) {
+            let (full, again) = self.border.look(free, now);
+            self.due = again.map(|again| now + again);
+            if full != self.full {
+                self.full = full;
+                self.flips.push(now);
+            }
+        }
+    }
+
     proptest! {
         /// Whatever pods do: a node without room is full, one that has had room for a minute is not, and it changes its mind a few times in
         /// ten minutes at most, however fast pods come and go.
         #[test]
         fn a_border_does_not_flap(steps in prop::collection::vec((0u64..40_000, 0usize..3), 1..400)) {
-            let (mut border, mut now) = (Border::default(), Duration::ZERO);
-            let (mut full, mut due, mut room_since) = (false, None, None);
-            let (mut free, mut flips) = (1usize, Vec::new());
+            let (mut said, mut now, mut free, mut room_since) = (Said::default(), Duration::ZERO, 1, None);
             for (after, next) in steps {
                 let until = now + Duration::from_millis(after);
                 // Nothing changes until then, and it is looked again when it was asked for.
-                while let Some(at) = due.filter(|at| *at <= until) {
-                    now = at;
-                    let (said, again) = border.look(free, now);
-                    due = again.map(|again| now + again);
-                    if said != full {
-                        full = said;
-                        flips.push(now);
-                    }
+                while let Some(at) = said.due.filter(|at| *at <= until) {
+                    said.look(free, at);
                 }
-                now = until;
-                free = next;
-                let (said, again) = border.look(free, now);
-                due = again.map(|again| now + again);
-                if said != full {
-                    full = said;
-                    flips.push(now);
-                }
+                (now, free) = (until, next);
+                said.look(free, now);
+                let Said { full, due, .. } = said;
                 if free == 0 {
                     room_since = None;
                     prop_assert!(full);
@@ -226,6 +235,7 @@ mod tests {
                     prop_assert!(!full || due.is_some_and(|at| at > now && at - since <= LONGEST));
                 }
             }
+            let flips = &said.flips;
             let window = |from: &Duration| flips.iter().filter(|at| **at >= *from && **at < *from + seconds(600)).count();
             prop_assert!(flips.iter().map(window).all(|count| count <= 36), "{:?}", flips);
         }

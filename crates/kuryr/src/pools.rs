@@ -5,7 +5,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use kuryr_controller::{PoolReport, PoolRow};
 use kuryr_model::NetworkId;
-use kuryr_plan::pool::HeldUp;
+use kuryr_plan::pool::{HeldUp, PoolView};
 use std::{
     io::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -118,9 +118,8 @@ fn print(report: &PoolReport, out: &mut dyn Write) -> anyhow::Result<()> {
         "{:<width$}  {:<36}  {:>5}  {:>6}  {:>7}  {:>9}  {:>8}  {:>8}  {:>7}",
         "NODE", "NETWORK", "READY", "TARGET", "COOLING", "REFILLING", "HITS", "MISSES", "WAITING"
     )?;
-    for PoolRow { node, place, network, ready, cooling, refilling, target, hits, misses, waiting, drained, refused } in
-        &report.pools
-    {
+    for PoolRow { node, place, network, view } in &report.pools {
+        let PoolView { ready, cooling, refilling, target, hits, misses, waiting, drained, refused } = view;
         let network = network.to_string();
         let why = match (drained, refused) {
             (true, _) => "  drained",
@@ -171,15 +170,17 @@ mod tests {
             node: "node0".into(),
             place: "trunk 00000000-0000-0000-0000-0000000000bb".into(),
             network: "00000000-0000-0000-0000-0000000000aa".parse().unwrap(),
-            ready: 2,
-            cooling: 1,
-            refilling: 0,
-            target: 2,
-            hits: 17,
-            misses: 3,
-            waiting: 0,
-            drained: true,
-            refused: false,
+            view: PoolView {
+                ready: 2,
+                cooling: 1,
+                refilling: 0,
+                target: 2,
+                hits: 17,
+                misses: 3,
+                waiting: 0,
+                drained: true,
+                refused: false,
+            },
         };
         let report = PoolReport {
             pools: vec![row],

@@ -31,6 +31,7 @@ use crate::{
     machines::{CutOff, Machines},
     metrics::Metrics,
     policy::Keeper,
+    pools::PoolReport,
     topology::Topology,
 };
 use kuryr_model::{
@@ -48,7 +49,7 @@ use look::Look;
 use parking_lot::Mutex;
 pub(crate) use spare::Released;
 use spare::Spares;
-pub use spare::{PoolReport, PoolRow, UnknownPool};
+pub use spare::UnknownPool;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
@@ -228,6 +229,11 @@ impl Allocator {
     /// Deletes a port that no `KuryrPort` names. That it is gone already is success.
     pub(crate) async fn discard(&self, port: &Port) -> Result<(), PodError> {
         self.shared.discard(port).await
+    }
+
+    /// Looks for the ports of nodes that are virtual machines for ever.
+    pub(crate) async fn seek_machines(self) {
+        self.shared.machines.seek().await;
     }
 
     /// Looks after the ports of pods of virtual machines for ever.

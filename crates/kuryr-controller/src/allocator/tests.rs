@@ -332,13 +332,13 @@ async fn a_pod_that_is_refused_waits_until_it_has_a_port_and_is_one_miss_however
     let row = || allocator.pools().unwrap().pools.remove(0);
     for _ in 0..3 {
         assert!(ask(&allocator, 1..3).await.iter().all(Result::is_err));
-        assert_eq!((row().waiting, row().hits, row().misses), (2, 1, 2));
+        assert_eq!((row().view.waiting, row().view.hits, row().view.misses), (2, 1, 2));
     }
     // One is deleted, and the other one gets its port.
     allocator.waits_no_more(&request(1).key);
-    assert_eq!(row().waiting, 1);
+    assert_eq!(row().view.waiting, 1);
     neutron.set_quota(100);
     allocator.release(&vif(&neutron.ports()[0])).await.unwrap();
     allocator.allocate(request(2)).await.unwrap();
-    assert_eq!((row().waiting, row().hits, row().misses), (0, 1, 2));
+    assert_eq!((row().view.waiting, row().view.hits, row().view.misses), (0, 1, 2));
 }

@@ -32,9 +32,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 /// What changes within this time is looked at together.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// Time until it is looked again for what is not known yet. Neutron is not asked for that.
-const SOON: Duration = Duration::from_secs(1);
-
 /// Time until the next try of what failed.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -58,8 +55,6 @@ struct Memory {
     borders: HashMap<String, Border>,
     /// When it was last looked for others' subports on a trunk that is full.
     looked: HashMap<TrunkId, Instant>,
-    /// Not before is it looked for machines again.
-    find: Instant,
 }
 
 impl Fullness {
@@ -67,14 +62,15 @@ impl Fullness {
     pub(crate) async fn run(self) {
         let machines = self.allocator.machines();
         let mut changes = machines.changes();
-        let now = Instant::now();
-        let mut memory = Memory { began: now, borders: HashMap::new(), looked: HashMap::new(), find: now };
+        let mut nodes = self.index.nodes_changed.subscribe();
+        let mut memory = Memory { began: Instant::now(), borders: HashMap::new(), looked: HashMap::new() };
         loop {
             let again = self.look(machines, &mut memory).await;
             tokio::select! {
                 () = changes.next() => {}
                 () = self.allocator.pools_changed() => {}
-                () = self.index.notices_changed.notified() => {}
+                // It is ours, too.
+                _ = nodes.changed() => {}
                 () = at(again) => {}
             }
             sleep(GATHER).await;
@@ -84,13 +80,6 @@ impl Fullness {
     /// Brings all Nodes to what they are to say; when to look again, whatever happens.
     async fn look(&self, machines: &Machines, memory: &mut Memory) -> Option<Instant> {
         let mut again = Again(None);
-        if memory.find <= Instant::now()
-            && let Err(error) = machines.find_new().await
-        {
-            tracing::warn!(reason = %error, "the ports of nodes that are virtual machines cannot be looked for; trying again");
-            memory.find = Instant::now() + RETRY;
-        }
-        again.at(Some(memory.find).filter(|find| *find > Instant::now()));
         let notices = self.index.notices();
         let mut wanted = self.wanted(machines, &notices, memory, &mut again);
         let mut differs = Vec::new();
@@ -144,11 +133,7 @@ impl Fullness {
         memory.borders.retain(|node, _| all.contains_key(node));
         for (node, machine) in all {
             match machines.room_of(&node, &machine) {
-                Room::NotYet => {
-                    wanted.remove(&node);
-                    // Nobody tells when a machine is looked for no more.
-                    again.at(Some(now + SOON));
-                }
+                Room::NotYet => drop(wanted.remove(&node)),
                 Room::Nothing => drop(memory.borders.remove(&node)),
                 Room::Of(mut capacity) => {
                     // Spare ports have ids already, and are there for pods.

@@ -36,7 +36,7 @@ impl State {
     /// Forgets nodes that are gone when nothing is left of them: there may be ever new ones.
     fn forget_gone(&mut self) {
         let Self { ports, homes, gone, .. } = self;
-        let used: HashSet<&str> = ports.values().map(|port| &*port.spec.node_name).collect();
+        let used: HashSet<&str> = ports.readable().map(|(_, port)| &*port.spec.node_name).collect();
         gone.retain(|node, _| homes.contains_key(node) || used.contains(&**node));
     }
 
@@ -101,8 +101,7 @@ impl Index {
         let home = Home { host: host.name, machine: machine.map(|machine| machine.map(Arc::new)) };
         let mut state = self.state.write();
         state.notice(&name, notice, version);
-        self.nodes_changed.notify_one();
-        self.notices_changed.notify_one();
+        self.nodes_changed.send_replace(());
         if cordoned {
             state.cordoned.insert(name.clone());
         } else {
@@ -125,8 +124,7 @@ impl Index {
         state.homes.remove(name);
         state.cordoned.remove(name);
         state.notices.remove(name);
-        self.nodes_changed.notify_one();
-        self.notices_changed.notify_one();
+        self.nodes_changed.send_replace(());
         state.gone.entry(name.to_owned()).or_insert(now);
         state.forget_gone();
         state.on(name)

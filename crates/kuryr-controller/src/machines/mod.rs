@@ -1,7 +1,7 @@
 //! Nodes that are virtual machines: their ports in Neutron, and what their pods have of these.
 //!
 //! ```text
-//!   find(node)        ─▶ Neutron: the machine's port, its trunk ─▶ Found      remembered as long as it holds
+//!   find(node), seek  ─▶ Neutron: the machine's port, its trunk ─▶ Found      remembered as long as it holds
 //!   settle(port)      ─▶ trunks: a subport with an id │ pairs: an address that the machine's port may use
 //!   let_go(port)      ─▶ the same, undone
 //!   repair()          ─▶ what KuryrPorts say, compared with every trunk and every machine's pairs
@@ -13,6 +13,7 @@
 //! - What pods have on a trunk is told to its writer before anything else is asked of it.
 //! - A pod's `KuryrPort` is written when its port is where it shall be, and its port is deleted when it is there no more.
 
+mod find;
 mod pairs;
 mod revive;
 mod room;
@@ -23,6 +24,8 @@ use crate::{
     index::Index,
     trunks::{TrunkError, Trunks},
 };
+pub(crate) use find::Sight;
+use find::Slot;
 use kuryr_model::{
     KuryrPort, NetworkId, PortId, ProjectId, SegmentationId, TrunkId, Vif,
     neutron::{Port, Trunk},
@@ -30,7 +33,7 @@ use kuryr_model::{
 };
 use kuryr_openstack::{Cloud, Error as CloudError, Filter, Network};
 use kuryr_plan::{
-    nested::{Found, Machine, ParentError, Pods, Question, pairs_of},
+    nested::{Found, Pods, pairs_of},
     trunk::Trouble,
 };
 use pairs::Pairs;
@@ -39,11 +42,10 @@ pub(crate) use room::Room;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fmt,
-    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::{Notify, watch};
 
 /// A node's trunk is gone, and with it the network of its pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,9 +68,6 @@ impl fmt::Display for CutOff {
     }
 }
 
-/// How long it is not looked again for a machine that was not found: its other pods ask for it, too.
-const NOT_AGAIN: Duration = Duration::from_secs(5);
-
 /// The machines, and who writes to their trunks and ports.
 pub(crate) struct Machines {
     network: Network,
@@ -82,128 +81,37 @@ pub(crate) struct Machines {
     state: Mutex<State>,
     /// Subports were added, or may have been changed.
     placed: Notify,
-    /// A trunk was found, or is gone.
-    pub(crate) changed: Notify,
-    /// A machine was looked for.
-    looked: Notify,
+    /// A machine was looked for, or something has shown that it is otherwise.
+    news: watch::Sender<()>,
 }
 
 #[derive(Default)]
 struct State {
-    slots: HashMap<String, Arc<tokio::sync::Mutex<Slot>>>,
+    slots: HashMap<String, Arc<Slot>>,
     /// The trunks of parent ports, whose writers know what pods have on them.
     begun: HashMap<PortId, TrunkId>,
 }
-
-/// What is known of one node. It is looked for by one at a time.
-#[derive(Default)]
-struct Slot(Option<(Machine, Result<Found, PodError>, Instant)>);
 
 impl Machines {
     pub(crate) fn new(cloud: &Cloud, index: Arc<Index>, networks: HashSet<NetworkId>, linger: Duration) -> Self {
         let (network, project) = (cloud.network(), cloud.identity().project);
         let trunks = Trunks::new(network.clone(), linger);
         let pairs = Pairs::new(network.clone(), linger);
-        let (state, placed, changed, looked) = (Mutex::default(), Notify::new(), Notify::new(), Notify::new());
-        Self { network, index, trunks, pairs, networks, project, state, placed, changed, looked }
+        let (state, placed, news) = (Mutex::default(), Notify::new(), watch::Sender::default());
+        Self { network, index, trunks, pairs, networks, project, state, placed, news }
     }
 
-    /// The port of a node that is a virtual machine, and what its pods are there.
-    pub(crate) async fn find(&self, node: &str, machine: &Machine) -> Result<Found, PodError> {
-        let slot = self.state.lock().slots.entry(node.to_owned()).or_default().clone();
-        let mut slot = slot.lock().await;
-        if let Some((known, found, at)) = &slot.0
-            && known == machine
-            && match found {
-                Ok(found) => self.holds(found),
-                Err(_) => at.elapsed() < NOT_AGAIN,
-            }
-        {
-            return found.clone();
-        }
-        let (found, trunk) = match self.look(machine).await {
-            Ok((found, trunk)) => (Ok(found), trunk),
-            Err(error) => (Err(error), None),
-        };
-        self.found(node, &mut slot, machine, &found, trunk);
-        found
-    }
-
-    /// Remembers what was found of a machine, and has the room of its trunk known.
-    fn found(
-        &self,
-        node: &str,
-        slot: &mut Slot,
-        machine: &Machine,
-        found: &Result<Found, PodError>,
-        trunk: Option<Trunk>,
-    ) {
-        if let Ok(found) = found {
-            tracing::info!(node, port = %found.parent.port_id, pods = ?found.pods, "found the port of a node that is a virtual machine");
-        }
-        if let Some(trunk) = trunk {
-            self.begin(trunk.port_id, trunk.id);
-            self.trunks.watch(trunk.id, trunk.sub_ports);
-        }
-        slot.0 = Some((machine.clone(), found.clone(), Instant::now()));
-        self.looked.notify_one();
-    }
-
-    /// What was found when the node was looked for last, if that holds and nobody is looking now.
-    pub(crate) fn known(&self, node: &str, machine: &Machine) -> Option<Found> {
-        let slot = self.state.lock().slots.get(node)?.clone();
-        let slot = slot.try_lock().ok()?;
-        let (known, found, _) = slot.0.as_ref()?;
-        found.as_ref().ok().filter(|found| known == machine && self.holds(found)).copied()
+    /// News of which machines are found from now on.
+    pub(crate) fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
     }
 
     /// Whether nothing has shown that it is otherwise since it was found.
-    pub(crate) fn holds(&self, found: &Found) -> bool {
+    fn holds(&self, found: &Found) -> bool {
         match found.pods {
             Pods::Subports(trunk) => self.state.lock().begun.get(&found.parent.port_id) == Some(&trunk),
             Pods::Pairs | Pods::Addresses => true,
         }
-    }
-
-    async fn look(&self, machine: &Machine) -> Result<(Found, Option<Trunk>), PodError> {
-        let ports = self.network.ports().list(&self.filter(machine.question()?)).await?;
-        let trunks = if machine.driver == PlugDriver::Vlan {
-            self.trunks_of(ports.iter().map(|port| port.id)).await?
-        } else {
-            Vec::new()
-        };
-        self.judge(machine, &ports, &trunks)
-    }
-
-    /// The ports that may be the answer.
-    fn filter(&self, question: Question) -> Filter {
-        match question {
-            Question::Id(port) => Filter::new().with("id", port),
-            Question::Device(server) => Filter::new().with("device_id", server),
-            Question::Addresses(ips) => self.by_address(&ips),
-        }
-    }
-
-    fn by_address(&self, ips: &[IpAddr]) -> Filter {
-        let by_address = Filter::new().any("fixed_ips", ips.iter().map(|ip| format!("ip_address={ip}")));
-        self.project.iter().fold(by_address, |filter, project| filter.with("project_id", project))
-    }
-
-    /// The port of a machine, and its trunk, among those that Neutron has shown.
-    fn judge(&self, machine: &Machine, ports: &[Port], trunks: &[Trunk]) -> Result<(Found, Option<Trunk>), PodError> {
-        let found = machine.parent(ports, trunks)?;
-        match found.pods {
-            Pods::Pairs | Pods::Addresses if !self.networks.contains(&found.network) => {
-                let (driver, port, network) = (machine.driver, found.parent.port_id, found.network);
-                Err(ParentError::NoSubnet { driver, port, network }.into())
-            }
-            Pods::Pairs | Pods::Addresses => Ok((found, None)),
-            Pods::Subports(id) => Ok((found, trunks.iter().find(|trunk| trunk.id == id).cloned())),
-        }
-    }
-
-    async fn trunks_of(&self, parents: impl IntoIterator<Item = PortId>) -> Result<Vec<Trunk>, CloudError> {
-        self.network.trunks().list(&Filter::new().any("port_id", parents)).await
     }
 
     /// Tells a trunk's writer what pods have there, unless it knows.
@@ -212,7 +120,7 @@ impl Machines {
         if state.begun.insert(parent, trunk) != Some(trunk) {
             // Within the lock: nobody asks this writer for anything before.
             self.trunks.begin(trunk, self.index.ids_on(parent), []);
-            self.changed.notify_one();
+            self.news.send_replace(());
         }
     }
 
@@ -231,7 +139,7 @@ impl Machines {
     /// Somebody has deleted the trunk: it is looked for anew.
     fn lost(&self, trunk: TrunkId) {
         self.state.lock().begun.retain(|_, known| *known != trunk);
-        self.changed.notify_one();
+        self.news.send_replace(());
     }
 
     /// Puts a pod's port where the machine carries it, and says so in its VIF.
@@ -245,7 +153,7 @@ impl Machines {
                 let placed = self.pairs.place(found.parent.port_id, pairs_of(vif)).await;
                 if placed.as_ref().is_err_and(CloudError::is_not_found) {
                     // The machine has another port now, perhaps.
-                    self.state.lock().slots.clear();
+                    self.vanished(found.parent.port_id);
                 }
                 placed.map_err(|error| PodError::pair(error, found.parent.port_id))
             }
@@ -350,7 +258,7 @@ impl Machines {
         let found = if parents.is_empty() { Vec::new() } else { self.trunks_of(parents.iter().copied()).await? };
         for trunk in &found {
             if self.state.lock().begun.insert(trunk.port_id, trunk.id) != Some(trunk.id) {
-                self.changed.notify_one();
+                self.news.send_replace(());
             }
             self.trunks.begin(trunk.id, self.index.ids_on(trunk.port_id), []);
         }
@@ -360,7 +268,7 @@ impl Machines {
                 tracing::warn!(port = %parent, "the trunk of a node's port is gone: its pods are cut off until it is made again");
             }
             self.state.lock().begun.remove(parent);
-            self.changed.notify_one();
+            self.news.send_replace(());
             cut_off.extend(self.cut_off(*parent));
         }
         for (parent, carried) in carried.into_iter().filter(|(_, carried)| !carried.pairs.is_empty()) {

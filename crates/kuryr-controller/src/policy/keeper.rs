@@ -4,7 +4,7 @@ use super::{error::Failure, guards::Guards, lean::SeenPolicy};
 use crate::index::{Index, is_newer};
 use kuryr_model::{KuryrNetworkPolicy, KuryrPort, ObjectKey, PodUid, PolicyUid, PortId, SecurityGroupId};
 use kuryr_plan::{
-    enforce::{Enforcer, Left, Object},
+    enforce::{Enforcer, Left, NotYet, Object},
     pod::Pod,
     policy::{Change, Delta, GroupKey, Labels, NamedPort, Pod as PolicyPod, Settings},
 };
@@ -32,10 +32,10 @@ pub(crate) struct Known {
 
 /// Why a pod's port cannot be made yet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("what NetworkPolicies allow it is not all in Neutron yet: {}{}", list(.groups), because(.failure.as_ref()))]
+#[error("what NetworkPolicies allow it is not all in Neutron yet: {}{}", list(.what), because(.failure.as_ref()))]
 pub(crate) struct Waits {
-    /// What it waits for, for people.
-    pub(crate) groups: Vec<String>,
+    /// What it waits for, for people. Nothing: to be known.
+    pub(crate) what: Vec<String>,
     /// What failed, if anything.
     pub(crate) failure: Option<Failure>,
 }
@@ -238,7 +238,7 @@ impl Keeper {
     /// The groups with which the port of a pod is to be made.
     ///
     /// # Errors
-    /// They are not all there yet. The pod's key is worked on again when they are.
+    /// It is not to be made yet. The pod's key is worked on again when it is.
     pub(crate) fn grant(&self, key: &ObjectKey, pod: &PodUid) -> Result<Vec<SecurityGroupId>, Waits> {
         let mut state = self.state();
         match state.enforcer.grant(pod) {
@@ -246,10 +246,9 @@ impl Keeper {
                 state.waiting.remove(pod);
                 Ok(groups.into_iter().collect())
             }
-            Err(missing) => {
+            Err(why) => {
                 state.waiting.insert(pod.clone(), key.clone());
-                let failure = missing.0.iter().find_map(|key| state.failure(key)).cloned();
-                Err(Waits { groups: missing.0.iter().map(|key| state.readable(key)).collect(), failure })
+                Err(state.waits(&why))
             }
         }
     }
@@ -340,6 +339,21 @@ impl State {
         }
         let touched: Vec<ObjectKey> = groups.into_iter().flat_map(|key| compiler.users(key)).collect();
         self.touched.extend(touched);
+    }
+
+    /// Why a pod's port is not made yet, for people.
+    fn waits(&self, why: &NotYet) -> Waits {
+        match why {
+            NotYet::Unknown => Waits { what: Vec::new(), failure: None },
+            NotYet::Groups(groups) => Waits {
+                what: groups.iter().map(|key| self.readable(key)).collect(),
+                failure: groups.iter().find_map(|key| self.failure(key)).cloned(),
+            },
+            NotYet::After(pod, object) => Waits {
+                what: vec![format!("first pod {pod} has to lose what the same change takes from it")],
+                failure: self.failures.get(object).cloned(),
+            },
+        }
     }
 
     /// What failed with a group.

@@ -21,6 +21,7 @@ mod error;
 mod guards;
 mod keeper;
 mod lean;
+mod limits;
 mod report;
 mod resync;
 mod status;

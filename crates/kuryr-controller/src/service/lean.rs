@@ -1,6 +1,6 @@
 //! Services and what is behind them, read as far as they matter.
 
-use crate::lean::Lean;
+use crate::lean::{Lean, NodeAddress};
 use k8s_openapi::api::{
     core::v1::{Node, Service as KubeService},
     discovery::v1::EndpointSlice,
@@ -24,13 +24,6 @@ pub(crate) struct NodeAddresses {
     addresses: Vec<NodeAddress>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-struct NodeAddress {
-    #[serde(rename = "type")]
-    kind: String,
-    address: String,
-}
-
 /// A Service, and where it says that it is reached from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -49,8 +42,7 @@ pub(crate) struct SeenSlice {
 pub(crate) fn node(node: LeanNode) -> Result<(String, Vec<IpAddr>), String> {
     let name = node.name_any();
     let addresses = node.into_status().map(|status| status.addresses).unwrap_or_default();
-    let ips = addresses.iter().filter(|address| matches!(address.kind.as_str(), "InternalIP" | "ExternalIP"));
-    Ok((name, ips.filter_map(|address| address.address.parse().ok()).collect()))
+    Ok((name, addresses.iter().filter_map(NodeAddress::own).collect()))
 }
 
 /// What matters of a Service.

@@ -154,20 +154,9 @@ impl Socket {
 
     /// Sends a request that was made by hand and waits for its acknowledgement; the bodies that came before it.
     pub(super) fn exchange(&mut self, make: impl FnOnce(u32) -> Vec<u8>, doing: &str) -> Result<Vec<Vec<u8>>, Error> {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.send(&make(self.sequence), doing)?;
         let mut bodies = Vec::new();
-        loop {
-            self.receive(doing)?;
-            for message in messages(&self.buffer) {
-                let message = message.map_err(|reason| Error::Malformed { doing: doing.to_owned(), reason })?;
-                match message.message_type() {
-                    _ if message.sequence_number() != self.sequence => {}
-                    NLMSG_ERROR => return acknowledgement(&message, doing).map(|()| bodies),
-                    _ => bodies.push(message.payload().to_vec()),
-                }
-            }
-        }
+        self.dump_each(make, doing, |body| bodies.push(body.to_vec()))?;
+        Ok(bodies)
     }
 
     /// Sends a request that was made by hand for all objects of a kind, and hands over their bodies one by one.

@@ -207,12 +207,8 @@ pub(super) fn list(host_netns: Option<&Path>, folders: &[PathBuf]) -> Result<Vec
 
 /// Removes what [`list`] has found in a namespace, if it still has the same owner.
 pub(super) fn remove_end(end: &HostEnd, netns: &Path) -> Result<(), PlugError> {
-    match Namespace::open(netns) {
-        Ok(pod) => pod.enter()?,
-        Err(error) if error.is_missing() => return Ok(()),
-        Err(error) => return Err(error.into()),
-    }
-    pair::remove(&mut Socket::open()?, &end.name, &end.owner)
+    let Some(mut inside) = pair::go_inside(netns)? else { return Ok(()) };
+    pair::remove(&mut inside, &end.name, &end.owner)
 }
 
 /// Whether a link has what only this VIF may have: its VLAN id, its Ethernet address. Not a link of the machine's own: those have no
@@ -246,13 +242,7 @@ fn taken(nested: &Nested, nic: &Link, links: &[Link], pod: &Namespace, error: Pl
 
 /// Removes the sub-interface from `sandbox`, if it is `owner`'s or nobody's.
 pub(super) fn remove(kind: Sub, vif: &Vif, owner: &Owner, sandbox: &Path) -> Result<(), PlugError> {
-    let pod = match Namespace::open(sandbox) {
-        Ok(pod) => pod,
-        Err(error) if error.is_missing() => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    pod.enter()?;
-    let mut inside = Socket::open()?;
+    let Some(mut inside) = pair::go_inside(sandbox)? else { return Ok(()) };
     let Some(link) = inside.link(By::Name(&vif.interface))? else { return Ok(()) };
     let has_id = !matches!(kind, Sub::Vlan(id) if link.vlan != Some(id));
     let unmarked = link.alias.is_empty() && (kind == Sub::Ipvlan || link.mac == Some(vif.mac));

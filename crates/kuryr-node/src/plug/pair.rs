@@ -220,15 +220,19 @@ pub(super) fn remove(host: &mut Socket, name: &str, owner: &Owner) -> Result<(),
     }
 }
 
+/// This thread is in that namespace from now on; `None`: there is none.
+pub(super) fn go_inside(netns: &Path) -> Result<Option<Socket>, PlugError> {
+    match Namespace::open(netns) {
+        Ok(namespace) => namespace.enter()?,
+        Err(error) if error.is_missing() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Some(Socket::open()?))
+}
+
 /// Removes the pod's end where it is alone: its host end was renamed or lost its mark.
 pub(super) fn remove_inside(vif: &Vif, sandbox: &Path) -> Result<(), PlugError> {
-    let pod = match Namespace::open(sandbox) {
-        Ok(pod) => pod,
-        Err(error) if error.is_missing() => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    pod.enter()?;
-    let mut inside = Socket::open()?;
+    let Some(mut inside) = go_inside(sandbox)? else { return Ok(()) };
     match inside.link(By::Name(&vif.interface))? {
         Some(link) if link.kind == "veth" && link.mac == Some(vif.mac) => {
             Ok(inside.remove_link(By::Index(link.index))?)

@@ -31,11 +31,16 @@
 //! port is to lose of which rules were to go, or the other way about. Who is to get a group, and who becomes a member of one
 //! that others are to let in, waits for what the changes of those groups take away, too.
 //!
+//! The port of a new pod is made with all its groups. It waits as well, for those that lose by a change by which the pod may do
+//! more than it could have before ([`past`]).
+//!
 //! What cannot be done does not hold up the rest for ever: a port whose group cannot be made goes without, so it is
 //! closed and not open; and who waits for something that failed does so only where it might be wider otherwise. So a port
-//! or a rule that Neutron refuses to make narrower does hold up those that are to gain, until it is narrower.
+//! or a rule that Neutron refuses to make narrower does hold up those that are to gain, until it is narrower. A new pod
+//! does not wait for it: it does without what it gains until then.
 
 mod outcome;
+mod past;
 mod plan;
 mod seen;
 mod step;
@@ -46,6 +51,7 @@ pub use step::{GroupStep, Hold, Object, Order, Step};
 
 use crate::policy::{Change, Compiler, Delta, GroupKey, Settings};
 use kuryr_model::{GroupDigest, ObjectKey, PodUid, PortId, SecurityGroupId};
+use past::{Entry, Past};
 use seen::Seen;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -59,6 +65,7 @@ pub struct Enforcer {
     /// The open groups, which others make.
     open: BTreeMap<GroupKey, SecurityGroupId>,
     seen: Seen,
+    past: Past,
     /// Groups that may differ from what they are to be, and since when.
     groups: BTreeMap<GroupKey, Due>,
     /// Pods whose ports may differ.
@@ -116,12 +123,16 @@ struct Overdue {
     groups: HashMap<GroupKey, u64>,
 }
 
-/// Why a pod must not start yet: some of its groups are not what they are to be.
+/// Why the port of a pod must not be made yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotYet(
-    /// Those groups.
-    pub Vec<GroupKey>,
-);
+pub enum NotYet {
+    /// The pod is not known (yet).
+    Unknown,
+    /// Some of its groups are not what they are to be.
+    Groups(Vec<GroupKey>),
+    /// A change that gives it something takes something from this pod, and that is not done: its port, or a group of that.
+    After(ObjectKey, Object),
+}
 
 impl Enforcer {
     /// An empty world, with the groups that let everything in and out.
@@ -131,6 +142,7 @@ impl Enforcer {
             compiler: Compiler::new(settings),
             open: [(GroupKey::IngressOpen, ingress_open), (GroupKey::EgressOpen, egress_open)].into(),
             seen: Seen::default(),
+            past: Past::default(),
             groups: BTreeMap::new(),
             pods: BTreeMap::new(),
             busy_groups: HashSet::new(),
@@ -155,6 +167,7 @@ impl Enforcer {
         let since = self.tick();
         let only_pods = changes.iter().all(|change| matches!(change, Change::Pod(_) | Change::PodGone(_)));
         let own: HashSet<PodUid> = changes.iter().filter_map(changed_pod).filter(|_| only_pods).collect();
+        self.past.note(&self.compiler, &changes, since);
         let delta = self.compiler.apply(changes);
         if !delta.is_empty() {
             self.wanted = since;
@@ -272,14 +285,19 @@ impl Enforcer {
         (self.groups.len(), self.pods.len())
     }
 
-    /// The groups with which the port of a pod is to be made, and remembers that it is made with them.
+    /// The groups with which the port of a pod is to be made, and remembers that it is made with them. Those by which it gains
+    /// something are not among them where others cannot be made narrower: it gets these later, like a port that is there.
     ///
     /// # Errors
-    /// They are not all there, with just their rules. Empty: the pod is not known (yet).
+    /// It is not to be made yet.
     pub fn grant(&mut self, pod: &PodUid) -> Result<BTreeSet<SecurityGroupId>, NotYet> {
-        self.grantable(pod)?;
+        let without = match self.admit(pod)? {
+            Entry::Without(gain) => Some(gain),
+            Entry::Free | Entry::After(..) => None,
+        };
         let keys = self.compiler.groups(pod).map(Arc::clone).unwrap_or_default();
-        let groups: BTreeSet<SecurityGroupId> = keys.iter().filter_map(|key| self.id(key)).collect();
+        let to_have = keys.iter().filter(|key| !without.is_some_and(|gain| self.is_gain(gain, key)));
+        let groups: BTreeSet<SecurityGroupId> = to_have.filter_map(|key| self.id(key)).collect();
         self.granted.insert(pod.clone(), groups.clone());
         self.wanted = self.tick();
         Ok(groups)
@@ -290,7 +308,11 @@ impl Enforcer {
     /// # Errors
     /// As of [`grant`](Self::grant).
     pub fn grantable(&self, pod: &PodUid) -> Result<(), NotYet> {
-        let Some(keys) = self.compiler.groups(pod) else { return Err(NotYet(Vec::new())) };
+        self.admit(pod).map(drop)
+    }
+
+    fn admit(&self, pod: &PodUid) -> Result<Entry, NotYet> {
+        let Some(keys) = self.compiler.groups(pod) else { return Err(NotYet::Unknown) };
         let ready = |key: &&GroupKey| {
             // One that is just being deleted is complete until it is gone.
             let free = !self.busy_groups.contains(*key);
@@ -298,7 +320,13 @@ impl Enforcer {
             self.open.contains_key(key) || there()
         };
         let missing: Vec<GroupKey> = keys.iter().filter(|key| !ready(key)).cloned().collect();
-        if missing.is_empty() { Ok(()) } else { Err(NotYet(missing)) }
+        if !missing.is_empty() {
+            return Err(NotYet::Groups(missing));
+        }
+        match self.entry(pod) {
+            Entry::After(other, object) => Err(NotYet::After(other, object)),
+            entry => Ok(entry),
+        }
     }
 
     /// Whether no port of a pod has, or may have, a group that it is not to have: it may be less open than it should be, but

@@ -102,6 +102,8 @@ impl Enforcer {
                 steps.push(Step::Group(GroupStep { key, id, tag, remove, add, order }));
             }
         }
+        let groups = self.groups.values().map(|due| due.first);
+        self.past.forget(groups.chain(self.pods.values().map(|dirty| dirty.due.first)).min());
         for id in self.seen.strays() {
             let free = !self.busy_strays.contains(&id) && !self.is_held(&Object::Stray(id));
             if free && !self.may_be_carried(id) {
@@ -172,7 +174,7 @@ impl Enforcer {
     }
 
     /// The rules that a group has too many, or may have by a step that was begun when they were wanted.
-    fn excess(&self, key: &GroupKey, group: &SeenGroup) -> Vec<(RuleContent, Option<SecurityGroupRuleId>)> {
+    pub(super) fn excess(&self, key: &GroupKey, group: &SeenGroup) -> Vec<(RuleContent, Option<SecurityGroupRuleId>)> {
         let wanted: BTreeSet<RuleContent> = self
             .compiler
             .rules(key)

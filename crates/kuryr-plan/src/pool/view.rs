@@ -1,12 +1,11 @@
 //! What people are told about pools.
 
-use super::{Breaker, Moment, PoolKey, Pools};
+use super::{Breaker, Moment, PoolKey, Pools, store::Store};
+use serde::{Deserialize, Serialize};
 
-/// One pool.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What there is of one pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolView {
-    /// Which.
-    pub key: PoolKey,
     /// Ports that can be handed out.
     pub ready: usize,
     /// Ports that were given back too short a time ago.
@@ -15,15 +14,15 @@ pub struct PoolView {
     pub refilling: usize,
     /// Ports that should be ready.
     pub target: usize,
-    /// Pods that got a port from it.
+    /// Pods that got a port from it, since the controller leads.
     pub hits: u64,
     /// Pods that found none.
     pub misses: u64,
     /// Of these, those that still have none.
     pub waiting: usize,
-    /// An operator drained it.
+    /// It is kept empty: an operator drained it.
     pub drained: bool,
-    /// Its trunk did not take the last port.
+    /// It is kept empty for some time: its trunk did not take the last port.
     pub refused: bool,
 }
 
@@ -45,12 +44,11 @@ pub struct Totals {
 impl Pools {
     /// Every pool, by place and network.
     #[must_use]
-    pub fn view(&self, now: Moment) -> Vec<PoolView> {
+    pub fn view(&self, now: Moment) -> Vec<(PoolKey, PoolView)> {
         let targets = self.targets(now);
-        let view = |((key, store), target): ((&PoolKey, &super::store::Store), usize)| {
+        let view = |((key, store), target): ((&PoolKey, &Store), usize)| {
             let cooled = store.cooling.iter().take_while(|(until, _)| *until <= now).count();
-            PoolView {
-                key: key.clone(),
+            let view = PoolView {
                 ready: store.ready.len() + cooled,
                 cooling: store.cooling.len() - cooled,
                 refilling: store.refilling,
@@ -60,7 +58,8 @@ impl Pools {
                 waiting: store.waiting.len(),
                 drained: store.drained,
                 refused: store.breaker != Breaker::Closed,
-            }
+            };
+            (key.clone(), view)
         };
         self.stores.iter().zip(targets).map(view).collect()
     }

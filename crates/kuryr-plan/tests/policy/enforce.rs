@@ -9,10 +9,14 @@ use crate::{
     worlds,
     worlds::Dice,
 };
-use kuryr_model::ObjectKey;
-use kuryr_plan::policy::{Change, Policy, Settings, World};
+use kuryr_model::{ObjectKey, SecurityGroupId};
+use kuryr_plan::{
+    enforce::{Hold, NotYet, Object},
+    policy::{Change, GroupKey, Policy, Settings, World},
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 fn run(bytes: &[u8], faults: bool, most: usize) -> Result<(), TestCaseError> {
     let mut dice = Dice(bytes.iter());
@@ -129,6 +133,39 @@ fn from_ingress_to_egress() -> (Value, Value) {
 fn a_port_that_was_refused_to_lose_holds_up_those_that_gain() {
     let (old, new) = from_ingress_to_egress();
     never_wider(&old, &[], &new);
+}
+
+#[test]
+fn a_new_pod_waits_for_those_that_lose_by_what_opens_it() {
+    let (shut_out, shut_in) = (json!({"policyTypes": ["Egress"]}), json!({"policyTypes": ["Ingress"]}));
+    let more = two_pods(&shut_out).pod("a/p2", "", "10.0.0.3");
+    let pod = more.cluster.world.pods[&ObjectKey::new("a", "p2")].clone();
+    // What p0 and p1 take from everybody before, the new pod may send only afterwards.
+    never_wider(&shut_out, &[Change::Pod(pod)], &shut_in);
+}
+
+#[test]
+fn a_new_pod_does_not_wait_for_a_port_that_cannot_be_made_narrower_but_does_without_what_it_gains() {
+    let before = read(&two_pods(&json!({"policyTypes": ["Egress"]})).cluster);
+    let more = two_pods(&json!({"policyTypes": ["Ingress"]})).pod("a/p2", "", "10.0.0.3").pod("b/p3", "", "10.0.0.4");
+    let after = read(&more.cluster);
+    let uid = |name: &str| after.pods[&name.parse().unwrap()].uid.clone();
+    let mut dice = Dice([].iter());
+    let executor = settled(&Settings::default(), &before, &mut dice).unwrap();
+    let (mut enforcer, open) = (executor.enforcer, executor.open);
+    enforcer.apply(after.changes().collect());
+    let has_open = |groups: &BTreeSet<SecurityGroupId>| {
+        [GroupKey::IngressOpen, GroupKey::EgressOpen].map(|key| groups.contains(&open[&key]))
+    };
+    assert!(matches!(enforcer.grant(&uid("a/p2")), Err(NotYet::After(..))), "others let everybody in still");
+    let elsewhere = enforcer.grant(&uid("b/p3")).map(|groups| has_open(&groups));
+    assert_eq!(elsewhere, Ok([true, true]), "the policy says nothing of it");
+    for pod in ["a/p0", "a/p1"] {
+        let ports: Vec<_> = enforcer.ports_of(&uid(pod)).collect();
+        ports.into_iter().for_each(|port| enforcer.hold(Object::Port(port), Hold::Closed));
+    }
+    let groups = enforcer.grant(&uid("a/p2")).unwrap();
+    assert!(!groups.is_empty() && has_open(&groups) == [false, false], "nothing lets it out yet: {groups:?}");
 }
 
 #[test]
@@ -292,28 +329,52 @@ fn change(dice: &mut Dice) -> Change {
         5 => Change::PolicyGone(name.parse().unwrap()),
         6 => Change::Namespace("a".to_owned(), labels(["", "team=red"][dice.below(2)])),
         _ => {
-            let index = dice.below(3);
-            let (key, labels) = (format!("a/p{index}"), ["", "app=web", "tier=db"][dice.below(3)]);
-            let stage = Stage::default().pod(&key, labels, &format!("10.0.0.{}", index + 1));
-            Change::Pod(read(&stage.cluster).pods[&key.parse().unwrap()].clone())
+            let index = dice.below(5);
+            pod(dice, index)
         }
     }
 }
 
-/// A small world, its changes, and their way.
-fn few(what: &[u8], way: &[u8], faults: usize) -> Result<(), TestCaseError> {
-    let mut dice = Dice(what.iter());
+/// One of the pods of a small world, with whatever labels. Beyond those of [`few_pods`] it is a new one.
+fn pod(dice: &mut Dice, index: usize) -> Change {
+    let (key, labels) = (format!("a/p{index}"), ["", "app=web", "tier=db"][dice.below(3)]);
+    let stage = Stage::default().pod(&key, labels, &format!("10.0.0.{}", index + 1));
+    Change::Pod(read(&stage.cluster).pods[&key.parse().unwrap()].clone())
+}
+
+/// A small world and its changes.
+fn few(dice: &mut Dice) -> (World, Vec<Change>) {
     let stage = few_pods().namespace("a", ["", "team=red"][dice.below(2)]);
     let stage = (0..2).fold(stage, |stage, index| match dice.below(3) {
         0 => stage,
-        _ => stage.policy(&format!("a/np{index}"), spec(&mut dice)),
+        _ => stage.policy(&format!("a/np{index}"), spec(dice)),
     });
-    let changes: Vec<Change> = (0..=dice.below(4)).map(|_| change(&mut dice)).collect();
-    bring_about(&read(&stage.cluster), &changes, way, faults)
+    (read(&stage.cluster), (0..=dice.below(4)).map(|_| change(dice)).collect())
+}
+
+/// What happens, on which way, and with how many failures.
+fn histories() -> impl Strategy<Value = (Vec<u8>, Vec<u8>, usize)> {
+    (proptest::collection::vec(any::<u8>(), 0..120), proptest::collection::vec(any::<u8>(), 0..400), 0..7usize)
 }
 
 #[test]
 fn a_few_pods_and_policies_that_change_again_and_again_are_never_wider() {
-    let bytes = (proptest::collection::vec(any::<u8>(), 0..120), proptest::collection::vec(any::<u8>(), 0..400));
-    random::runner(10).run(&(bytes, 0..7usize), |((what, way), faults)| few(&what, &way, faults)).unwrap();
+    let run = |(what, way, faults): (Vec<u8>, Vec<u8>, usize)| {
+        let (before, changes) = few(&mut Dice(what.iter()));
+        bring_about(&before, &changes, &way, faults)
+    };
+    random::runner(10).run(&histories(), run).unwrap();
+}
+
+#[test]
+fn a_pod_that_comes_while_others_are_still_to_change_makes_nothing_wider() {
+    let run = |(what, way, faults): (Vec<u8>, Vec<u8>, usize)| {
+        let mut dice = Dice(what.iter());
+        let new = pod(&mut dice, 3);
+        let at = dice.below(4);
+        let (before, mut changes) = few(&mut dice);
+        changes.insert(at.min(changes.len()), new);
+        bring_about(&before, &changes, &way, faults)
+    };
+    random::runner(10).run(&histories(), run).unwrap();
 }

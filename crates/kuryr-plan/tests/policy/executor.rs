@@ -158,17 +158,17 @@ impl Neutron {
     }
 }
 
-/// The pods that are the same in all worlds.
+/// The pods that are the same in all worlds, but for those in which they are not there: the ones that come.
 fn lasting(worlds: &[World]) -> Vec<Pod> {
+    let Some(last) = worlds.last() else { return Vec::new() };
     let same = |pod: &&Pod| {
-        worlds.iter().all(|world| {
-            world
-                .pods
-                .get(&pod.key)
-                .is_some_and(|other| (&other.uid, &other.addresses, other.counts()) == (&pod.uid, &pod.addresses, true))
+        let is = |other: &Pod| (&other.uid, &other.addresses, other.counts()) == (&pod.uid, &pod.addresses, true);
+        worlds.iter().all(|world| match world.pods.get(&pod.key) {
+            Some(other) => is(other),
+            None => !worlds[0].pods.contains_key(&pod.key),
         })
     };
-    worlds[0].pods.values().filter(same).cloned().collect()
+    last.pods.values().filter(same).cloned().collect()
 }
 
 struct Flight {
@@ -179,9 +179,9 @@ struct Flight {
 }
 
 pub(crate) struct Executor<'a, 'b> {
-    enforcer: Enforcer,
+    pub(crate) enforcer: Enforcer,
     pub(crate) neutron: Neutron,
-    open: BTreeMap<GroupKey, SecurityGroupId>,
+    pub(crate) open: BTreeMap<GroupKey, SecurityGroupId>,
     flights: Vec<Flight>,
     dice: &'a mut Dice<'b>,
     /// How many requests are still to fail.

@@ -150,7 +150,7 @@ async fn fill_pools(world: &mut World) -> anyhow::Result<usize> {
     fs::write(&world.kuryr.settings().config, format!("[openstack]\ncloud = \"kuryr\"\n{PROVIDER}"))?;
     let controller = world.kuryr.start_controller().await?;
     let full = |report: &PoolReport| {
-        report.requests == 0 && report.held > 0 && report.pools.iter().all(|pool| pool.ready >= pool.target)
+        report.requests == 0 && report.held > 0 && report.pools.iter().all(|pool| pool.view.ready >= pool.view.target)
     };
     let (started, mut spare, mut since) = (Instant::now(), 0, Instant::now());
     // Those of virtual machines come as these are found.

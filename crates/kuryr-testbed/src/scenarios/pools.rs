@@ -24,7 +24,7 @@ pub(super) const PORTS: &str = "/v2.0/ports";
 
 /// Ports that are ready on all nodes.
 pub(super) fn ready(report: &PoolReport) -> usize {
-    report.pools.iter().map(|pool| pool.ready).sum()
+    report.pools.iter().map(|pool| pool.view.ready).sum()
 }
 
 /// Waits until the pools are as wanted. Nothing tells: the page is the question.
@@ -146,9 +146,9 @@ async fn burst(world: &mut World, floor: usize) -> anyhow::Result<()> {
     ensure!(made + ready(&report) >= PODS, "{made} ports were made for {PODS} pods");
     ensure!(sizes.len() * 3 <= PODS, "{} requests for {PODS} pods: {sizes:?}", sizes.len());
     ensure!(apart(world).await? == PODS, "not all pods have a port");
-    let after = when(world, "at rest", |report| report.pools.iter().all(|pool| pool.waiting == 0)).await?;
+    let after = when(world, "at rest", |report| report.pools.iter().all(|pool| pool.view.waiting == 0)).await?;
     let sum = |of: fn(&kuryr_controller::PoolRow) -> u64| after.pools.iter().map(of).sum::<u64>();
-    ensure!(sum(|pool| pool.hits + pool.misses) == PODS as u64, "{after:?}");
+    ensure!(sum(|pool| pool.view.hits + pool.view.misses) == PODS as u64, "{after:?}");
     try_join_all(names.iter().map(|name| pods.force_delete(name))).await.map(drop)
 }
 
@@ -178,7 +178,7 @@ async fn come_back(world: &mut World) -> anyhow::Result<()> {
         let port = port_of(world, &format!("pod-{n}")).await?;
         ensure!(there.contains(&port.id), "pod-{n} has another port than one that was there");
     }
-    let hits = |report: &PoolReport| report.pools.iter().map(|pool| pool.hits).sum::<u64>();
+    let hits = |report: &PoolReport| report.pools.iter().map(|pool| pool.view.hits).sum::<u64>();
     let after = world.kuryr.pools().await?.context("no pools")?;
     ensure!(hits(&after) == hits(&before) + PODS as u64, "hits: {} and then {}", hits(&before), hits(&after));
     apart(world).await.map(drop)
@@ -312,11 +312,12 @@ pub(super) async fn an_operator_fills_and_drains_pools(world: &mut World) -> any
     };
     let (code, said) = world.kuryr.run(run(&["fill", &node, "5"])).await?;
     ensure!(code == Some(0) && said.contains("5 ports"), "{code:?}: {said}");
-    when(world, "filled to 5", |report| report.pools.iter().any(|pool| pool.place == node && pool.ready == 5)).await?;
+    when(world, "filled to 5", |report| report.pools.iter().any(|pool| pool.place == node && pool.view.ready == 5))
+        .await?;
     let (code, said) = world.kuryr.run(run(&[])).await?;
     ensure!(code == Some(0) && said.contains(&node) && said.contains("6 spare ports of 500"), "{code:?}: {said}");
     let (code, said) = world.kuryr.run(run(&["drain", &node])).await?;
-    ensure!(code == Some(0) && said.contains("5 spare ports"), "{code:?}: {said}");
+    ensure!(code == Some(0) && said.contains("deleted now: 5"), "{code:?}: {said}");
     when(world, "drained", |report| ready(report) == 1 && report.leaving == 0).await?;
     let left = world.pool_ports().await?.len();
     ensure!(left == 1, "{left} spare ports");

@@ -182,7 +182,7 @@ pub(super) async fn spare_ports_make_way_when_the_quota_is_used_up(world: &mut W
     embedded.set_port_quota(-1)?;
     pods.delete_all().await?;
     pods.all_gone().await?;
-    when(world, "filled again", |report| !report.short && report.pools.iter().all(|pool| pool.ready >= 3)).await?;
+    when(world, "filled again", |report| !report.short && report.pools.iter().all(|pool| pool.view.ready >= 3)).await?;
     all_known(world, PATIENCE).await
 }
 

@@ -8,18 +8,12 @@ use futures::{
     stream::{FuturesUnordered, StreamExt},
 };
 use kuryr_model::{PortId, SegmentationId, TrunkId};
-use kuryr_plan::{
-    nested::{Found, Machine},
-    pool::{Back, BulkId, Headroom, HeldUp, Plan},
-};
+use kuryr_plan::pool::{Back, BulkId, Headroom, HeldUp, Plan};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// So many ports are deleted at once.
 const DELETES: usize = 4;
-
-/// So many machines are looked for at once.
-const FINDS: usize = 8;
 
 /// So many ports are named at once.
 const NAMINGS: usize = 2;
@@ -33,14 +27,10 @@ const HEADROOM_FOR: Duration = Duration::from_secs(60);
 /// How often numbers are published, at most.
 const PUBLISH: Duration = Duration::from_millis(500);
 
-/// A machine, and what was found of it.
-type Looked = (String, Arc<Machine>, Result<Found, PodError>);
-
 /// What is under way.
 #[derive(Default)]
 struct Work<'a> {
     bulks: FuturesUnordered<BoxFuture<'a, (BulkId, Answer)>>,
-    finds: FuturesUnordered<BoxFuture<'a, Looked>>,
     /// As many as there are: a trunk's writer asks for all of them together.
     places: FuturesUnordered<BoxFuture<'a, (PortId, Result<SegmentationId, PodError>)>>,
     leaves: FuturesUnordered<BoxFuture<'a, (PortId, Result<(), PodError>)>>,
@@ -58,13 +48,11 @@ pub(in crate::allocator) async fn keep(shared: &Arc<Shared>) {
     let Some(spares) = &shared.spares else { return };
     let mut work = Work::default();
     let mut publish = Some(Instant::now());
+    let (mut nodes, mut machines) = (spares.index.nodes_changed.subscribe(), shared.machines.news());
     loop {
         let again = work.begin(shared, spares);
         tokio::select! {
             Some((id, answer)) = work.bulks.next() => shared.arrived(spares, id, answer),
-            Some((node, machine, found)) = work.finds.next() => {
-                spares.state.lock().was_looked_for(&node, &machine, found, shared.now());
-            }
             Some((id, placed)) = work.places.next() => shared.was_placed(spares, id, &placed),
             Some((id, left)) = work.leaves.next() => {
                 let mut state = spares.state.lock();
@@ -77,8 +65,9 @@ pub(in crate::allocator) async fn keep(shared: &Arc<Shared>) {
             Some(id) = work.namings.next() => drop(work.named.remove(&id)),
             Some(headroom) = work.question.next() => work.headroom = Some((headroom, Instant::now() + HEADROOM_FOR)),
             () = spares.changed.notified() => {}
-            () = spares.index.nodes_changed.notified() => {}
-            () = shared.machines.changed.notified() => {}
+            // Whoever tells lives as long as this.
+            _ = nodes.changed() => {}
+            _ = machines.changed() => {}
             () = at(again.map(|time| Instant::now() + time)) => {}
             () = at(publish) => {
                 shared.publish(spares);
@@ -132,7 +121,7 @@ impl<'a> Work<'a> {
         if let Some((known, _)) = &mut self.headroom {
             *known = headroom;
         }
-        self.move_about(shared, &mut state, now);
+        self.move_about(shared, &mut state);
         let count = state.delete.len().min(DELETES.saturating_sub(self.deletes.len()));
         for id in state.delete.drain(..count) {
             self.deletes.push(shared.withdraw(id).boxed());
@@ -152,18 +141,11 @@ impl<'a> Work<'a> {
             }
         }
         let unfit = state.unfit.values().min().map(|until| until.saturating_sub(now));
-        again.into_iter().chain(unfit).chain(state.look_after(now).filter(|_| self.finds.len() < FINDS)).min()
+        again.into_iter().chain(unfit).min()
     }
 
-    /// Looks for machines, and puts ports on trunks and takes them off.
-    fn move_about(&mut self, shared: &'a Arc<Shared>, state: &mut State, now: Duration) {
-        for (node, machine) in state.wanted_machines(FINDS.saturating_sub(self.finds.len()), now) {
-            let find = async move {
-                let found = shared.machines.find(&node, &machine).await;
-                (node, machine, found)
-            };
-            self.finds.push(find.boxed());
-        }
+    /// Puts ports on trunks and takes them off.
+    fn move_about(&mut self, shared: &'a Arc<Shared>, state: &mut State) {
         for (trunk, id) in std::mem::take(&mut state.to_place) {
             self.places.push(async move { (id, shared.machines.place(trunk, id).await) }.boxed());
         }

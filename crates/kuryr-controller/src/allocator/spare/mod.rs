@@ -28,7 +28,7 @@ mod sites;
 mod view;
 
 use super::{Request, Shared};
-use crate::{index::Index, topology::Topology};
+use crate::{index::Index, machines::Sight, topology::Topology};
 use kuryr_model::{NetworkId, ObjectKey, PodUid, PortId, SecurityGroupId, TrunkId, neutron::Port};
 use kuryr_plan::{
     nested::{Found, Pods},
@@ -37,7 +37,6 @@ use kuryr_plan::{
 };
 use names::NAME;
 use parking_lot::Mutex;
-use sites::Site;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
@@ -47,7 +46,7 @@ use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
-pub use view::{PoolReport, PoolRow, UnknownPool};
+pub use view::UnknownPool;
 pub(super) use {keep::keep, names::of as name_of};
 
 /// What became of a port that was given back.
@@ -85,8 +84,8 @@ struct State {
     spare_before: BTreeSet<PortId>,
     /// The places that have pools, and the node of each.
     open: BTreeMap<Place, String>,
-    /// The nodes that are virtual machines.
-    sites: BTreeMap<String, Site>,
+    /// The nodes whose pods are subports, and what is known of their trunks.
+    sites: BTreeMap<String, Sight>,
     /// The trunks of ports of pools that are on one, or are to be.
     on: HashMap<PortId, TrunkId>,
     /// To be put on their trunks.

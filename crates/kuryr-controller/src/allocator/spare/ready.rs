@@ -11,8 +11,8 @@ impl Shared {
     pub(in crate::allocator) fn ready_on_trunks(&self) -> HashMap<TrunkId, usize> {
         let mut ready = HashMap::new();
         let views = self.spares.as_ref().map(|spares| spares.state.lock().pools.view(self.now()));
-        for view in views.into_iter().flatten() {
-            if let Place::Trunk(trunk) = view.key.place {
+        for (key, view) in views.into_iter().flatten() {
+            if let Place::Trunk(trunk) = key.place {
                 *ready.entry(trunk).or_default() += view.ready + view.cooling;
             }
         }

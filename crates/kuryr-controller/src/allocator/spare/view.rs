@@ -1,60 +1,12 @@
 //! What people are told about pools, and may tell them.
 
-use super::{Spares, State};
-use crate::allocator::Shared;
+use super::Spares;
+use crate::{
+    allocator::Shared,
+    pools::{PoolReport, PoolRow},
+};
 use kuryr_model::NetworkId;
-use kuryr_plan::pool::{HeldUp, Place, PoolKey, PoolView};
-use serde::{Deserialize, Serialize};
-
-/// One pool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PoolRow {
-    /// The node.
-    pub node: String,
-    /// Where its ports are plugged: the name that Neutron has for the node, or its trunk.
-    pub place: String,
-    /// The network of its ports.
-    pub network: NetworkId,
-    /// Ports that can be handed out.
-    pub ready: usize,
-    /// Ports that were given back too short a time ago.
-    pub cooling: usize,
-    /// Ports that are being made.
-    pub refilling: usize,
-    /// Ports that should be ready.
-    pub target: usize,
-    /// Pods that got a port from it since the controller leads.
-    pub hits: u64,
-    /// Pods that found none.
-    pub misses: u64,
-    /// Of these, those that still have none.
-    pub waiting: usize,
-    /// It is kept empty: an operator drained it.
-    pub drained: bool,
-    /// It is kept empty for some time: ports for it cannot be plugged, or its trunk does not take them.
-    pub refused: bool,
-}
-
-/// All pools.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PoolReport {
-    /// Each, by place and network.
-    pub pools: Vec<PoolRow>,
-    /// Spare ports, with those that are being made.
-    pub held: usize,
-    /// The most that there may be.
-    pub budget: usize,
-    /// Ports that are to be deleted.
-    pub leaving: usize,
-    /// Requests for spare ports that are under way.
-    pub requests: usize,
-    /// Pods wait because the quota or the subnets are used up, so pools do not grow.
-    pub short: bool,
-    /// Why else pools do not get the ports that they should have.
-    pub held_up: Option<HeldUp>,
-}
+use kuryr_plan::pool::{Place, PoolKey, PoolView};
 
 /// There is no such pool.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,8 +27,19 @@ impl Shared {
     fn report(&self, spares: &Spares) -> PoolReport {
         let state = spares.state.lock();
         let totals = state.pools.totals();
+        let row = |(key, view): (PoolKey, PoolView)| {
+            // Such a pool is drained, and by nobody.
+            let unfit = state.unfit.contains_key(&key);
+            let PoolKey { place, network } = key;
+            PoolRow {
+                node: state.open.get(&place).cloned().unwrap_or_else(|| place.to_string()),
+                place: place.to_string(),
+                network,
+                view: PoolView { drained: view.drained && !unfit, refused: view.refused || unfit, ..view },
+            }
+        };
         PoolReport {
-            pools: state.pools.view(self.now()).iter().map(|view| state.row(view)).collect(),
+            pools: state.pools.view(self.now()).into_iter().map(row).collect(),
             held: totals.held,
             budget: totals.budget,
             leaving: totals.leaving,
@@ -101,7 +64,7 @@ impl Shared {
         }
         spares.changed.notify_one();
         let all = state.pools.view(self.now()).into_iter();
-        Ok(all.filter(|view| keys.contains(&view.key)).map(|view| view.target).collect())
+        Ok(all.filter(|(key, _)| keys.contains(key)).map(|(_, view)| view.target).collect())
     }
 
     pub(in crate::allocator) fn drain_pools(
@@ -128,7 +91,7 @@ impl Shared {
         let state = spares.state.lock();
         let there = |place: &Place| *place == host || state.open.get(place).is_some_and(|of| of == node);
         let fits = |key: &PoolKey| there(&key.place) && network.is_none_or(|network| key.network == network);
-        let keys: Vec<PoolKey> = state.pools.view(self.now()).into_iter().map(|view| view.key).filter(fits).collect();
+        let keys: Vec<PoolKey> = state.pools.view(self.now()).into_iter().map(|(key, _)| key).filter(fits).collect();
         if keys.is_empty() { Err(UnknownPool::None(node.to_owned(), network)) } else { Ok(keys) }
     }
 
@@ -136,27 +99,5 @@ impl Shared {
     pub(super) fn publish(&self, spares: &Spares) {
         self.metrics.pools(&self.report(spares));
         spares.told.notify_one();
-    }
-}
-
-impl State {
-    fn row(&self, view: &PoolView) -> PoolRow {
-        let place = view.key.place.to_string();
-        // Such a pool is drained, and by nobody.
-        let unfit = self.unfit.contains_key(&view.key);
-        PoolRow {
-            node: self.open.get(&view.key.place).unwrap_or(&place).clone(),
-            place,
-            network: view.key.network,
-            ready: view.ready,
-            cooling: view.cooling,
-            refilling: view.refilling,
-            target: view.target,
-            hits: view.hits,
-            misses: view.misses,
-            waiting: view.waiting,
-            drained: view.drained && !unfit,
-            refused: view.refused || unfit,
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Questions about single objects, for those who carry out and report what is compiled.
 
 use super::{Compiler, state::Owner};
-use crate::policy::{group::GroupKey, world::Pod};
+use crate::policy::{group::GroupKey, selector::Labels, spec::Policy, world::Pod};
 use kuryr_model::{ObjectKey, PodUid, neutron::Direction};
 use std::collections::BTreeSet;
 
@@ -16,6 +16,31 @@ impl Compiler {
     pub fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
         let id = self.pods_by_key.get(key)?;
         self.pods.get(id).map(|state| &state.pod)
+    }
+
+    /// A pod by its UID, if it has a network of its own.
+    pub(crate) fn pod_of(&self, uid: &PodUid) -> Option<&Pod> {
+        let id = self.pods_by_uid.get(uid)?;
+        self.pods.get(id).map(|state| &state.pod)
+    }
+
+    /// The pods of a namespace that have a network of their own.
+    pub(crate) fn pods_in(&self, namespace: &str) -> impl Iterator<Item = &Pod> {
+        let ids = self.namespaces.get(namespace).into_iter().flat_map(|namespace| &namespace.pods);
+        ids.filter_map(|id| self.pods.get(id)).map(|state| &state.pod)
+    }
+
+    /// The labels of a namespace, if it is known.
+    pub(crate) fn labels(&self, namespace: &str) -> Option<&Labels> {
+        self.namespaces.get(namespace)?.labels.as_ref()
+    }
+
+    /// A policy as it was told.
+    pub(crate) fn spec(&self, policy: &ObjectKey) -> Option<&Policy> {
+        match &self.grantors.get(self.policies.get(policy)?)?.owner {
+            Owner::Policy(policy) => Some(policy),
+            Owner::Node(..) => None,
+        }
     }
 
     /// The policies that select a pod.
@@ -63,11 +88,8 @@ impl Compiler {
     /// What of a policy cannot be read.
     #[must_use]
     pub fn problems(&self, policy: &ObjectKey) -> Vec<String> {
-        let owner = self.policies.get(policy).and_then(|id| self.grantors.get(id)).map(|grantor| &grantor.owner);
-        match owner {
-            Some(Owner::Policy(policy)) => policy.problems.iter().map(ToString::to_string).collect(),
-            _ => Vec::new(),
-        }
+        let problems = self.spec(policy).into_iter().flat_map(|policy| &policy.problems);
+        problems.map(ToString::to_string).collect()
     }
 
     /// The Services that pods are behind which a policy isolates for ingress, and which hide their clients from them without

@@ -167,6 +167,6 @@ impl Stage {
     }
 
     fn view(&self, node: u8) -> super::PoolView {
-        self.pools.view(self.now).into_iter().find(|view| view.key == key(node)).unwrap()
+        self.pools.view(self.now).into_iter().find(|(pool, _)| *pool == key(node)).unwrap().1
     }
 }

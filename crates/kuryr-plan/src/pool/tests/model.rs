@@ -413,8 +413,8 @@ impl World {
         prop_assert!(totals.held <= self.settings.budget, "{} spare ports", totals.held);
         prop_assert_eq!(totals.lent, count(|w| matches!(w, Where::Lent { .. })));
         prop_assert_eq!(totals.leaving, count(|w| *w == Where::Leaving));
-        for view in self.pools.view(self.now) {
-            let node = node_of(&view.key);
+        for (key, view) in self.pools.view(self.now) {
+            let node = node_of(&key);
             let ready = self.spare(node, Some(self.now));
             prop_assert_eq!((view.ready, view.cooling), (ready, self.spare(node, None) - ready), "{}", node);
         }
@@ -443,7 +443,7 @@ impl World {
             match plan.again {
                 None if !busy => {
                     let views = self.pools.view(self.now);
-                    for view in &views {
+                    for (_, view) in &views {
                         prop_assert!(view.ready >= view.target, "at rest and too small: {views:?}");
                         prop_assert_eq!(view.cooling + view.refilling, 0);
                     }

@@ -30,7 +30,7 @@ fn make(pools: &mut Pools, maker: &mut Maker, now: Duration) -> Vec<PortId> {
 }
 
 fn view(pools: &Pools, key: &PoolKey) -> PoolView {
-    pools.view(seconds(0)).into_iter().find(|view| view.key == *key).unwrap()
+    pools.view(seconds(0)).into_iter().find(|(pool, _)| pool == key).unwrap().1
 }
 
 #[test]

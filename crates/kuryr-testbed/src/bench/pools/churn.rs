@@ -69,14 +69,14 @@ async fn at(ground: &Ground, scale: &Scale, kind: Kind, rate: u32) -> anyhow::Re
     });
     let waited = try_join_all(lives).await?;
     let pool = ground.pool().await?.context("no pool")?;
-    let share = 100 * pool.hits / (pool.hits + pool.misses).max(1);
+    let share = 100 * pool.view.hits / (pool.view.hits + pool.view.misses).max(1);
     Ok(Figure::new(
         GROUP,
         format!("{rate} {}pods/s for {count} pods, each lives {LIFE:?}: bound -> KuryrPort", kind.word()),
         Unit::Milliseconds,
         waited,
     )
-    .calls(format!("{share} % hits: {} hits, {} misses", pool.hits, pool.misses))
+    .calls(format!("{share} % hits: {} hits, {} misses", pool.view.hits, pool.view.misses))
     .note("one node; a pool that begins with two ports and learns what is asked for; cooldown 2 s instead of 30 s"))
 }
 

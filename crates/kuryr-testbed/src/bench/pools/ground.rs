@@ -113,7 +113,7 @@ impl Ground {
     pub(super) async fn ready(&self, count: usize) -> anyhow::Result<()> {
         let started = Instant::now();
         loop {
-            let there = self.pool().await?.map_or(0, |pool| pool.ready);
+            let there = self.pool().await?.map_or(0, |pool| pool.view.ready);
             if there >= count {
                 return Ok(());
             }

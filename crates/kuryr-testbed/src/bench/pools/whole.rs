@@ -99,7 +99,7 @@ async fn filled(world: &World) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
         let pools = world.kuryr.pools().await?.map(|report| report.pools).unwrap_or_default();
-        if world.nodes.iter().all(|node| pools.iter().any(|pool| pool.place == *node && pool.ready >= READY)) {
+        if world.nodes.iter().all(|node| pools.iter().any(|pool| pool.place == *node && pool.view.ready >= READY)) {
             return Ok(());
         }
         ensure!(started.elapsed() < PATIENCE, "after {PATIENCE:?}: {pools:?}");

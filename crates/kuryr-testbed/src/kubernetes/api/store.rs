@@ -322,8 +322,7 @@ impl Transaction<'_> {
     pub(crate) fn put(&mut self, storage: &Arc<str>, mut object: Value) -> Arc<Entry> {
         let revision = self.next();
         object::set_meta(&mut object, "resourceVersion", Some(json!(revision.to_string())));
-        let selectable = self.inner.tables.get(storage).map(|table| table.selectable.clone()).unwrap_or_default();
-        let entry = Arc::new(Entry::new(&object, revision, &selectable));
+        let entry = self.entry(storage, &object, revision);
         let key = self.key(storage, &entry);
         let Some(table) = self.inner.tables.get_mut(storage) else { return entry };
         let before = table.objects.insert(entry.key(), entry.clone());
@@ -348,16 +347,19 @@ impl Transaction<'_> {
 
     /// An entry as `put` would make it, not stored (dry run).
     pub(crate) fn sketch(&self, storage: &str, object: &Value) -> Arc<Entry> {
+        self.entry(storage, object, self.inner.revision)
+    }
+
+    fn entry(&self, storage: &str, object: &Value, revision: u64) -> Arc<Entry> {
         let selectable = self.inner.tables.get(storage).map(|table| table.selectable.clone()).unwrap_or_default();
-        Arc::new(Entry::new(object, self.inner.revision, &selectable))
+        Arc::new(Entry::new(object, revision, &selectable))
     }
 
     /// Removes an object; `object` is its last state.
     pub(crate) fn remove(&mut self, storage: &Arc<str>, mut object: Value) -> Arc<Entry> {
         let revision = self.next();
         object::set_meta(&mut object, "resourceVersion", Some(json!(revision.to_string())));
-        let selectable = self.inner.tables.get(storage).map(|table| table.selectable.clone()).unwrap_or_default();
-        let entry = Arc::new(Entry::new(&object, revision, &selectable));
+        let entry = self.entry(storage, &object, revision);
         let key = self.key(storage, &entry);
         let Some(table) = self.inner.tables.get_mut(storage) else { return entry };
         let Some(before) = table.objects.remove(&entry.key()) else { return entry };
