@@ -253,7 +253,7 @@ impl Follow {
         let id = port.id;
         if self.own.remove(&id) {
             let key = PoolKey { place: place.clone(), network: self.choice.network };
-            if self.pools.has_room(&key) {
+            if self.pools.takes(&key) {
                 self.neutron.mark(Request::Mark(place.clone(), Box::new(port)), clock);
             } else {
                 self.delete(id, clock);

@@ -231,6 +231,14 @@ impl Pools {
         open && known && self.held() < self.settings.budget
     }
 
+    /// Whether this pool takes a port that was made for a pod. Where quota or addresses were used up of late it
+    /// does not: what is deleted may be what another pool, or a pod, lacks.
+    #[must_use]
+    pub fn takes(&self, key: &PoolKey) -> bool {
+        let mut breakers = self.breakers.values().chain([&self.quota]);
+        self.has_room(key) && breakers.all(|breaker| *breaker == Breaker::Closed)
+    }
+
     /// Whether a port is lent to this pod.
     #[must_use]
     pub fn lends_to(&self, owner: &PodUid) -> bool {

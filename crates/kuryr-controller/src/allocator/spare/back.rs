@@ -60,7 +60,8 @@ impl Shared {
             }
             let Some(place) = state.place_of(&port) else { return false };
             let key = PoolKey { place: place.clone(), network: port.network_id };
-            if !state.pools.has_room(&key) {
+            let room = if is_missed { state.pools.takes(&key) } else { state.pools.has_room(&key) };
+            if !room {
                 return false;
             }
             (place, port, is_missed, state.rename.remove(&id))

@@ -296,3 +296,16 @@ fn a_lent_port_that_no_kuryr_port_has_is_ready_again_at_once() {
     assert_eq!(stage.pools.returned(&pod(1), stage.now), None);
     assert_eq!(stage.ready(0), 2);
 }
+
+#[test]
+fn a_port_of_a_pod_comes_to_a_pool_where_there_is_room_for_all() {
+    let mut stage = Stage::new(SETTINGS, 2);
+    assert!(stage.pools.takes(&key(0)));
+    assert!(!stage.pools.takes(&key(7)), "there is no such node");
+    assert!(stage.take(0, 1).is_some());
+    let bulk = stage.pools.plan(stage.now, &Headroom::default()).bulks.remove(0);
+    assert_eq!(stage.pools.answered(bulk.id, Err(Refusal::Quota), stage.now), []);
+    assert!(stage.pools.has_room(&key(0)) && !stage.pools.takes(&key(0)), "the quota is used up");
+    stage.pass(seconds(120));
+    assert!(stage.pools.takes(&key(0)), "it is not any more");
+}
