@@ -1,6 +1,6 @@
 //! Makes ports for pods, or answers with those that are there.
 
-use super::{Allocated, Reply, Request, Shared, port::free};
+use super::{Allocated, Reply, Request, Shared, port::free, spare::Ways};
 use crate::error::PodError;
 use futures::future::join_all;
 use kuryr_model::{NetworkId, PodUid, neutron::Port};
@@ -67,16 +67,16 @@ impl Shared {
 
     /// The same for those that may be on any network, or only on that one.
     async fn make_on(&self, only: Option<NetworkId>, pods: Vec<(Request, Reply)>) {
-        let mut batch = Batch::new(pods);
+        let (mut batch, mut ways) = (Batch::new(pods), Ways::default());
         loop {
             let next = self.state.lock().supply(only).next(&mut batch, self.now());
             match next {
-                None => return,
+                None => break,
                 Some(Next::Count(network)) => self.count(only, &mut batch, network).await,
-                Some(Next::Create(ask, pods)) => self.create(only, &mut batch, ask, pods).await,
+                Some(Next::Create(ask, pods)) => self.create(only, &mut batch, &mut ways, ask, pods).await,
                 Some(Next::Short(shortage, pods)) => {
                     // That is no reason to wait while ports lie about in pools.
-                    if self.make_way(shortage, pods.len()).await {
+                    if self.make_way(&mut ways, shortage, pods.len()).await {
                         batch.again(pods);
                     } else {
                         fail(pods, &self.short(only, shortage));
@@ -84,6 +84,7 @@ impl Shared {
                 }
             }
         }
+        self.ways_were_made(&ways);
     }
 
     /// Asks Neutron for ports in one request.
@@ -91,6 +92,7 @@ impl Shared {
         &self,
         only: Option<NetworkId>,
         batch: &mut Batch<(Request, Reply)>,
+        ways: &mut Ways,
         ask: Ask,
         pods: Vec<(Request, Reply)>,
     ) {
@@ -133,7 +135,7 @@ impl Shared {
                         self.suspect(&request.key, &request.uid, true);
                     }
                 }
-                if refusal == Refusal::Quota && self.make_way(Shortage::Quota, failed.len()).await {
+                if refusal == Refusal::Quota && self.make_way(ways, Shortage::Quota, failed.len()).await {
                     batch.again(failed);
                 } else {
                     fail(failed, &error);

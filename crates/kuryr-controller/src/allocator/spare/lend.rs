@@ -117,7 +117,10 @@ impl Shared {
                 _ => {}
             }
         }
-        spares.changed.notify_one();
+        // Names are given when nobody waits.
+        if has_one && !state.rename.is_empty() {
+            spares.changed.notify_one();
+        }
     }
 
     /// No pod of this name waits for a port.

@@ -51,7 +51,7 @@ use tokio::{
     time::Instant,
 };
 pub use view::UnknownPool;
-pub(super) use {keep::keep, names::of as name_of};
+pub(super) use {keep::keep, names::of as name_of, room::Ways};
 
 /// What became of a port that was given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +112,10 @@ struct State {
     waits: HashMap<ObjectKey, (PoolKey, PodUid)>,
     /// Pods wait for room.
     short: bool,
+    /// How many ways were made for pods that have no answer yet.
+    ways: usize,
+    /// Nobody else waits for room any more.
+    relieved: bool,
     /// Why pools do not get what they lack.
     held_up: Option<HeldUp>,
 }
@@ -157,6 +161,8 @@ impl Spares {
             rename: HashMap::new(),
             waits: HashMap::new(),
             short: false,
+            ways: 0,
+            relieved: false,
             held_up: None,
         };
         let (look, _) = watch::channel(None);

@@ -20,9 +20,17 @@ use std::{
 /// How long Neutron may take to say what it has left. Pools wait for it, and do without if it takes longer.
 const HEADROOM_WITHIN: Duration = Duration::from_secs(5);
 
+/// The ways that were made for pods that have no answer yet.
+#[derive(Debug, Default)]
+pub(in crate::allocator) struct Ways {
+    count: usize,
+    /// Nothing was there that could make way.
+    in_vain: bool,
+}
+
 impl Shared {
     /// Deletes spare ports so that pods get what there is too little of; whether there were any.
-    pub(in crate::allocator) async fn make_way(&self, shortage: Shortage, pods: usize) -> bool {
+    pub(in crate::allocator) async fn make_way(&self, ways: &mut Ways, shortage: Shortage, pods: usize) -> bool {
         let Some(spares) = &self.spares else { return false };
         let shortages = match shortage {
             Shortage::Quota => vec![PoolShortage::Quota],
@@ -37,6 +45,8 @@ impl Shared {
             }
             // Until nobody waits any more, what comes free is for those who do.
             state.short = true;
+            state.ways += 1;
+            ways.count += 1;
         }
         if !victims.is_empty() {
             tracing::info!(pods, ports = victims.len(), ?shortage, "spare ports make way for pods");
@@ -45,7 +55,9 @@ impl Shared {
         let failed = victims.iter().zip(&deleted).filter(|(_, deleted)| deleted.is_err()).map(|(id, _)| *id);
         spares.state.lock().delete.extend(failed);
         spares.changed.notify_one();
-        deleted.iter().any(Result::is_ok)
+        let made = deleted.iter().any(Result::is_ok);
+        ways.in_vain |= !made;
+        made
     }
 
     /// Deletes a spare port, from its trunk if it is on one. All at once leave that together.
@@ -57,10 +69,30 @@ impl Shared {
         self.delete(id).await
     }
 
-    /// No pod waits for room any more: pools may grow again.
+    /// Those for whom these ways were made have their answers.
+    pub(in crate::allocator) fn ways_were_made(&self, ways: &Ways) {
+        let Some(spares) = self.spares.as_ref().filter(|_| ways.count > 0) else { return };
+        let relieved = {
+            let mut state = spares.state.lock();
+            state.ways -= ways.count;
+            // Some wait now.
+            state.relieved &= !ways.in_vain;
+            state.ways == 0 && std::mem::take(&mut state.relieved)
+        };
+        if relieved {
+            self.relieved();
+        }
+    }
+
+    /// No pod waits for room any more: pools may grow again. Those for whom way is made just now do not wait yet, and would if a pool
+    /// took it.
     pub(in crate::allocator) fn relieved(&self) {
         let Some(spares) = &self.spares else { return };
         let mut state = spares.state.lock();
+        if state.ways > 0 {
+            state.relieved = true;
+            return;
+        }
         if std::mem::take(&mut state.short) {
             let all = spares.choices.iter().cloned().map(PoolShortage::Subnets);
             for shortage in all.chain([PoolShortage::Quota]) {
