@@ -282,11 +282,12 @@ struct Lines<'a> {
 /// What becomes of single ports is told without pools, which make and keep some of their own accord.
 const NO_POOLS: &str = "enabled = false";
 
-/// A short lease, so that scenarios need not wait long for a standby. `more` may have a section of pools of its own.
+/// A short lease, so that scenarios need not wait long for a standby, and not so short that a busy machine misses it. `more` may have a
+/// section of pools of its own.
 fn write_config(path: &Path, lines: &Lines<'_>, pools: &str, more: &str) -> anyhow::Result<()> {
     let Lines { openstack, sections, controller, daemon } = lines;
     let text = format!(
-        "[openstack]\ncloud = \"kuryr\"\n{openstack}\n{PROVIDER}{sections}\n[controller]\nlease_duration = \"3s\"\nnode_cooldown = \"3s\"\n{controller}\n\
+        "[openstack]\ncloud = \"kuryr\"\n{openstack}\n{PROVIDER}{sections}\n[controller]\nlease_duration = \"5s\"\nnode_cooldown = \"3s\"\n{controller}\n\
          [daemon]\nadd_timeout = \"20s\"\n{daemon}\n{more}"
     );
     let text = if more.contains("[pools]") { text } else { format!("{text}\n[pools]\n{pools}\n") };
