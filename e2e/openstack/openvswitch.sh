@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Open vSwitch 3.5, which is Debian 13's. The userspace datapath of Debian 12's 3.1 cannot be relied on: it keeps flows that OpenFlow
-# has changed as long as packets use them, and dies on an assertion of its connection tracking. The two programs that matter are
+# has changed as long as packets use them, and dies on an assertion of its connection tracking. The programs that matter are
 # unpacked into the cache with the libraries that they want; nothing of Debian 13 is installed.
 
 OPENVSWITCH_PACKAGES=(

@@ -320,13 +320,19 @@ async fn a_suspect_gets_a_spare_port_although_nobody_can_look_for_its_own() {
     assert!(ask(&allocator, 2..3).await.remove(0).is_err(), "there may be one already");
 }
 
+/// A port that was made for the first pod, because its pool had none.
+async fn missed(neutron: &Neutron) -> (Allocator, Vif) {
+    let allocator = start(neutron, Some(Settings { floor: 0, ceiling: 0, ..POOLS })).await;
+    filled(neutron, &allocator, 0).await;
+    let made = ask(&allocator, 0..1).await.remove(0).unwrap().vif;
+    allocator.recorded(&request(0).key, &uid(0));
+    (allocator, made)
+}
+
 #[tokio::test]
 async fn a_port_that_was_made_for_a_pod_is_spare_when_the_pod_goes() {
     let neutron = Neutron::start().await;
-    let allocator = start(&neutron, Some(Settings { floor: 0, ceiling: 0, ..POOLS })).await;
-    filled(&neutron, &allocator, 0).await;
-    let made = ask(&allocator, 0..1).await.remove(0).unwrap().vif;
-    allocator.recorded(&request(0).key, &uid(0));
+    let (allocator, made) = missed(&neutron).await;
     let before = allocator.list_all().await.unwrap();
     neutron.take_log();
     assert_eq!(allocator.release(&made).await.unwrap(), Released::Kept);
@@ -366,10 +372,7 @@ async fn a_port_that_is_given_back_twice_stays_spare() {
 #[tokio::test]
 async fn a_port_that_cannot_be_marked_is_deleted_with_its_pod() {
     let neutron = Neutron::start().await;
-    let allocator = start(&neutron, Some(Settings { floor: 0, ceiling: 0, ..POOLS })).await;
-    filled(&neutron, &allocator, 0).await;
-    let made = ask(&allocator, 0..1).await.remove(0).unwrap().vif;
-    allocator.recorded(&request(0).key, &uid(0));
+    let (allocator, made) = missed(&neutron).await;
     neutron.refuse_tags(true);
     assert_eq!(allocator.release(&made).await.unwrap(), Released::Deleted);
     assert_eq!(neutron.ports(), [""; 0]);

@@ -16,6 +16,8 @@
 //! - Nothing here changes a bridge, and nothing asks Neutron or Kubernetes.
 
 mod announce;
+#[cfg(test)]
+mod announce_tests;
 mod check;
 pub mod error;
 pub mod layout;

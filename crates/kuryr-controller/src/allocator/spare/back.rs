@@ -52,19 +52,19 @@ impl Shared {
         };
         let (place, mut port, missed, old_name) = {
             let mut state = spares.state.lock();
-            let missed = state.missed.remove(&id);
-            let is_missed = missed.is_some();
-            let Some(port) = state.out.remove(&id).map(|out| out.port).or(missed) else { return false };
+            let own = state.missed.remove(&id);
+            let missed = own.is_some();
+            let Some(port) = state.out.remove(&id).map(|out| out.port).or(own) else { return false };
             if let Some(trunk) = trunk {
                 state.on.insert(id, trunk);
             }
             let Some(place) = state.place_of(&port) else { return false };
             let key = PoolKey { place: place.clone(), network: port.network_id };
-            let room = if is_missed { state.pools.takes(&key) } else { state.pools.has_room(&key) };
+            let room = if missed { state.pools.takes(&key) } else { state.pools.has_room(&key) };
             if !room {
                 return false;
             }
-            (place, port, is_missed, state.rename.remove(&id))
+            (place, port, missed, state.rename.remove(&id))
         };
         if !self.is_plain_again(id).await || missed && !self.mark_as_spare(spares, &mut port).await {
             return false;
